@@ -1,0 +1,60 @@
+# Two commands: `make course` and `make test`. Both start from nothing but python3, make and the package registries.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+N ?= 01
+.DEFAULT_GOAL := help
+.PHONY: help course test lab lesson site bench environment data export lock browser
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+course: environment data  ## From nothing: environment, data, every lesson run in order, site in _site/, a summary
+	$(BIN)/python tools/run.py --all
+	$(BIN)/python tools/build_site.py --nbs _run/nbs
+	@echo; $(BIN)/python tools/run.py --table
+	@echo "Read the course: open _site/index.html, or run: make lab"
+
+test: environment data browser  ## Everything that CI checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check tests docs bench tools
+	$(BIN)/python tools/check.py
+	$(BIN)/python tools/run.py --all
+	$(BIN)/python -m pytest
+
+lab: environment  ## JupyterLab on the lessons
+	$(BIN)/jupyter lab nbs
+
+lesson: environment  ## Export, then run one lesson alone: make lesson N=01
+	$(BIN)/nbdev-export
+	$(BIN)/python tools/run.py $(N)
+
+site: environment  ## Build the site into _site/ from the committed outputs
+	$(BIN)/python tools/build_site.py
+
+bench: environment data  ## Time budgets, and timings too long for every run
+	$(BIN)/python bench/budgets.py
+
+export: environment  ## Write coursekit/ and README.md from the notebooks
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python tools/check.py --readme
+
+lock: environment  ## Pin the newest versions that settings.ini allows
+	$(BIN)/python tools/lock.py
+
+environment:  ## Make or update .venv
+	@$(PYTHON) tools/environment.py $(VENV)
+
+data: environment  ## Fetch the data of the lessons
+	$(BIN)/coursekit data fetch --course
+
+# The browser tests use the system's Chromium. In CI on Linux it is installed here; elsewhere the tests say what to run.
+browser:
+ifdef CI
+ifeq ($(shell uname -s),Linux)
+	@for b in chromium chromium-browser google-chrome; do command -v $$b >/dev/null && exit 0; done; \
+	s=; [ "$$(id -u)" = 0 ] || s=sudo; echo "installing chromium with apt"; \
+	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends chromium >/dev/null
+endif
+endif

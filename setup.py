@@ -1,0 +1,34 @@
+"The package's metadata, read from settings.ini so that it stands in one place."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).resolve().parent
+config = ConfigParser(interpolation=None)
+config.read(here/"settings.ini", encoding="utf-8")
+ini = config["DEFAULT"]
+
+
+def lines(text: str) -> list[str]: return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+low, high = (int(ini[key].split(".")[1]) for key in ("min_python", "max_python"))
+setup(
+    version=ini["version"],
+    description=ini["description"],
+    long_description=(here/"README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=ini["author"],
+    license=ini["license"],
+    license_files=["LICENSE"],
+    keywords=ini["keywords"].split(),
+    python_requires=f">={ini['min_python']}",
+    install_requires=lines(ini["requirements"]),
+    extras_require={"dev": lines(ini["dev_requirements"])},
+    packages=["coursekit"],
+    entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},
+    project_urls={"Source": ini["git_url"]} if ini["git_url"] else {},
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(low, high + 1)]
+    + ["Framework :: Jupyter", "Intended Audience :: Education", "Topic :: Scientific/Engineering :: Artificial Intelligence"],
+)

@@ -1,0 +1,135 @@
+"The runner: a lesson that fails, hangs or skips a cell is a failure that names the cell."
+
+import pytest
+from nbformat import v4, write
+
+from lessons import digest, find, read
+from run import main, run
+
+CHECK = """\
+#| hide
+#| check: double
+from coursekit.exercises import exercise
+def same(x): return x
+def square(x): return x * x
+@exercise(same, square)
+def check_double(answer):
+    assert answer(3) != 3, "it gives the number itself."
+    assert answer(3) == 6, f"for 3 it gives {answer(3)}."
+"""
+LEARNER = "#| exercise: double\ndef double(x): ...\ncheck_double(double)"
+FOLDED = "<details><summary>Solution</summary>\n\n```python\ndef double(x): return 2 * x\n```\n\n</details>"
+
+
+@pytest.fixture
+def lesson(tmp_path):
+    def make(*cells, name="01_try.ipynb", tags=()):
+        made = [
+            v4.new_markdown_cell(c) if c.startswith(("<", "# T")) else v4.new_code_cell(c)
+            for c in cells
+        ]
+        if tags:
+            made[-1].metadata["tags"] = list(tags)
+        write(v4.new_notebook(cells=made), tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def test_a_good_lesson(lesson, monkeypatch):
+    monkeypatch.delenv("COURSEKIT_MIRROR", raising=False)
+    path = lesson(
+        "# T", "x = 1\nassert x == 1", "", "#| headline\nprint('first')\nprint(f'{x + 1} apples')"
+    )
+    nb, result = run(path)
+    assert (result.failure, result.cells, result.checks, result.headline) == ("", 2, 1, "2 apples")
+    assert nb.metadata["coursekit"] == {"sources": digest(nb), "mirror": False}
+    assert all(c.execution_count is None for c in nb.cells if c.cell_type == "code")
+
+
+def test_an_error_names_the_cell_and_shows_the_traceback(lesson):
+    _, result = run(lesson("x = 1", "#| claim: F001\ny = x / 0", "print('never')"))
+    assert "code cell 2 of 3" in result.failure and "'y = x / 0'" in result.failure
+    assert "ZeroDivisionError: division by zero" in result.failure
+    assert "\x1b" not in result.failure
+    assert result.cells == 1
+
+
+def test_a_hung_cell_is_stopped(lesson):
+    _, result = run(lesson("x = 1", "while True: x += 1"), timeout=2)
+    assert "code cell 2 of 2" in result.failure and "longer than 2 s" in result.failure
+    assert result.seconds < 30
+
+
+def test_a_dead_kernel_is_named(lesson):
+    _, result = run(lesson("import os", "os._exit(1)"))
+    assert "code cell 2 of 2" in result.failure and "killed the kernel" in result.failure
+
+
+@pytest.mark.parametrize("tag", ["skip-execution", "raises-exception"])
+def test_a_tag_does_not_excuse_a_cell(lesson, tag):
+    _, result = run(lesson("x = 1", "1 / 0", tags=[tag]))
+    assert tag in result.failure and "code cell 2 of 2" in result.failure
+
+
+def test_eval_false_does_not_excuse_a_cell(lesson):
+    _, result = run(lesson("x = 1", "#| eval: false\n1 / 0"))
+    assert "eval: false" in result.failure and "'1 / 0'" in result.failure
+
+
+def test_a_lesson_without_code_is_a_failure(lesson):
+    _, result = run(lesson("# T"))
+    assert "nothing was run" in result.failure
+
+
+def test_each_lesson_has_a_kernel_of_its_own(lesson):
+    run(lesson("leaked = 1", name="01_first.ipynb"))
+    _, result = run(lesson("print(leaked)", name="02_second.ipynb"))
+    assert "NameError" in result.failure
+
+
+def test_exercises_are_proved(lesson):
+    _, result = run(lesson("x = 1", CHECK, LEARNER, FOLDED))
+    assert (result.failure, result.exercises) == ("", 4)
+
+
+@pytest.mark.parametrize(
+    ("check", "solution", "words"),
+    [
+        (CHECK, FOLDED.replace("2 * x", "3 * x"), "the worked solution fails: for 3 it gives 9."),
+        (CHECK, FOLDED.replace("def double(x): return 2 * x", "double = 1"), "write a function"),
+        (CHECK.replace("(same, square)", "(same)"), FOLDED, "at least 2"),
+        (CHECK.replace("x * x", "2 * x"), FOLDED, "not noticed: ['square']"),
+        (CHECK, "<details></details>", "has no solution"),
+    ],
+)
+def test_a_weak_exercise_is_a_failure(lesson, check, solution, words):
+    _, result = run(lesson("x = 1", check, LEARNER, solution))
+    assert words in result.failure
+
+
+def test_an_unknown_lesson_is_named_with_those_there_are(lesson):
+    folder = lesson("x = 1").parent
+    assert find("1", folder).stem == find("01_try", folder).stem == "01_try"
+    with pytest.raises(
+        SystemExit, match=r"lesson '77' is not there(.|\n)*01_try(.|\n)*make lesson"
+    ):
+        main(["77", "--nbs", str(folder)])
+
+
+def test_inplace_never_uses_the_mirror(lesson, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path))
+    path = lesson("import os\nprint(os.environ.get('COURSEKIT_MIRROR', 'no mirror'))")
+    assert main(["01", "--inplace", "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert read(path).cells[0].outputs[0].text == "no mirror\n"
+    assert read(path).metadata["coursekit"]["mirror"] is False
+    assert "01_try" in capsys.readouterr().out
+
+
+def test_a_failed_lesson_keeps_its_committed_outputs(lesson, tmp_path, capsys):
+    path = lesson("1 / 0")
+    before = path.read_bytes()
+    assert main(["01", "--inplace", "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert path.read_bytes() == before
+    assert "FAILED" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.part"))

@@ -1,0 +1,107 @@
+"""Make the environment that the course runs in, from nothing but this Python and the package registry.
+
+    python3 tools/environment.py .venv
+
+Uses uv, from the PATH or fetched into `.boot` with pip. Installs what requirements.lock pins, and the
+package itself in editable mode. A stamp records what was installed, so that a second call costs nothing
+and a call that was killed is taken up again.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def check_python() -> None:
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    low, high = (config["DEFAULT"][key] for key in ("min_python", "max_python"))
+    low_number, high_number = (tuple(map(int, v.split("."))) for v in (low, high))
+    if not low_number <= sys.version_info[:2] <= high_number:
+        raise SystemExit(
+            f"{sys.executable} is Python {sys.version.split()[0]}; the course needs {low} to {high}.\n"
+            f"Say which one to use, for instance: make course PYTHON=python{high}"
+        )
+
+
+def call(*command: str | Path) -> None:
+    "Run a command with its output on screen; a failure ends the program in words."
+    try:
+        subprocess.run([str(c) for c in command], cwd=ROOT, check=True)
+    except FileNotFoundError:
+        raise SystemExit(
+            f"{command[0]} is not there; install it and run the command again"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(
+            f"\nThis step failed (exit status {error.returncode}): {' '.join(error.cmd)}\n"
+            "Its own message stands above. With no network, a full disk or a proxy, mend that and run the\n"
+            "same command again: what was fetched is kept."
+        ) from None
+
+
+def find_uv() -> Path:
+    "uv from the PATH, or else from the package registry into .boot."
+    if found := shutil.which("uv"):
+        return Path(found)
+    boot = ROOT / ".boot"
+    uv = boot / "bin" / "uv"
+    if not uv.exists():
+        print("uv is not on the PATH: fetching it into .boot", flush=True)
+        call(sys.executable, "-m", "venv", boot)
+        call(
+            boot / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "uv",
+        )
+    return uv
+
+
+def stamp_text() -> str:
+    "What the environment depends on."
+    names = ("requirements.lock", "settings.ini", "setup.py", "pyproject.toml")
+    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
+    return f"{sys.version} {ROOT} {digest}"
+
+
+def main(folder: str) -> None:
+    venv = ROOT / folder
+    stamp = venv / "coursekit-stamp"
+    if stamp.exists() and stamp.read_text() == stamp_text():
+        return
+    check_python()
+    uv = find_uv()
+    python = venv / "bin" / "python"
+    if not stamp.exists() or not stamp.read_text().startswith(sys.version):
+        print(f"making the environment {folder} for Python {sys.version.split()[0]}", flush=True)
+        call(
+            uv,
+            "venv",
+            "--quiet",
+            "--seed",
+            "--clear",
+            "--no-python-downloads",
+            "--python",
+            sys.executable,
+            venv,
+        )
+    print(
+        "installing what requirements.lock pins (about 3 GB to fetch the first time, mostly PyTorch)",
+        flush=True,
+    )
+    call(uv, "pip", "install", "--python", python, "-r", "requirements.lock")
+    call(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ".")
+    stamp.write_text(stamp_text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else ".venv")

@@ -1,0 +1,151 @@
+"""What a notebook says about itself: its directives, claims, checks and exercises.
+
+The runner, the checks and the site builder read notebooks through this module, so that they agree.
+"""
+
+import ast
+import csv
+import hashlib
+import itertools
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(.*?)\s*$")
+CLAIM_IN_MARKDOWN = re.compile(r"<!--\s*claim:\s*(.+?)\s*-->")
+CLAIM_ID = re.compile(r"\b[A-Z]\d{3}\b")
+CHECK_CALL = re.compile(
+    r"^(?:test_(?:eq|ne|close|fail|is|shuffled|eq_type|warns|stdout)|assert_\w+)$"
+)
+SOLUTION = re.compile(
+    r"<summary>Solution[^<]*</summary>.*?^```python\n(.*?)^```", flags=re.M | re.S
+)
+
+
+def settings(root: Path = ROOT) -> dict[str, str]:
+    "The package's metadata, from settings.ini."
+    config = ConfigParser(interpolation=None)
+    config.read(root / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def notebooks(folder: Path = ROOT / "nbs") -> list[Path]:
+    "Every notebook that counts: not one whose name begins with an underscore or a dot."
+    return sorted(p for p in folder.glob("*.ipynb") if p.name[0] not in "_.")
+
+
+def is_lesson(path: Path) -> bool:
+    return path.name[0].isdigit()
+
+
+def find(name: str, folder: Path = ROOT / "nbs") -> Path:
+    "The notebook that `name` means: its stem, its number, or the start of its stem."
+    known = notebooks(folder)
+    name = name.removesuffix(".ipynb").rpartition("/")[2]
+    hits = [p for p in known if p.stem == name] or [
+        p for p in known if p.stem.startswith(name.zfill(2) if name.isdigit() else name)
+    ]
+    if len(hits) == 1:
+        return hits[0]
+    why = f"means several: {', '.join(p.stem for p in hits)}" if hits else "is not there"
+    raise SystemExit(
+        f"lesson {name!r} {why}.\nThere are: {', '.join(p.stem for p in known)}.\n"
+        "Say, for instance: make lesson N=01"
+    )
+
+
+def title(nb: NotebookNode) -> str:
+    "The text of the first heading."
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and (m := re.search(r"^#\s+(.+)$", cell.source, re.M)):
+            return m[1].strip()
+    return ""
+
+
+def directives(source: str) -> tuple[dict[str, str], str]:
+    "Split a code cell into its `#|` lines, as a dict, and the code below them."
+    options, lines = {}, source.split("\n")
+    while lines and (m := DIRECTIVE.match(lines[0])):
+        lines.pop(0)
+        key, _, value = re.sub(r"^([\w-]+)\s*:?", r"\1\0", m[1], count=1).partition("\0")
+        options[key] = value.strip()
+    return options, "\n".join(lines)
+
+
+def is_code(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def claims_of(cell: NotebookNode) -> list[str]:
+    "Ids of the claims that a cell says it shows."
+    if cell.cell_type == "markdown":
+        return [i for m in CLAIM_IN_MARKDOWN.findall(cell.source) for i in CLAIM_ID.findall(m)]
+    if cell.cell_type == "code":
+        return CLAIM_ID.findall(directives(cell.source)[0].get("claim", ""))
+    return []
+
+
+def claims_table(path: Path = ROOT / "claims.csv") -> dict[str, dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as f:
+        return {row["id"]: row for row in csv.DictReader(f)}
+
+
+def plain_python(source: str) -> str:
+    "A cell without IPython's own syntax (line magics and shell lines become `pass`)."
+    return "\n".join(
+        re.sub(r"\S.*", "pass", line) if re.match(r"\s*[%!]", line) else line
+        for line in source.split("\n")
+    )
+
+
+def _always_true(test: ast.expr) -> bool:
+    "Whether an asserted expression can hardly be false: it shows nothing."
+    if not any(isinstance(n, (ast.Name, ast.Attribute)) for n in ast.walk(test)):
+        return True
+    if isinstance(test, ast.Call):
+        return ast.unparse(test.func) in ("isinstance", "callable", "hasattr", "len")
+    if isinstance(test, ast.Compare):
+        terms = [ast.dump(t) for t in (test.left, *test.comparators)]
+        return any(a == b for a, b in itertools.pairwise(terms))
+    return isinstance(test, ast.Name)
+
+
+def checks_in(source: str) -> list[str]:
+    "The checks in a cell that could fail: asserts, and calls such as `test_eq(...)`."
+    found = []
+    for node in ast.walk(ast.parse(plain_python(source))):
+        if isinstance(node, ast.Assert) and not _always_true(node.test):
+            found.append(node)
+        elif isinstance(node, ast.Call) and CHECK_CALL.match(ast.unparse(node.func).split(".")[-1]):
+            found.append(node)
+    return [ast.unparse(n) for n in sorted(found, key=lambda n: n.lineno)]
+
+
+def exercises(nb: NotebookNode) -> dict[str, dict[str, str]]:
+    "Each exercise by name: the source of its check, of the learner's cell, and of its solution."
+    found: dict[str, dict[str, str]] = {}
+    waiting = ""
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            options, code = directives(cell.source)
+            for part in ("check", "exercise"):
+                if part in options:
+                    found.setdefault(options[part], {})[part] = code
+            waiting = options.get("exercise", waiting)
+        elif waiting and (m := SOLUTION.search(cell.source)):
+            found[waiting]["solution"], waiting = m[1], ""
+    return found
+
+
+def digest(nb: NotebookNode) -> str:
+    "sha256 over the sources of the code cells: the outputs belong to these."
+    code = "\0".join(c.source for c in nb.cells if c.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()

@@ -1,0 +1,293 @@
+"""Run lessons, each alone in a fresh kernel, and say what happened.
+
+    python tools/run.py                 every lesson, in order
+    python tools/run.py 01              one lesson, by its number or name
+    python tools/run.py --all           the support notebooks too
+    python tools/run.py 01 --inplace    and refresh the outputs that are committed
+
+A lesson fails if a cell raises, hangs, or is not run, and the failure names the cell. After its last
+cell, every exercise is proved in the same kernel: the solution passes its check, the empty answer and
+the listed mistakes do not. Executed copies and `results.json` go into `_run/`.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbdev.clean import clean_nb
+from nbformat import NotebookNode
+
+from lessons import (
+    ROOT,
+    checks_in,
+    digest,
+    directives,
+    exercises,
+    find,
+    is_code,
+    is_lesson,
+    notebooks,
+    read,
+)
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+NOT_RUN_TAGS = {"skip-execution", "raises-exception"}
+
+
+class LessonFailed(Exception):
+    "A lesson did not run as it must; the message names the cell."
+
+
+@dataclass
+class Result:
+    "What one run of a lesson gave."
+
+    lesson: str
+    seconds: float = 0.0
+    cells: int = 0
+    checks: int = 0
+    exercises: int = 0
+    headline: str = ""
+    failure: str = ""
+
+
+class Progress:
+    "One line that is rewritten on a terminal; elsewhere a line now and then."
+
+    def __init__(self, every: float = 10.0):
+        self.live, self.every, self.last = sys.stdout.isatty(), every, time.monotonic()
+
+    def show(self, text: str) -> None:
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{text[:width]:<{width}}", end="", flush=True)
+        elif time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            print(text, flush=True)
+
+    def done(self, text: str) -> None:
+        if self.live:
+            self.show("")
+        print(f"\r{text}" if self.live else text, flush=True)
+
+
+def place(nb: NotebookNode, index: int) -> str:
+    "How a failure names a cell: its number among the code cells, and its first line of code."
+    number = sum(is_code(c) for c in nb.cells[: index + 1])
+    total = sum(is_code(c) for c in nb.cells)
+    code = directives(nb.cells[index].source)[1].strip() or nb.cells[index].source.strip()
+    return f"code cell {number} of {total}, which begins with {code.splitlines()[0][:80]!r}"
+
+
+def refuse_skipped(nb: NotebookNode) -> None:
+    "Raise for a cell that says it should not run, or that its error should be overlooked."
+    for i, cell in enumerate(nb.cells):
+        if not is_code(cell):
+            continue
+        tags = NOT_RUN_TAGS & set(cell.metadata.get("tags", []))
+        if directives(cell.source)[0].get("eval") == "false":
+            tags.add("#| eval: false")
+        if tags:
+            raise LessonFailed(f"{place(nb, i)}, is marked {', '.join(tags)}: every cell must run")
+
+
+def execute(client: NotebookClient, index: int) -> None:
+    "Run one cell; raise `LessonFailed` with its traceback if it raises, hangs or kills the kernel."
+    nb = client.nb
+    try:
+        client.execute_cell(nb.cells[index], index)
+    except CellTimeoutError:
+        raise LessonFailed(f"{place(nb, index)}, ran longer than {client.timeout} s") from None
+    except DeadKernelError:
+        raise LessonFailed(f"{place(nb, index)}, killed the kernel (out of memory?)") from None
+    except CellExecutionError:
+        errors = [o for o in nb.cells[index].outputs if o.output_type == "error"]
+        trace = ANSI.sub("", "\n".join(errors[0].traceback)) if errors else "no traceback"
+        raise LessonFailed(f"{place(nb, index)}, raised\n{trace}") from None
+    if nb.cells[index].get("execution_count") is None:
+        raise LessonFailed(f"{place(nb, index)}, was not run")
+
+
+def prove_exercises(client: NotebookClient) -> int:
+    "Run every solution against its check, in the lesson's own kernel; the number of verdicts."
+    count = 0
+    for name, parts in exercises(client.nb).items():
+        missing = {"check", "exercise", "solution"} - set(parts)
+        if missing:
+            raise LessonFailed(f"exercise {name} has no {', '.join(sorted(missing))}")
+        code = f"{parts['solution']}\nprint('verdicts', check_{name}.prove({name}))"
+        client.nb.cells.append(nbformat.v4.new_code_cell(code))
+        try:
+            execute(client, len(client.nb.cells) - 1)
+            text = "".join(o.get("text", "") for o in client.nb.cells[-1].outputs)
+            count += int(re.search(r"^verdicts (\d+)$", text, re.M)[1])
+        except LessonFailed as error:
+            raise LessonFailed(f"exercise {name}: {error}") from None
+        finally:
+            client.nb.cells.pop()
+    return count
+
+
+def own_checks(source: str) -> list[str]:
+    "The checks that ran with a cell: not those inside exported functions or exercise checks."
+    return [] if {"export", "exporti", "check"} & set(directives(source)[0]) else checks_in(source)
+
+
+def headline(nb: NotebookNode) -> str:
+    "The last line that the cell marked `#| headline` printed."
+    for cell in nb.cells:
+        if is_code(cell) and "headline" in directives(cell.source)[0]:
+            text = "".join(o.get("text", "") for o in cell.outputs if o.output_type == "stream")
+            return text.strip().splitlines()[-1] if text.strip() else ""
+    return ""
+
+
+def run(
+    path: Path, timeout: int = 120, progress: Progress | None = None
+) -> tuple[NotebookNode, Result]:
+    "Execute the notebook at `path` in a fresh kernel; never raises for what the lesson does."
+    nb, result, start = read(path), Result(path.stem), time.monotonic()
+    progress = progress or Progress()
+    todo = [i for i, cell in enumerate(nb.cells) if is_code(cell)]
+    client = NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    try:
+        refuse_skipped(nb)
+        if not todo and is_lesson(path):
+            raise LessonFailed("it has no code cell: nothing was run")
+        with tempfile.TemporaryDirectory() as profile:  # nobody's own IPython start-up files
+            env = os.environ | {"IPYTHONDIR": profile, "COURSEKIT_RUNNER": "1"}
+            client.create_kernel_manager().transport_encryption = "auto"
+            with client.setup_kernel(env=env):
+                for k, index in enumerate(todo, 1):
+                    seconds = time.monotonic() - start
+                    progress.show(f"{path.stem}  cell {k} of {len(todo)}  {seconds:.0f} s")
+                    execute(client, index)
+                    result.cells += 1
+                    result.checks += len(own_checks(nb.cells[index].source))
+                result.seconds = time.monotonic() - start
+                nb = client.nb = strip(nb)
+                result.headline = headline(nb)
+                result.exercises = prove_exercises(client)
+                client.set_widgets_metadata()
+    except LessonFailed as error:
+        result.failure = f"{path.stem}: {error}"
+    result.seconds = result.seconds or time.monotonic() - start
+    return nb, result
+
+
+def strip(nb: NotebookNode) -> NotebookNode:
+    "Clean an executed notebook as `nbdev-clean` does, and record which sources its outputs show."
+    clean_nb(
+        nb,
+        allowed_metadata_keys=["coursekit"],
+        allowed_cell_metadata_keys=["jupyter"],
+        clean_ids=False,
+    )
+    nb = nbformat.from_dict(nb)
+    mirror = bool(os.environ.get("COURSEKIT_MIRROR"))
+    nb.metadata["coursekit"] = {"sources": digest(nb), "mirror": mirror}
+    return nb
+
+
+def write(nb: NotebookNode, path: Path) -> None:
+    "Write to a temporary name, then rename: a killed run leaves no half notebook."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    nbformat.write(nb, temporary)
+    temporary.replace(path)
+
+
+def table(results: list[Result]) -> str:
+    "The summary, one line a lesson."
+    head = ("lesson", "seconds", "cells", "checks", "exercises", "headline")
+    rows = [
+        (
+            r.lesson,
+            f"{r.seconds:.1f}",
+            str(r.cells),
+            str(r.checks),
+            str(r.exercises),
+            "FAILED" if r.failure else r.headline,
+        )
+        for r in results
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    right = {1, 2, 3, 4}
+    lines = [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *rows)
+    ]
+    seconds, checks = sum(r.seconds for r in results), sum(r.checks for r in results)
+    total = f"{len(results)} notebooks, {seconds:.0f} s, {checks} checks passed"
+    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:], total])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", help="lessons, by number or name; all of them if none is named"
+    )
+    parser.add_argument("--all", action="store_true", help="run the support notebooks too")
+    parser.add_argument(
+        "--inplace",
+        action="store_true",
+        help="write the outputs back, never with the mirror's data",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing: print the table of the last run"
+    )
+    parser.add_argument("--timeout", type=int, default=120, help="seconds that one cell may take")
+    parser.add_argument("--nbs", type=Path, default=ROOT / "nbs", help="folder of the notebooks")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "_run",
+        help="folder for executed copies and results.json",
+    )
+    args = parser.parse_args(argv)
+    if args.table:
+        print(table([Result(**r) for r in json.loads((args.out / "results.json").read_text())]))
+        return 0
+    if args.inplace:
+        os.environ.pop("COURSEKIT_MIRROR", None)
+    paths = [find(name, args.nbs) for name in args.names]
+    paths = paths or [p for p in notebooks(args.nbs) if args.all or is_lesson(p)]
+    progress, results = Progress(), []
+    for path in paths:
+        nb, result = run(path, args.timeout, progress)
+        results.append(result)
+        if result.failure:
+            progress.done(f"FAILED {result.failure}")
+            continue
+        progress.done(
+            f"{path.stem}: {result.cells} cells, {result.checks} checks, {result.seconds:.1f} s"
+        )
+        write(nb, (args.nbs if args.inplace else args.out / "nbs") / path.name)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
+    print("\n" + table(results))
+    return int(any(r.failure for r in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
