@@ -167,6 +167,16 @@ def test_outputs_of_other_sources_or_of_the_mirror(root):
     assert "1.10 MB" in find(root, "outputs")
 
 
+def test_a_picture_at_the_top_is_the_figure_of_its_cell(root):
+    put(root, "00_first.ipynb", code("#| picture: a.png\n#| fig-alt: a\nx = 1", [PNG]))
+    assert "images/a.png is not the figure of its cell" in find(root, "outputs")
+    (root / "images").mkdir()
+    (root / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert find(root, "outputs") == ""
+    (root / "images" / "a.png").write_bytes(b"another")
+    assert "images/a.png is not the figure of its cell" in find(root, "outputs")
+
+
 def test_form(root):
     put(
         root,

@@ -30,6 +30,7 @@ from lessons import (
     is_code,
     is_lesson,
     notebooks,
+    pictures,
     read,
     settings,
 )
@@ -152,6 +153,10 @@ def outputs(root: Path = ROOT) -> Iterator[str]:
             yield f"{name}: it was run with the mirror's data, which must not be shown"
         if path.stat().st_size > LARGEST:
             yield f"{name}: {path.stat().st_size / 1e6:.2f} MB, more than {LARGEST / 1e6:.0f} MB"
+        for picture, png in pictures(nb).items():
+            file = root / "images" / picture
+            if not png or not file.exists() or file.read_bytes() != png:
+                yield f"{name}: images/{picture} is not the figure of its cell: run it --inplace"
         if strip(read(path)).cells != nb.cells:
             yield f"{name}: not clean: run nbdev-clean"
         for i, cell in enumerate(nb.cells):

