@@ -29,6 +29,10 @@ setup(
     packages=["coursekit"],
     entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},
     project_urls={"Source": ini["git_url"]} if ini["git_url"] else {},
-    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(low, high + 1)]
-    + ["Framework :: Jupyter", "Intended Audience :: Education", "Topic :: Scientific/Engineering :: Artificial Intelligence"],
+    classifiers=[
+        "Framework :: Jupyter",
+        "Intended Audience :: Education",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(low, high + 1)),
+    ],
 )

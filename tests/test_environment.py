@@ -3,8 +3,9 @@
 import sys
 from types import SimpleNamespace
 
-import environment
 import pytest
+
+import environment
 
 
 @pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 0)])

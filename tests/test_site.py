@@ -356,17 +356,8 @@ def test_data_set_of_which_little_is_known():
     assert "the cache; a mirror folder. draw them" in text
     assert (
         "**Size**: not known" in text
-        and "**Checked against**: none known" in text
+        and "**Checked**: the publisher's checksum of the archive" in text
         and "Used in" not in text
-    )
-
-
-def test_published_checksum_is_not_called_ours():
-    class Archive:
-        checks = {"size": 3, "md5": "0"}  # noqa: RUF012
-
-    assert build_site.checksum(entry(sources=(Archive(),))) == (
-        "size and MD5 as published; we have not seen the files ourselves"
     )
 
 

@@ -223,21 +223,6 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def checksum(entry) -> str:
-    "What is known that a fetched copy can be compared with."
-    if entry.pinned:
-        return "SHA-256 of every file, as we saw it"
-    known = {key for s in entry.sources for key in getattr(s, "checks", {})}
-    names = {
-        "size": "size",
-        "sha256": "SHA-256",
-        "md5": "MD5",
-        "md5_start": "MD5 of the first part",
-    }
-    told = " and ".join(text for key, text in names.items() if key in known)
-    return f"{told} as published; we have not seen the files ourselves" if told else "none known"
-
-
 def data_item(name: str, entry) -> str:
     "One data set of the data page."
     sources = ["the cache", "a mirror folder", *map(str, entry.sources)]
@@ -247,7 +232,7 @@ def data_item(name: str, entry) -> str:
         "Cite": entry.citation,
         "Size": ", ".join(f"{size(n)} {what}" for what, n in sizes.items() if n) or "not known",
         "Sources, in order": "; ".join(sources) + ("" if entry.sources else f". {entry.advice}"),
-        "Checked against": checksum(entry),
+        "Checked": f"SHA-256 of {entry.checked}" if entry.pinned else entry.checked,
         "Used in": ", ".join(f"lesson {n}" for n in entry.used_in),
     }
     about = f"{entry.title[:1].upper()}{entry.title[1:]}. {entry.about}".strip()

@@ -1,0 +1,146 @@
+"""Fixtures: a local server with bad habits, and a cache of its own for each test."""
+
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+class HostileHandler(BaseHTTPRequestHandler):
+    """Serves `server.files` (path -> bytes); the first part of a path names the bad habit."""
+
+    protocol_version = "HTTP/1.0"  # one request a connection: its end is the end of the body
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status, body=b"", promised=None, **headers):
+        self.send_response(status)
+        if promised != "nothing":
+            self.send_header("Content-Length", str(len(body) if promised is None else promised))
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        for at in range(0, len(body), 20_000):
+            self.wfile.write(body[at : at + 20_000])
+            if self.server.pause:
+                time.sleep(self.server.pause)
+
+    def do_GET(self):
+        self.server.seen[self.path] += 1
+        count = self.server.seen[self.path]
+        self.server.requests.append((self.path, dict(self.headers)))
+        habit, _, name = self.path.strip("/").partition("/")
+        body = self.server.files.get(name.split("?")[0])
+        if habit == "loop":
+            return self.reply(302, Location=self.path)
+        if body is None:
+            return self.reply(404, b"<html>not here</html>")
+        getattr(self, f"do_{habit}")(body, count, name)
+
+    def do_good(self, body, count, name):
+        self.reply(200, body)
+
+    def do_ranges(self, body, count, name, tag='"1"', upto=None):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not asked or self.headers.get("If-Range") != tag:
+            return self.reply(200, body[:upto], len(body), ETag=tag)
+        start = int(asked[1])
+        if start >= len(body):
+            return self.reply(416, ETag=tag)
+        where = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        rest = body[start : start + upto] if upto else body[start:]
+        self.reply(206, rest, len(body) - start, ETag=tag, Content_Range=where)
+
+    def do_breaks(self, body, count, name):
+        self.do_ranges(body, count, name, upto=len(body) // 3 + 1)
+
+    def do_ignores(self, body, count, name):
+        upto = len(body) // 2 if count == 1 else None
+        self.reply(200, body[:upto], len(body), ETag='"1"')
+
+    def do_changes(self, body, count, name):
+        "The first version breaks off; from then on there is another version."
+        if count == 1:
+            return self.reply(200, b"x" * (len(body) // 2), len(body), ETag='"old"')
+        self.do_ranges(body, count, name, tag='"new"')
+
+    def do_misplaces(self, body, count, name):
+        "Answers 206 with a part that was not asked for."
+        if "Range" not in self.headers:
+            upto = len(body) // 2 if count == 1 else None
+            return self.reply(200, body[:upto], len(body), ETag='"1"')
+        self.reply(206, body[3:], ETag='"1"', Content_Range=f"bytes 3-{len(body) - 1}/{len(body)}")
+
+    def do_truncates(self, body, count, name):
+        self.reply(200, body[: len(body) // 2], len(body))
+
+    def do_understates(self, body, count, name):
+        self.reply(200, body, len(body) // 2)
+
+    def do_silent(self, body, count, name):
+        "No Content-Length at all."
+        self.reply(200, body, "nothing")
+
+    def do_endless(self, body, count, name):
+        self.reply(200, body * 50, "nothing")
+
+    def do_stalls(self, body, count, name):
+        self.reply(200, body[:10], len(body))
+        self.server.over.wait(20)
+
+    def do_trickles(self, body, count, name):
+        self.reply(200, body[:10], len(body))
+        for byte in body[10:]:
+            self.wfile.write(bytes([byte]))
+            if self.server.over.wait(0.05):
+                return
+
+    def do_busy(self, body, count, name):
+        if count < 4:
+            return self.reply(503, Retry_After="0")
+        self.reply(200, body)
+
+    def do_page(self, body, count, name):
+        self.reply(200, b"<!DOCTYPE html><title>Log in</title>")
+
+    def do_moved(self, body, count, name):
+        self.reply(302, Location=f"/good/{name}")
+
+
+class HostileServer(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), HostileHandler)
+        self.files, self.seen, self.requests, self.pause = {}, Counter(), [], 0.0
+        self.over = threading.Event()
+
+    def handle_error(self, request, client_address):
+        "A client that hangs up is what these tests are about."
+
+    def url(self, habit, name):
+        return f"http://127.0.0.1:{self.server_port}/{habit}/{name}"
+
+
+@pytest.fixture
+def server():
+    server = HostileServer()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    "An empty cache and no mirror, for this process and those that it starts."
+    monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "cache"))
+    monkeypatch.delenv("COURSEKIT_MIRROR", raising=False)
+    return tmp_path / "cache"

@@ -1,0 +1,136 @@
+"""The command `coursekit`, as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coursekit import cli, datasets
+from coursekit.cli import main
+from coursekit.datasets import DataEntry, URLs
+
+BODY = b"0123456789" * 100
+
+
+@pytest.fixture(autouse=True)
+def two_small_sets(server, cache, monkeypatch):
+    "A set that can be had and one that cannot, in place of MNIST and BEARS."
+    server.files["a.bin"] = BODY
+    source = datasets._Files((server.url("good", ""),), {"a.bin": {"size": len(BODY)}})
+    files = {"a.bin": (len(BODY), datasets.hashlib.sha256(BODY).hexdigest())}
+    small = DataEntry(
+        "mnist",
+        "small",
+        "a licence",
+        "a citation",
+        (source,),
+        files=files,
+        download=1000,
+        size=1000,
+    )
+    monkeypatch.setattr(URLs, "MNIST", small)
+    monkeypatch.setattr(
+        URLs, "MNIST_SAMPLE", DataEntry("mnist_sample", "made", "none", "nobody", (source,))
+    )
+
+
+def test_list(capsys):
+    assert main(["data", "list"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in URLs) and "a licence" not in output
+    assert main(["data", "list", "--licences"]) == 0
+    assert "a licence" in capsys.readouterr().out
+
+
+def test_fetch_verify_and_damage(capsys, cache):
+    assert main(["data", "fetch", "mnist"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"mnist\t{cache / 'mnist'}\n" and "[1/1] mnist: small" in said.err
+    assert main(["data", "verify"]) == 0
+    assert capsys.readouterr().out == "MNIST: every byte is right\n"
+    (cache / "mnist" / "a.bin").write_bytes(BODY[:-1] + b"!")
+    assert main(["data", "verify"]) == 1
+    assert (
+        "the sha256 of a.bin" in (output := capsys.readouterr().out)
+        and "fetch --force MNIST" in output
+    )
+    assert main(["data", "fetch", "--force", "MNIST"]) == 0
+    assert main(["data", "verify", "MNIST"]) == 0
+    assert main(["data", "list"]) == 0
+    assert "cache" in next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("MNIST ")
+    )
+
+
+def test_verify_says_what_is_missing_or_unknown(capsys):
+    assert main(["data", "verify", "MNIST"]) == 1
+    assert "not in the cache" in capsys.readouterr().out
+    assert main(["data", "fetch", "--course"]) == 0
+    capsys.readouterr()
+    assert main(["data", "verify"]) == 0
+    assert "publisher's checksum" in capsys.readouterr().out
+
+
+def test_what_fails_does_not_stop_the_rest(capsys, cache):
+    assert main(["data", "fetch", "BEARS", "MNIST"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("MNIST\t") and "search_images" in said.err
+
+
+@pytest.mark.parametrize(
+    "argv", [["fetch", "MNST"], ["verify", "MNST"], ["fetch", "MNIST", "MNST"]]
+)
+def test_unknown_names(capsys, cache, argv):
+    assert main(["data", *argv]) == 2
+    said = capsys.readouterr()
+    assert "did you mean MNIST" in said.err and not said.out and not cache.exists()
+
+
+def test_nothing_to_fetch(capsys):
+    assert main(["data", "fetch"]) == 2
+    assert "--course" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["data"])
+    assert caught.value.code == 2
+
+
+def test_where(capsys, cache, monkeypatch):
+    assert main(["data", "where"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{cache}\n" and "GB are free" in said.err and "none" in said.err
+    monkeypatch.setenv("COURSEKIT_MIRROR", "/somewhere")
+    main(["data", "where"])
+    assert "/somewhere" in capsys.readouterr().err
+
+
+def test_a_mirror_is_seen(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "a.bin").write_bytes(BODY)
+    monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path))
+    main(["data", "list"])
+    assert "mirror" in next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("MNIST ")
+    )
+    assert main(["data", "verify"]) == 0
+    assert main(["data", "fetch", "MNIST"]) == 0
+    assert capsys.readouterr().out.endswith(f"MNIST\t{tmp_path / 'mnist'}\n")
+
+
+def test_a_stop_by_hand(capsys, monkeypatch):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "untar_data", stopped)
+    assert main(["data", "fetch", "MNIST"]) == 130
+    assert "what was fetched so far is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[str(Path(sys.executable).with_name("coursekit"))], [sys.executable, "-m", "coursekit.cli"]],
+)
+def test_both_ways_to_call_it(command, cache):
+    done = subprocess.run([*command, "data", "where"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{cache}\n")
+    assert subprocess.run([*command, "data", "fetch", "nope"], capture_output=True).returncode == 2
