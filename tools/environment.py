@@ -98,7 +98,9 @@ def main(folder: str) -> None:
         "installing what requirements.lock pins (about 3 GB to fetch the first time, mostly PyTorch)",
         flush=True,
     )
-    call(uv, "pip", "install", "--python", python, "-r", "requirements.lock")
+    call(
+        *(uv, "pip", "install", "--compile-bytecode", "--python", python, "-r", "requirements.lock")
+    )
     call(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ".")
     stamp.write_text(stamp_text())
 
