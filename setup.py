@@ -20,7 +20,7 @@ setup(
     long_description=(here/"README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author=ini["author"],
-    license=ini["license"],
+    license_expression=ini["license"],
     license_files=["LICENSE"],
     keywords=ini["keywords"].split(),
     python_requires=f">={ini['min_python']}",

@@ -18,7 +18,7 @@ assert "site-packages" in coursekit.__file__, coursekit.__file__
 for name in ("nbdev", "jupyterlab", "pytest", "sphinx", "ipycanvas"):
     assert not [m for m in sys.modules if m.split(".")[0] == name], name
 image = torch.zeros(28, 28)
-print(coursekit.__version__, show_image(image).get_images()[0].get_array().shape, URLs.MNIST.name)
+print(coursekit.__version__, show_image(image).get_images()[0].get_array().shape, URLs.MNIST.folder)
 """
 
 
