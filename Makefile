@@ -7,7 +7,7 @@ N ?= 01
 .PHONY: help course test lab lesson site bench environment data export lock browser
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 course: environment data  ## From nothing: environment, data, every lesson run in order, site in _site/, a summary
 	$(BIN)/python tools/run.py --all

@@ -170,7 +170,8 @@ def bar(nb: NotebookNode, stem: str, course: Course) -> str:
     if course.git_url:
         path = f"{course.git_url.removeprefix('https://')}/blob/{course.branch}/nbs/{stem}.ipynb"
         colab = path.replace("github.com/", "https://colab.research.google.com/github/", 1)
-        parts.append(f'<a href="{colab}">Open in Colab</a>')
+        install = f"%pip install git+{course.git_url}"
+        parts.append(f'<a href="{colab}">Open in Colab</a>, first run <code>{install}</code> there')
     return '<p class="lesson-bar">' + "".join(f"<span>{p}</span>" for p in parts) + "</p>"
 
 

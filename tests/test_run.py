@@ -60,6 +60,14 @@ def test_an_error_names_the_cell_and_shows_the_traceback(lesson):
 def test_a_hung_cell_is_stopped(lesson):
     _, result = run(lesson("x = 1", "while True: x += 1"), timeout=2)
     assert "code cell 2 of 2" in result.failure and "longer than 2 s" in result.failure
+    assert "KeyboardInterrupt" in result.failure and "while True: x += 1" in result.failure
+    assert result.seconds < 30
+
+
+def test_a_cell_that_ignores_the_interrupt_is_stopped_too(lesson):
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
+    _, result = run(lesson(deaf), timeout=2)
+    assert "longer than 2 s" in result.failure and "does not answer" in result.failure
     assert result.seconds < 30
 
 

@@ -184,6 +184,7 @@ def test_bar_has_colab_once_the_repository_is_known():
     text = sources(new_markdown_cell("# Waves"), about=about)[0]
     path = "github/someone/coursekit/blob/main/nbs/01_waves.ipynb"
     assert f'href="https://colab.research.google.com/{path}"' in text
+    assert "%pip install git+https://github.com/someone/coursekit" in text
 
 
 def test_home_page_has_no_bar():

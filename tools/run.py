@@ -11,6 +11,7 @@ the listed mistakes do not. Executed copies and `results.json` go into `_run/`.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbdev.clean import clean_nb
@@ -102,19 +104,34 @@ def refuse_skipped(nb: NotebookNode) -> None:
             raise LessonFailed(f"{place(nb, i)}, is marked {', '.join(tags)}: every cell must run")
 
 
+def where_it_hangs(client: NotebookClient, cell: NotebookNode) -> str:
+    "Interrupt the kernel, and read from its traceback what it was busy with."
+    run_sync(client.km.interrupt_kernel)()
+    for _ in range(50):  # meanwhile the client goes on collecting what the cell puts out
+        run_sync(asyncio.sleep)(0.1)
+        if trace := traceback_of(cell):
+            return trace
+    return "it does not answer an interrupt either"
+
+
+def traceback_of(cell: NotebookNode) -> str:
+    errors = [o for o in cell.outputs if o.output_type == "error"]
+    return ANSI.sub("", "\n".join(errors[0].traceback)) if errors else ""
+
+
 def execute(client: NotebookClient, index: int) -> None:
     "Run one cell; raise `LessonFailed` with its traceback if it raises, hangs or kills the kernel."
     nb = client.nb
     try:
         client.execute_cell(nb.cells[index], index)
     except CellTimeoutError:
-        raise LessonFailed(f"{place(nb, index)}, ran longer than {client.timeout} s") from None
+        raise LessonFailed(
+            f"{place(nb, index)}, ran longer than {client.timeout} s\n{where_it_hangs(client, nb.cells[index])}"
+        ) from None
     except DeadKernelError:
         raise LessonFailed(f"{place(nb, index)}, killed the kernel (out of memory?)") from None
     except CellExecutionError:
-        errors = [o for o in nb.cells[index].outputs if o.output_type == "error"]
-        trace = ANSI.sub("", "\n".join(errors[0].traceback)) if errors else "no traceback"
-        raise LessonFailed(f"{place(nb, index)}, raised\n{trace}") from None
+        raise LessonFailed(f"{place(nb, index)}, raised\n{traceback_of(nb.cells[index])}") from None
     if nb.cells[index].get("execution_count") is None:
         raise LessonFailed(f"{place(nb, index)}, was not run")
 
