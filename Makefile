@@ -23,7 +23,7 @@ test: environment data browser  ## Everything that CI checks
 	$(BIN)/python -m pytest
 
 lab: environment  ## JupyterLab on the lessons
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 lesson: environment  ## Export, then run one lesson alone: make lesson N=01
 	$(BIN)/nbdev-export
