@@ -53,7 +53,7 @@ data: environment  ## Fetch the data of the lessons
 browser:
 ifdef CI
 ifeq ($(shell uname -s),Linux)
-	@for b in chromium chromium-browser google-chrome; do command -v $$b >/dev/null && exit 0; done; \
+	@for b in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
 	s=; [ "$$(id -u)" = 0 ] || s=sudo; echo "installing chromium with apt"; \
 	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends chromium >/dev/null
 endif

@@ -19,13 +19,21 @@ BUDGETS = {"01": 75, "09": 75, "11": 90}
 USUAL, WHOLE = 60, 900
 
 
+def timed(path: Path) -> float:
+    "Seconds that a lesson takes; one that fails is no measurement."
+    result = run(path)[1]
+    if result.failure:
+        raise SystemExit(f"FAILED {result.failure}")
+    return result.seconds
+
+
 def main() -> int:
     total, over = 0.0, []
     for path in filter(is_lesson, notebooks()):
         budget = BUDGETS.get(path.stem[:2], USUAL)
-        seconds = run(path)[1].seconds
+        seconds = timed(path)
         if seconds > budget:
-            seconds = min(seconds, run(path)[1].seconds)
+            seconds = min(seconds, timed(path))
         total += seconds
         over += [path.stem] * (seconds > budget)
         print(f"{path.stem:32} {seconds:6.1f} s of {budget} s")

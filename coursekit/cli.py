@@ -48,7 +48,7 @@ def _list(args: argparse.Namespace) -> int:
         if name and args.licences: print(f"    licence: {URLs[name].licence}\n    cite: {URLs[name].citation}")
     return 0
 
-# %% ../nbs/cli.ipynb #4b68e58a
+# %% ../nbs/cli.ipynb #bbed4de2
 def _fetch(args: argparse.Namespace) -> int:
     names, failed = dict.fromkeys([*args.names, *(_COURSE if args.course else ())]), 0
     if not names:
@@ -69,6 +69,8 @@ def _fetch(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     failed = 0
     here = [name for name in URLs if _place(URLs[name])[1] or (data_home()/URLs[name].folder).exists()]
+    if not (args.names or here):
+        raise DataError(f"nothing to verify: no data set is in {data_home()}; run `coursekit data fetch --course`")
     for name in args.names or here:
         entry, place, folder = URLs[name], *_place(URLs[name])
         folder = folder or data_home()/entry.folder
@@ -88,7 +90,9 @@ def _where(args: argparse.Namespace) -> int:
     there = home if home.exists() else next(parent for parent in home.parents if parent.exists())
     print(home)
     print(f"{shutil.disk_usage(there).free / 1e9:,.1f} GB are free there; COURSEKIT_DATA moves it", file=sys.stderr)
-    print(f"mirror folder: {os.environ.get('COURSEKIT_MIRROR') or 'none (COURSEKIT_MIRROR)'}", file=sys.stderr)
+    mirror = os.environ.get("COURSEKIT_MIRROR")
+    gone = " (there is no such folder)" if mirror and not Path(mirror).is_dir() else ""
+    print(f"mirror folder: {mirror or 'none (COURSEKIT_MIRROR)'}{gone}", file=sys.stderr)
     return 0
 
 # %% ../nbs/cli.ipynb #c5c3f927

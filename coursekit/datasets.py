@@ -91,7 +91,7 @@ class _Part:
     def discard(self) -> None:
         for path in (self.path, self.note): path.unlink(missing_ok=True)
 
-# %% ../nbs/00_datasets.ipynb #a8b3e3f2
+# %% ../nbs/00_datasets.ipynb #2e4e9cd5
 class _TryAgain(Exception):
     "A failure that may pass; `once` says that the same thing a second time is no accident."
     def __init__(self, reason: str, wait: float = 0.0, once: bool = False):
@@ -104,7 +104,7 @@ def _get(url: str, headers: dict, timeout: tuple[float, float]) -> requests.Resp
     try: response = requests.get(url, headers=headers, stream=True, timeout=timeout)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise _TryAgain(_in_short(error), once=True) from error
-    except requests.RequestException as error: raise DataError(f"{url}: {_in_short(error)}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error: raise DataError(f"{url}: {_in_short(error)}") from error
     if response.ok or response.status_code == 416: return response       # 416: there is no such rest, see below
     response.close()
     reason = f"the server answered {response.status_code} {response.reason}"
@@ -207,7 +207,7 @@ def _attempt(part: _Part, timeout: tuple[float, float], stop: float, max_bytes: 
     size = part.path.stat().st_size
     if total is not None and size != total: raise _TryAgain(f"the connection ended after {size:,} of {total:,} bytes")
 
-# %% ../nbs/00_datasets.ipynb #fedf4f3a
+# %% ../nbs/00_datasets.ipynb #7a312c74
 def download_url(
     url: str,  # an http or https address
     dest: str | Path | None = None,  # file to write, or a folder that exists; by default the last part of the address
@@ -233,7 +233,7 @@ def download_url(
     checks = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}
     with _writing(dest.parent):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        if sha256 and dest.exists() and not _problem(dest, **checks): return dest
+        if (sha256 or md5) and dest.exists() and not _problem(dest, **checks): return dest
         part, stop, reasons = _Part(dest, url), time.monotonic() + deadline, []
         for attempt in range(tries):
             try:
@@ -268,7 +268,7 @@ def _safe_name(name: str) -> PurePosixPath:
         raise ValueError(f"a name of {len(name)} characters is too long")
     return path
 
-# %% ../nbs/00_datasets.ipynb #27a03430
+# %% ../nbs/00_datasets.ipynb #387582ac
 def _zip_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -278,8 +278,18 @@ def _zip_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
             yield member.filename, "folder" if member.is_dir() else "file", lambda member=member: archive.open(member)
 
 
+class _Member(tarfile.TarInfo):
+    "A member of a tar; its headers for long names may not be large, for `tarfile` reads them whole."
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        long = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if member.type in long and member.size > 2**20: raise ValueError(f"a header of {member.size:,} bytes")
+        return member
+
+
 def _tar_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, tarinfo=_Member) as archive:
         for member in archive:
             if not (member.isreg() or member.isdir()): raise ValueError(f"{member.name!r} is a link or a device")
             yield member.name, "folder" if member.isdir() else "file", lambda member=member: archive.extractfile(member)
@@ -392,15 +402,19 @@ def data_home() -> Path:
     if sys.platform == "darwin": return Path.home()/"Library"/"Caches"/"coursekit"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").absolute()/"coursekit"
 
-# %% ../nbs/00_datasets.ipynb #c3464f93
+# %% ../nbs/00_datasets.ipynb #e8d61dcc
+def _files_in(folder: Path) -> list[Path]:
+    "The files below a folder; hidden ones do not count."
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
 def _tree(folder: Path) -> tuple[int, int, str]:
-    "Number of files, their bytes, and a hash over sorted names and contents; hidden files do not count."
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    "Number of files, their bytes, and a hash over sorted names and contents."
+    names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
     lines = "".join(f"{name}\0{_digest(folder/name)}\n" for name in names)
     return len(names), sum((folder/name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
 
-# %% ../nbs/00_datasets.ipynb #2e577269
+# %% ../nbs/00_datasets.ipynb #724a9736
 @dataclass(frozen=True)
 class DataEntry:
     "What is known of a data set; `untar_data` fetches it."
@@ -440,13 +454,16 @@ class DataEntry:
         if any(problems): return next(filter(None, problems))
         if self.tree is None or (found := _tree(folder)) == self.tree: return ""
         if found[:2] == self.tree[:2]:
-            return f"the contents of {folder.name} are not as they should be (hash {found[2]})"
+            return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
         here, wanted = (f"{files:,} files of {size:,} bytes in all" for files, size, _ in (found, self.tree))
-        return f"{folder.name} has {here}, instead of {wanted}"
+        return f"{self.folder} has {here}, instead of {wanted}"
 
     def seems_whole(self, folder: Path) -> bool:
-        "Whether the folder is there and its known files have the right length: cheap, done at each use."
-        return folder.is_dir() and all(
+        "Whether the folder is there with the right number of files, or its known files have the right length: cheap."
+        if not folder.is_dir(): return False
+        if self.tree: return len(_files_in(folder)) == self.tree[0]
+        if not self.files: return any(folder.iterdir())
+        return all(
             (folder / name).is_file() and (folder / name).stat().st_size == size
             for name, (size, _) in self.files.items()
         )
@@ -463,7 +480,13 @@ def _gunzip(path: Path, dest: Path, max_bytes: int = 2**31) -> None:
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name} is damaged: {error}") from error
 
-# %% ../nbs/00_datasets.ipynb #570c4f8f
+# %% ../nbs/00_datasets.ipynb #3e030dcb
+def _kept(home: Path, url: str) -> Path:
+    "Where a download of `url` is kept until it is used, so that a killed run can be taken up again."
+    key = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return home / ".downloads" / f"{key}-{PurePosixPath(urlsplit(url).path).name}"
+
+
 @dataclass(frozen=True)
 class _Files:
     "Single files at one or more web addresses; those that end in `.gz` are unpacked."
@@ -474,18 +497,19 @@ class _Files:
 
     def fetch(self, folder: Path, home: Path) -> None:
         for name, checks in self.names.items():
-            dest = folder/PurePosixPath(name).name
-            self._first(name, dest, checks)
-            if dest.suffix == ".gz": _gunzip(dest, dest.with_suffix("")), dest.unlink()
+            file, dest = self._first(name, home, checks), folder/PurePosixPath(name).name
+            if dest.suffix != ".gz": file.replace(dest); continue
+            try: _gunzip(file, dest.with_suffix(""))
+            finally: file.unlink()
 
-    def _first(self, name: str, dest: Path, checks: dict) -> None:
+    def _first(self, name: str, home: Path, checks: dict) -> Path:
         failures = []
         for base in self.bases:
-            try: download_url(base + name, dest, **checks); return
+            try: return download_url(base + name, _kept(home, base + name), **checks)
             except DataError as error: failures.append(str(error))
         raise DataError(", and ".join(failures))
 
-# %% ../nbs/00_datasets.ipynb #96826dff
+# %% ../nbs/00_datasets.ipynb #d314e869
 @dataclass(frozen=True)
 class _Archive:
     "A zip or tar at a web address."
@@ -495,10 +519,7 @@ class _Archive:
     def __str__(self): return urlsplit(self.url).netloc
 
     def fetch(self, folder: Path, home: Path) -> None:
-        key = hashlib.sha256(self.url.encode()).hexdigest()[:8]
-        archive = download_url(
-            self.url, home / ".downloads" / f"{key}-{PurePosixPath(urlsplit(self.url).path).name}", **self.checks
-        )
+        archive = download_url(self.url, _kept(home, self.url), **self.checks)
         try: unpacked = extract_archive(archive, folder/".unpacked")
         finally: archive.unlink(missing_ok=True)
         inner = [path for path in unpacked.iterdir() if not path.name.startswith(".")]
@@ -613,7 +634,7 @@ def _npm(home: Path) -> list[str]:
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
 
-# %% ../nbs/00_datasets.ipynb #9a058882
+# %% ../nbs/00_datasets.ipynb #92c8fa2d
 def _sweep(folder: Path) -> None:
     "Remove what killed runs left beside `folder`; only for who holds its lock."
     for left in folder.parent.glob(f".{folder.name}.*.unfinished"): shutil.rmtree(left, ignore_errors=True)
@@ -623,13 +644,16 @@ def _sweep(folder: Path) -> None:
 def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
     "Let one process at a time work on `folder`."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=seconds)
-    try:
-        with lock: yield
-    except Timeout as error:
-        raise DataError(
-            f"another process has been busy with {folder.name} for {seconds:.0f} seconds; end it, or wait"
-        ) from error
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try: lock.acquire(timeout=min(seconds, 2))
+    except Timeout:
+        print(f"waiting for another process that is busy with {folder.name}", file=sys.stderr)
+        try: lock.acquire(timeout=seconds)
+        except Timeout as error:
+            words = f"another process has been busy with {folder.name} for {seconds:.0f} seconds; end it, or wait"
+            raise DataError(words) from error
+    try: yield
+    finally: lock.release()
 
 # %% ../nbs/00_datasets.ipynb #97e540fa
 def _unpack_field(data: bytes, form: str, at: int) -> tuple:
@@ -752,7 +776,7 @@ def _png(pixels: np.ndarray) -> bytes:
     head = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
 
-# %% ../nbs/00_datasets.ipynb #16f2e86e
+# %% ../nbs/00_datasets.ipynb #029a5a8a
 def _write_digits(folder: Path, mnist: Path, parts: dict[str, tuple[str, slice]], digits: tuple = (3, 7)) -> None:
     "Write pictures into `part/digit/`, and `labels.csv`; `parts`: from which half of MNIST, and which of its items."
     rows = ["name,label"]
@@ -776,7 +800,9 @@ class _FromMNIST:
     def __str__(self): return "made from MNIST"
 
     def fetch(self, folder: Path, home: Path) -> None:
-        _write_digits(folder, untar_data(URLs.MNIST, base=home), self.parts)
+        mnist = untar_data(URLs.MNIST, base=home)
+        if URLs.MNIST.problem(mnist): mnist = untar_data(URLs.MNIST, base=home, force_download=True)    # damaged since
+        _write_digits(folder, mnist, self.parts)
 
 # %% ../nbs/00_datasets.ipynb #36e57d9c
 @dataclass(frozen=True)
@@ -1194,7 +1220,7 @@ def untar_data(
             except DataError as error: failures.append(f"{source}: {error}".replace("\n", "\n     "))
     raise DataError(_whole_story(entry, folder, failures))
 
-# %% ../nbs/00_datasets.ipynb #19f66100
+# %% ../nbs/00_datasets.ipynb #38d4e990
 def _fetch(entry: DataEntry, source, folder: Path, home: Path) -> Path:
     "Take one source at its word, and check it."
     with _staged(folder) as new:
@@ -1208,9 +1234,10 @@ def _in_mirror(entry: DataEntry, failures: list[str]) -> Path | None:
     mirror = os.environ.get("COURSEKIT_MIRROR")
     if not mirror: failures.append("mirror folder: none is set (COURSEKIT_MIRROR)"); return None
     folder = Path(mirror).expanduser().absolute()/entry.folder
-    problem = entry.problem(folder) if folder.is_dir() else f"it has no {entry.folder}"
+    missing = f"it has no {entry.folder}" if Path(mirror).is_dir() else "there is no such folder"
+    problem = entry.problem(folder) if folder.is_dir() else missing
     if not problem: return folder
-    failures.append(f"mirror folder: {problem}")
+    failures.append(f"mirror folder {mirror}: {problem}")
     return None
 
 
@@ -1306,7 +1333,7 @@ class ImageReport:
 
     __repr__ = __str__
 
-# %% ../nbs/00_datasets.ipynb #75f1af88
+# %% ../nbs/00_datasets.ipynb #1b6d7e58
 def download_images(
     dest: str | Path,  # folder for the pictures
     url_file: str | Path | None = None,  # a text file with an address on each line
@@ -1335,12 +1362,12 @@ def download_images(
         with ThreadPoolExecutor(n_workers) as pool, _count_bar(len(urls)) as bar:
             def one(url: str) -> tuple[bytes, str] | str:
                 try: return _one_image(url, timeout, max_size, max_bytes)
-                except (DataError, _TryAgain, ValueError) as error: return str(error).removeprefix(f"{url}: ")
+                except (DataError, _TryAgain, ValueError, OSError) as error: return str(error).removeprefix(f"{url}: ")
                 finally: bar.update()
             results = list(pool.map(one, urls))
         return _save_images(dest, dict(zip(urls, results, strict=True)), preserve_filename)
 
-# %% ../nbs/00_datasets.ipynb #464b0d57
+# %% ../nbs/00_datasets.ipynb #384afa09
 def _one_image(url: str, timeout: float, max_size: int | None, max_bytes: int) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")): raise DataError("not a web address")
     data = bytearray()
@@ -1357,11 +1384,10 @@ def _save_images(dest: Path, results: dict[str, tuple[bytes, str] | str], preser
     for url, result in results.items():
         if isinstance(result, str): failed[url] = result; continue
         data, ending = result
-        stem = (
-            Path(unquote(PurePosixPath(urlsplit(url).path).name)).stem
-            if preserve_filename
-            else hashlib.sha256(data).hexdigest()[:16]
-        )
+        stem = hashlib.sha256(data).hexdigest()[:16]
+        if preserve_filename:
+            wished = Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("\0", "")).stem
+            stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in wished)[:60]
         file, n = dest/f"{stem or 'image'}{ending}", 0
         while preserve_filename and (file in saved or file.exists()) and (n := n + 1): file = dest/f"{stem}_{n}{ending}"
         part = file.with_name(f"{file.name}.part")

@@ -115,6 +115,27 @@ def test_imports(root):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "from coursekit import exercises, second",
+        "import coursekit.second as s",
+        "import os, coursekit.second",
+        "if True: from coursekit.second import two",
+        "from coursekit.all import *",
+    ],
+)
+def test_imports_in_whatever_form(root, line):
+    put(
+        root,
+        "01_second.ipynb",
+        code("#| default_exp second"),
+        code("from coursekit.first import two"),
+    )
+    put(root, "00_first.ipynb", *FIRST, code(line))
+    assert "00_first imports coursekit." in find(root, "imports")
+
+
+@pytest.mark.parametrize(
     ("cell", "words"),
     [
         ("x = 1", "claim F001 of 00_first has no cell"),

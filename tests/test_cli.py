@@ -72,6 +72,11 @@ def test_verify_says_what_is_missing_or_unknown(capsys):
     assert "publisher's checksum" in capsys.readouterr().out
 
 
+def test_verify_of_nothing_is_no_success(capsys):
+    assert main(["data", "verify"]) == 2
+    assert "nothing to verify" in capsys.readouterr().err
+
+
 def test_what_fails_does_not_stop_the_rest(capsys, cache):
     assert main(["data", "fetch", "BEARS", "MNIST"]) == 1
     said = capsys.readouterr()

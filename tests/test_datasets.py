@@ -173,6 +173,11 @@ def test_no_network(tmp_path):
         download_url("ftp://somewhere/a.bin", tmp_path, **QUICK)
 
 
+def test_an_address_that_is_none(tmp_path):
+    with pytest.raises(DataError, match="aaaa"):
+        download_url("http://" + "a" * 64 + ".com/x", tmp_path, **QUICK)
+
+
 def test_full_disk(server, tmp_path, monkeypatch):
     server.files["a.bin"] = BODY
     usage = type("Usage", (), {"free": 1000})
@@ -213,6 +218,7 @@ def test_read_only_cache(server, tmp_path, monkeypatch):
 def test_a_read_only_cache_that_has_the_set_is_enough(tmp_path, monkeypatch):
     folder = tmp_path / "cache" / "mine"
     folder.mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
     monkeypatch.setattr(datasets, "FileLock", None)  # nothing may be locked or written
     assert untar_data(DataEntry("mine", "mine", "none", "nobody")) == folder
 
@@ -241,6 +247,16 @@ def archive(files: dict[str, bytes], *extra: tarfile.TarInfo, mode: str = "w:gz"
         for member in extra:
             tar.addfile(member)
     return out.getvalue()
+
+
+def test_a_tar_with_a_giant_header_is_refused_before_it_is_read(tmp_path):
+    giant = tarfile.TarInfo("x")
+    giant.pax_headers = {"comment": "a" * (2 * 2**20)}
+    with tarfile.open(tmp_path / "a.tgz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(giant)
+    with pytest.raises(DataError, match=r"is refused: a header of 2,\d+,\d+ bytes"):
+        datasets.extract_archive(tmp_path / "a.tgz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def zipped(files: dict[str, bytes], kind: int = 0) -> bytes:
@@ -379,6 +395,26 @@ def entry(server, *habits: str, **more) -> DataEntry:
     )
 
 
+def test_a_killed_fetch_of_single_files_is_taken_up_again(server, cache):
+    url = server.url("ranges", "a.bin")
+    part = datasets._Part(datasets._kept(cache, url), url)
+    part.path.parent.mkdir(parents=True)
+    part.path.write_bytes(BODY[: len(BODY) // 2])
+    part.remember('"1"')
+    folder = untar_data(entry(server, "ranges"))
+    assert (folder / "a.bin").read_bytes() == BODY
+    assert f"bytes={len(BODY) // 2}-" in [h.get("Range") for _, h in server.requests]
+    assert not list((cache / ".downloads").iterdir())
+
+
+def test_a_folder_that_lost_its_files_is_not_whole(tmp_path):
+    sample = URLs.MNIST_TINY
+    assert not sample.seems_whole(tmp_path)
+    (tmp_path / "one.png").write_bytes(b"x")
+    assert not sample.seems_whole(tmp_path)
+    assert not DataEntry("mine", "mine", "none", "nobody").seems_whole(tmp_path / "nowhere")
+
+
 def test_sources_are_tried_in_order(server):
     folder = untar_data(entry(server, "page", "good"))
     assert (folder / "a.bin").read_bytes() == BODY
@@ -414,7 +450,7 @@ def test_the_mirror_is_used_in_place_and_checked(server, tmp_path, cache, monkey
     (mirror / "mine" / "a.bin").write_bytes(BODY[:-1] + b"!")  # damaged, with the right length
     assert untar_data(entry(server, "good")) == cache / "mine"
     monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="mirror folder: it has no bears"):
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
         untar_data(URLs.BEARS)
 
 

@@ -1,6 +1,9 @@
 "Making the environment: what goes wrong is said in words, and a finished one costs nothing."
 
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +19,15 @@ def test_an_unsupported_python_is_named(monkeypatch, version):
     monkeypatch.setattr(environment, "sys", fake)
     with pytest.raises(SystemExit, match=r"Python 3\.1\d\.\d+; the course needs 3\.11 to 3\.13"):
         environment.check_python()
+
+
+def test_an_old_python_gets_as_far_as_the_message():
+    source = Path(environment.__file__).read_text()
+    assert "from __future__ import annotations" in source  # `str | Path` in a signature otherwise
+    old = shutil.which("python3.9")
+    if old and not subprocess.run([old, "--version"], capture_output=True).returncode:
+        done = subprocess.run([old, environment.__file__], capture_output=True, text=True)
+        assert "the course needs 3.11 to 3.13" in done.stderr
 
 
 def test_the_present_python_is_supported():

@@ -98,6 +98,32 @@ def test_each_lesson_has_a_kernel_of_its_own(lesson):
     assert "NameError" in result.failure
 
 
+def test_magics_are_no_trouble(lesson):
+    path = lesson(
+        "%%bash\necho hi",
+        "%matplotlib inline\nx = 1\nassert x == 1",
+        "f = !echo a\nassert f == ['a']",
+    )
+    _, result = run(path)
+    assert (result.failure, result.cells, result.checks) == ("", 3, 2)
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "01_broken.ipynb").write_text("{")
+    with pytest.raises(SystemExit, match=r"01_broken.ipynb is no notebook"):
+        run(tmp_path / "01_broken.ipynb")
+
+
+def test_an_old_copy_is_no_result_of_this_run(lesson, tmp_path, capsys):
+    lesson("x = 1")
+    (tmp_path / "out" / "nbs").mkdir(parents=True)
+    (tmp_path / "out" / "nbs" / "09_gone.ipynb").write_text("")
+    assert main(["--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert [p.name for p in (tmp_path / "out" / "nbs").iterdir()] == ["01_try.ipynb"]
+    with pytest.raises(SystemExit, match="nothing has been run yet"):
+        main(["--table", "--out", str(tmp_path / "elsewhere")])
+
+
 def test_exercises_are_proved(lesson):
     _, result = run(lesson("x = 1", CHECK, LEARNER, FOLDED))
     assert (result.failure, result.exercises) == ("", 4)

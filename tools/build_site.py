@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+from filelock import FileLock
 from sphinx.cmd.build import build_main
 
 import lessons
@@ -307,7 +308,8 @@ class Progress(io.TextIOBase):
 
 def sphinx(source: Path, out: Path, doctrees: Path, builder: str = "html") -> None:
     "Run Sphinx; every warning is an error, and all of them are shown."
-    options = ["--no-color", "-E", "-W", "--keep-going", "-b", builder]
+    quiet = ["-q"] if builder == "linkcheck" else []  # else broken links go to what is not shown
+    options = [*quiet, "--no-color", "-E", "-W", "--keep-going", "-b", builder]
     places = ["-c", str(ROOT / "docs"), "-d", str(doctrees), str(source), str(out)]
     with contextlib.redirect_stdout(Progress()), warnings.catch_warnings():
         for kind in (DeprecationWarning, PendingDeprecationWarning):  # of one library about another
@@ -332,8 +334,19 @@ def build(
     "The whole site from the notebooks in `folder`, in `out`."
     began = time.monotonic()
     fetch_javascript()
+    BUILD.mkdir(exist_ok=True)
+    with FileLock(BUILD / "lock"):  # one at a time
+        _build(folder, out, claims, work)
+    count = sum(1 for _ in out.rglob("*.html"))
+    say(f"{count} pages in {time.monotonic() - began:.0f} s; open {out / 'index.html'}")
+    return out
+
+
+def _build(folder: Path, out: Path, claims: Path, work: Path) -> None:
     say(assemble(folder, work, claims))
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{out.name}-*"):  # of builds that were killed
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         temporary.chmod(0o755)
@@ -342,14 +355,12 @@ def build(
         replace(temporary / "html", out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    count = sum(1 for _ in out.rglob("*.html"))
-    say(f"{count} pages in {time.monotonic() - began:.0f} s; open {out / 'index.html'}")
-    return out
 
 
 def check_links(folder: Path) -> None:
     "Ask every address outside the site whether it is still there; needs a network."
-    with tempfile.TemporaryDirectory() as temporary:
+    fetch_javascript()
+    with FileLock(BUILD / "lock"), tempfile.TemporaryDirectory() as temporary:
         say(assemble(folder, BUILD / "site", ROOT / "claims.csv"))
         places = Path(temporary)
         sphinx(BUILD / "site", places / "links", places / "doctrees", "linkcheck")

@@ -7,6 +7,7 @@ Each check is a function that yields one sentence for each fault it finds. Nothi
 """
 
 import argparse
+import ast
 import re
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from lessons import (
     is_lesson,
     notebooks,
     pictures,
+    plain_python,
     read,
     settings,
 )
@@ -95,6 +97,19 @@ def lock(root: Path = ROOT) -> Iterator[str]:
             yield f"requirements.lock has {sorted(found) or 'no pin'} for {line.strip()}: run make lock"
 
 
+def modules_imported(source: str) -> set[str]:
+    "Modules of the package that a cell imports, in whatever form."
+    found = set()
+    for node in ast.walk(ast.parse(plain_python(source))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "coursekit":
+            found |= {f"coursekit.{a.name}" for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name.split(".")[1] for name in found if name.startswith("coursekit.")}
+
+
 def imports(root: Path = ROOT) -> Iterator[str]:
     "A lesson imports from lessons with a lower number only; each module is used by a later one."
     where, used, order = {}, {}, []
@@ -103,11 +118,12 @@ def imports(root: Path = ROOT) -> Iterator[str]:
         for cell in nb.cells:
             if is_code(cell) and (name := directives(cell.source)[0].get("default_exp")):
                 where[name] = path.stem
-        code = "\n".join(directives(c.source)[1] for c in nb.cells if is_code(c))
-        used[path.stem] = set(re.findall(r"^\s*(?:from|import)\s+coursekit\.(\w+)", code, re.M))
+        used[path.stem] = {m for c in nb.cells if is_code(c) for m in modules_imported(c.source)}
         if is_lesson(path):
             order.append(path.stem)
     for stem, modules in used.items():
+        if stem in where.values() and stem[0].isdigit() and "all" in modules:
+            yield f"{stem} imports coursekit.all, which holds what later lessons make: import by name"
         for module in sorted(modules & where.keys()):
             source = where[module]
             if stem[0].isdigit() and source[0].isdigit() and source >= stem:

@@ -7,6 +7,8 @@ package itself in editable mode. A stamp records what was installed, so that a s
 and a call that was killed is taken up again.
 """
 
+from __future__ import annotations  # an older Python must reach the message below
+
 import hashlib
 import shutil
 import subprocess
@@ -81,7 +83,7 @@ def main(folder: str) -> None:
     check_python()
     uv = find_uv()
     python = venv / "bin" / "python"
-    if not stamp.exists() or not stamp.read_text().startswith(sys.version):
+    if not stamp.exists() or not stamp.read_text().startswith(f"{sys.version} {ROOT} "):
         print(f"making the environment {folder} for Python {sys.version.split()[0]}", flush=True)
         call(
             uv,

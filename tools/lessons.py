@@ -13,6 +13,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +36,10 @@ def settings(root: Path = ROOT) -> dict[str, str]:
 
 
 def read(path: Path) -> NotebookNode:
-    return nbformat.read(path, as_version=4)
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise SystemExit(f"{path.name} is no notebook: {str(error)[:200]}") from error
 
 
 def notebooks(folder: Path = ROOT / "nbs") -> list[Path]:
@@ -100,11 +104,8 @@ def claims_table(path: Path = ROOT / "claims.csv") -> dict[str, dict[str, str]]:
 
 
 def plain_python(source: str) -> str:
-    "A cell without IPython's own syntax (line magics and shell lines become `pass`)."
-    return "\n".join(
-        re.sub(r"\S.*", "pass", line) if re.match(r"\s*[%!]", line) else line
-        for line in source.split("\n")
-    )
+    "A cell with IPython's own syntax (magics, shell lines) turned into calls."
+    return TransformerManager().transform_cell(directives(source)[1])
 
 
 def _always_true(test: ast.expr) -> bool:

@@ -205,6 +205,8 @@ def run(
                 client.set_widgets_metadata()
     except LessonFailed as error:
         result.failure = f"{path.stem}: {error}"
+    except RuntimeError as error:
+        result.failure = f"{path.stem}: its kernel did not start: {error}"
     result.seconds = result.seconds or time.monotonic() - start
     return nb, result
 
@@ -285,12 +287,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     if args.table:
+        if not (args.out / "results.json").exists():
+            raise SystemExit("nothing has been run yet: make course")
         print(table([Result(**r) for r in json.loads((args.out / "results.json").read_text())]))
         return 0
     if args.inplace:
         os.environ.pop("COURSEKIT_MIRROR", None)
     paths = [find(name, args.nbs) for name in args.names]
     paths = paths or [p for p in notebooks(args.nbs) if args.all or is_lesson(p)]
+    if not args.inplace:  # an old copy is no result of this run
+        for old in paths if args.names else list((args.out / "nbs").glob("*.ipynb")):
+            (args.out / "nbs" / old.name).unlink(missing_ok=True)
     progress, results = Progress(), []
     for path in paths:
         nb, result = run(path, args.timeout, progress)
