@@ -55,6 +55,6 @@ ifdef CI
 ifeq ($(shell uname -s),Linux)
 	@for b in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
 	s=; [ "$$(id -u)" = 0 ] || s=sudo; echo "installing chromium with apt"; \
-	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends chromium >/dev/null
+	$$s apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$s apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
 endif
 endif
