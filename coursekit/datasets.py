@@ -414,7 +414,7 @@ def _tree(folder: Path) -> tuple[int, int, str]:
     lines = "".join(f"{name}\0{_digest(folder/name)}\n" for name in names)
     return len(names), sum((folder/name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
 
-# %% ../nbs/00_datasets.ipynb #724a9736
+# %% ../nbs/00_datasets.ipynb #a881196a
 @dataclass(frozen=True)
 class DataEntry:
     "What is known of a data set; `untar_data` fetches it."
@@ -440,7 +440,9 @@ class DataEntry:
     def __repr__(self): return f"{type(self).__name__}({self.folder}: {self.title})"
 
     @property
-    def pinned(self) -> bool: return bool(self.files or self.tree)
+    def pinned(self) -> bool:
+        "Whether the hash of files that we saw is known."
+        return bool(self.files or self.tree)
 
     @property
     def checked(self) -> str:
