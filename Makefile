@@ -34,6 +34,8 @@ site: environment  ## Build the site into _site/ from the committed outputs
 
 bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/budgets.py
+	$(BIN)/python bench/data.py
+	$(BIN)/python bench/drawn_bears.py
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
 	$(BIN)/nbdev-export

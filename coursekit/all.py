@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/all.ipynb #4e360a79
+# %% ../nbs/all.ipynb #30ef26f2
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,10 +17,13 @@ from fastcore.all import L, first
 from PIL import Image
 from torch import nn
 
-from . import basics, datasets, exercises
+from . import augment, basics, data, datasets, drawn_bears, exercises
+from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
+from .data import *  # noqa: F403
 from .datasets import *  # noqa: F403
+from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
 
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "pd", "plt", "torch"]
-__all__ += datasets.__all__ + basics.__all__ + exercises.__all__
+__all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/cli.ipynb #11d48aa7
+# %% ../nbs/cli.ipynb #ad506294
 import argparse
 import os
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 from .datasets import DataEntry, DataError, URLs, data_home, untar_data
 
 _COURSE = ("MNIST", "MNIST_SAMPLE")                           # what the lessons that exist need
+_WELCOME = ("PHOTOS",)                                        # what they can do without, and say so
 
 # %% ../nbs/cli.ipynb #62d16058
 def _place(entry: DataEntry) -> tuple[str, Path | None]:
@@ -48,9 +49,9 @@ def _list(args: argparse.Namespace) -> int:
         if name and args.licences: print(f"    licence: {URLs[name].licence}\n    cite: {URLs[name].citation}")
     return 0
 
-# %% ../nbs/cli.ipynb #bbed4de2
+# %% ../nbs/cli.ipynb #b229afa0
 def _fetch(args: argparse.Namespace) -> int:
-    names, failed = dict.fromkeys([*args.names, *(_COURSE if args.course else ())]), 0
+    names, failed = dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())]), 0
     if not names:
         raise DataError(
             "name a data set, or use --course for all that the lessons need; `coursekit data list` shows them"
@@ -60,7 +61,11 @@ def _fetch(args: argparse.Namespace) -> int:
         print(f"[{i}/{len(entries)}] {name}: {entry.title}", file=sys.stderr)
         started = time.monotonic()
         try: folder = untar_data(entry, force_download=args.force)
-        except DataError as error: failed += 1; print(f"error: {error}", file=sys.stderr); continue
+        except DataError as error:
+            needed = name in args.names or name not in _WELCOME
+            failed += needed
+            print(f"{'error' if needed else 'the lessons go on without it'}: {error}", file=sys.stderr)
+            continue
         print(f"    there after {time.monotonic() - started:.1f} s. Licence: {entry.licence}", file=sys.stderr)
         print(f"{name}\t{folder}")
     return 1 if failed else 0

@@ -873,7 +873,7 @@ class _Names(type):
         try: return cls[name]
         except DataError as error: raise AttributeError(str(error)) from None
 
-# %% ../nbs/00_datasets.ipynb #d0c125f6
+# %% ../nbs/00_datasets.ipynb #68979443
 _FASTAI = "https://s3.amazonaws.com/fast-ai-"
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
 _MNIST_CITATION = (
@@ -1111,7 +1111,7 @@ class URLs(metaclass=_Names):
         used_in=("11", "12"),
         advice="the simulation of the course does without it",
     )
-    LITE0_WEIGHTS = DataEntry(
+    EFFICIENTNET_LITE0 = DataEntry(
         "efficientnet_lite0",
         "weights of EfficientNet-Lite0, trained on ImageNet",
         "Apache-2.0",

@@ -33,6 +33,7 @@ def two_small_sets(server, cache, monkeypatch):
     monkeypatch.setattr(
         URLs, "MNIST_SAMPLE", DataEntry("mnist_sample", "made", "none", "nobody", (source,))
     )
+    monkeypatch.setattr(URLs, "PHOTOS", DataEntry("photos", "elsewhere", "none", "nobody"))
 
 
 def test_list(capsys):
@@ -81,6 +82,15 @@ def test_what_fails_does_not_stop_the_rest(capsys, cache):
     assert main(["data", "fetch", "BEARS", "MNIST"]) == 1
     said = capsys.readouterr()
     assert said.out.startswith("MNIST\t") and "search_images" in said.err
+
+
+def test_the_course_goes_on_without_its_photographs(capsys):
+    assert main(["data", "fetch", "--course"]) == 0
+    said = capsys.readouterr()
+    assert "MNIST\t" in said.out and "PHOTOS\t" not in said.out
+    assert "the lessons go on without it" in said.err
+    assert main(["data", "fetch", "photos"]) == 1
+    assert "error:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
