@@ -7,8 +7,9 @@ __all__ = ['imagenet_stats', 'ResizeMethod', 'PadMode', 'Resize', 'RandomResized
            'Flip', 'Dihedral', 'Rotate', 'Zoom', 'Warp', 'Brightness', 'Contrast', 'RandomResizedCropBatch',
            'aug_transforms', 'ToPoints', 'ScalePoints', 'ToMask', 'PointBlock', 'MaskBlock', 'Normalize']
 
-# %% ../nbs/03_augmentation.ipynb #7fa511e1
+# %% ../nbs/03_augmentation.ipynb #450586c3
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from .data import ToTensor, Transform, TransformBlock
 from .datasets import DataError
 
-# %% ../nbs/03_augmentation.ipynb #4983e5ff
+# %% ../nbs/03_augmentation.ipynb #e64f026d
 class ResizeMethod:
     "Three ways to bring a picture to another shape: cut something off, add something, or deform it."
     Crop, Pad, Squish = "crop", "pad", "squish"
@@ -46,7 +47,7 @@ def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
     return pair
 
 
-def _shown(parts: tuple, kinds: tuple, step: Transform) -> Image.Image | Tensor:
+def _seen(parts: tuple, kinds: tuple, step: Transform) -> Image.Image | Tensor:
     for part, kind in zip(parts, kinds, strict=True):
         if kind in ("image", "mask"): return part
     raise DataError(f"{step} needs a picture to know its size; the parts are {', '.join(map(str, kinds))}")
@@ -70,7 +71,7 @@ def _along(start: int, length: int, n: int, pad_mode: str) -> np.ndarray:
     places = places % (2 * n - 2)
     return np.minimum(places, 2 * n - 2 - places)
 
-# %% ../nbs/03_augmentation.ipynb #48067ab1
+# %% ../nbs/03_augmentation.ipynb #4b3db930
 class _ChangesSize(Transform):
     "An item's picture, masks and points brought to one size; `window` says how."
     order = 1
@@ -80,7 +81,9 @@ class _ChangesSize(Transform):
     def window(self, width: int, height: int, training: bool) -> _Window: raise NotImplementedError
 
     def draw(self, parts, kinds, training):
-        shown = _shown(parts, kinds, self)
+        shown = _seen(parts, kinds, self)
+        if isinstance(shown, Tensor) and shown.ndim > 3:
+            raise ValueError(f"{self} changes items, one by one, not a batch {tuple(shown.shape)}: it belongs into item_tfms. A batch is resized by aug_transforms(size={self.size})")
         return self.window(*(shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size), training)
 
     def image(self, picture, window):
@@ -244,7 +247,7 @@ def relight(
     "`x` with another contrast and brightness, still from 0 to 1."
     return torch.sigmoid(factor * torch.logit(x, 1e-7) + shift)
 
-# %% ../nbs/03_augmentation.ipynb #6177bd7a
+# %% ../nbs/03_augmentation.ipynb #73bc2181
 class _Drawn(NamedTuple):
     matrix: Tensor | None  # where each pixel comes from, `(n, 3, 3)`; None for no map
     light: tuple[Tensor, Tensor] | None  # contrast and brightness, each `(n,)`; None for no change
@@ -292,7 +295,8 @@ class BatchTransform(Transform):
         return torch.where(torch.rand(count) < (self.p if p is None else p), values, neutral).expand(n)
 
     def draw(self, parts, kinds, training):
-        shown = _shown(parts, kinds, self)
+        shown = _seen(parts, kinds, self)
+        if not isinstance(shown, Tensor): raise ValueError(f"{self} changes batches of tensors, not a {type(shown).__name__}: it belongs into batch_tfms")
         n, (height, width) = len(shown), shown.shape[-2:]
         return _Drawn(self.where(n, height, width, training), self.light(n, training), self.size)
 
@@ -309,19 +313,25 @@ class BatchTransform(Transform):
         if drawn.matrix is None: return points
         return map_points(torch.linalg.inv(drawn.matrix).to(points), points)
 
-    def join(self, following): return _Joined([self, following]) if isinstance(following, BatchTransform) else None
+    def join(self, following):
+        if not isinstance(following, BatchTransform): return None
+        how = {(step.mode, step.pad_mode) for one in (self, following) for step in getattr(one, "steps", [one]) if step.maps}
+        return _Joined([self, following]) if len(how) < 2 else None  # two ways to interpolate are two passes
+
+    @property
+    def maps(self) -> bool: return type(self).where is not BatchTransform.where or self.size is not None
 
 
 def _uniform(low: float, high: float) -> Callable: return lambda n: torch.empty(n).uniform_(low, high)
 
-# %% ../nbs/03_augmentation.ipynb #d71773ad
+# %% ../nbs/03_augmentation.ipynb #90848e96
 class _Joined(BatchTransform):
     "Several in one: one map, one lighting, one pass."
     def __init__(self, steps: Sequence[BatchTransform]):
         self.steps = [inner for step in steps for inner in getattr(step, "steps", [step])]
         self.size = next((step.size for step in reversed(self.steps) if step.size), None)
-        maps = [step for step in self.steps if type(step).where is not BatchTransform.where] or self.steps
-        self.mode, self.pad_mode = maps[0].mode, maps[0].pad_mode
+        first = next((step for step in self.steps if step.maps), self.steps[0])
+        self.mode, self.pad_mode = first.mode, first.pad_mode
 
     def where(self, n, height, width, training):
         maps = [each for each in (step.where(n, height, width, training) for step in self.steps) if each is not None]
@@ -338,16 +348,15 @@ class _Joined(BatchTransform):
 
     def __repr__(self): return " + ".join(map(repr, self.steps))
 
-# %% ../nbs/03_augmentation.ipynb #133a0b43
+# %% ../nbs/03_augmentation.ipynb #79b3137f
 _BYTES, _IDENTITY = torch.arange(256) / 255, torch.eye(3)
 
 
 def _one_pass(batch: Tensor, matrix: Tensor | None, light: tuple | None, size: tuple | None, mode: str, pad_mode: str) -> Tensor:
-    """Floats of a batch of bytes or floats, relit, seen through maps, at a new size; the batch itself if there is
-    nothing to do."""
+    "Floats of a batch of bytes or floats, relit, seen through maps, at a new size."
     n, size = len(batch), size or tuple(batch.shape[-2:])
     if matrix is None and size != tuple(batch.shape[-2:]): matrix = torch.eye(3).expand(n, 3, 3)
-    if (matrix is None and light is None) or n == 0: return batch
+    if (matrix is None and light is None) or n == 0: return batch if batch.is_floating_point() else batch.float().div_(255)
     way = _each_alone if batch.device.type == "cpu" else _all_together
     return way(batch, matrix, light, size, mode, pad_mode).to(batch.dtype if batch.is_floating_point() else torch.float32)
 
@@ -361,9 +370,8 @@ def _all_together(batch, matrix, light, size, mode, pad_mode):
 
 
 def _each_alone(batch, matrix, light, size, mode, pad_mode):
-    old, threads = tuple(batch.shape[-2:]), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    old = tuple(batch.shape[-2:])
+    with _ONE_THREAD:
         if matrix is None: matrix = _IDENTITY.expand(len(batch), 3, 3)
         everywhere, made = _all_places(*size), torch.empty(*batch.shape[:2], *size)
         places, shrinks = torch.empty_like(everywhere), _shrinks(matrix, old, size)
@@ -373,7 +381,24 @@ def _each_alone(batch, matrix, light, size, mode, pad_mode):
                 torch.matmul(matrix[i], everywhere, out=places)
                 made[i] = _looked_up(_averaged(floats[None], shrinks[i], mode), places[None], size, mode, pad_mode)[0]
         return made
-    finally: torch.set_num_threads(threads)
+
+
+class _OneThread:
+    "Let PyTorch work with one thread for a while; several Python threads may do so at once."
+    def __init__(self): self.lock, self.inside, self.usual = threading.Lock(), 0, 1
+
+    def __enter__(self):
+        with self.lock:
+            if self.inside == 0: self.usual = torch.get_num_threads()
+            self.inside += 1
+        torch.set_num_threads(1)
+
+    def __exit__(self, *error):
+        torch.set_num_threads(self.usual)
+        with self.lock: self.inside -= 1
+
+
+_ONE_THREAD = _OneThread()
 
 
 def _floats(batch, light):
@@ -578,7 +603,7 @@ class RandomResizedCropBatch(BatchTransform):
         across, down = box[:, 0] / width, box[:, 1] / height
         return _matrix([[across, 0, (1 - across) * (2 * box[:, 2] - 1)], [0, down, (1 - down) * (2 * box[:, 3] - 1)], [0, 0, 1]], n)
 
-# %% ../nbs/03_augmentation.ipynb #d566f8ac
+# %% ../nbs/03_augmentation.ipynb #b0cc3ec4
 def aug_transforms(
     mult: float = 1.0,  # multiplies `max_rotate`, `max_lighting` and `max_warp`
     do_flip: bool = True,  # mirror left to right with chance 1/2
@@ -604,15 +629,18 @@ def aug_transforms(
         raise ValueError(f"min_scale={min_scale} takes a random part of each picture, so the final size is needed: aug_transforms(size=224, min_scale={min_scale})")
     shared, tfms = {"mode": mode, "pad_mode": pad_mode, "batch": batch}, []
     if do_flip: tfms.append((Dihedral if flip_vert else Flip)(p=0.5, **shared))
+    if max_warp * mult >= 0.5: raise ValueError(f"max_warp * mult is {max_warp * mult:.3g}, and a corner may move by less than 0.5: choose a smaller mult, or max_warp={0.45 / mult:.2g}")
     if max_warp: tfms.append(Warp(max_warp * mult, p_affine, **shared))
     if max_rotate: tfms.append(Rotate(max_rotate * mult, p_affine, **shared))
     if min_zoom < 1 or max_zoom > 1: tfms.append(Zoom(min_zoom, max_zoom, p_affine, **shared))
     if max_lighting: tfms += [Brightness(max_lighting * mult, p_lighting, batch=batch), Contrast(max_lighting * mult, p_lighting, batch=batch)]
-    if min_scale != 1: tfms.append(RandomResizedCropBatch(size, min_scale, (1, 1), **shared))
+    if min_scale != 1:
+        high, wide = _height_width(size)
+        tfms.append(RandomResizedCropBatch(size, min_scale, (wide / high, wide / high), **shared))  # of the shape of the result
     elif size is not None: tfms.append(BatchTransform(size=size, mode=mode, pad_mode=pad_mode))
-    return tfms + (list(xtra_tfms) if isinstance(xtra_tfms, list | tuple) else [] if xtra_tfms is None else [xtra_tfms])
+    return tfms + ([] if xtra_tfms is None else list(xtra_tfms) if isinstance(xtra_tfms, Sequence) else [xtra_tfms])
 
-# %% ../nbs/03_augmentation.ipynb #4d7aab86
+# %% ../nbs/03_augmentation.ipynb #20d5da37
 class ToPoints:
     """Points in pixels as a float tensor `(points, 2)`, x to the right and y down; 0 is the outer edge of the
     first pixel. Raises `DataError` for anything else."""
@@ -632,7 +660,7 @@ class ScalePoints(Transform):
     order = 90
 
     def draw(self, parts, kinds, training):
-        shown = _shown(parts, kinds, self)
+        shown = _seen(parts, kinds, self)
         return shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size
 
     def points(self, points, size): return points * 2 / points.new_tensor(size) - 1
@@ -674,7 +702,7 @@ def MaskBlock(
     "A class for every pixel; in a batch integers `(bs, height, width)`."
     return TransformBlock(ToMask(codes), item_tfms=ToTensor())
 
-# %% ../nbs/03_augmentation.ipynb #b414db6a
+# %% ../nbs/03_augmentation.ipynb #0ffccca8
 imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
@@ -698,12 +726,15 @@ class Normalize(Transform):
         cls,
         mean: Sequence[float],  # for each channel
         std: Sequence[float],  # for each channel
-        **kwargs,  # accepted and ignored: `dim`, `ndim` and `cuda` of old code
+        dim: int = 1,  # this and the next two are accepted for old code, and not needed here
+        ndim: int = 4,
+        cuda: bool = True,
     ) -> "Normalize":
         "The usual way to make one: `Normalize.from_stats(*imagenet_stats)`."
         return cls(mean, std)
 
     def image(self, batch, drawn=None):
+        if not isinstance(batch, Tensor): raise ValueError(f"Normalize changes batches of tensors, not a {type(batch).__name__}: it belongs into batch_tfms")
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
             raise ValueError(f"Normalize has {len(self.mean)} means, the pictures have {channels} channels: give one for each channel, or a single one for all")

@@ -251,15 +251,15 @@ def test_crops_lie_inside():
 
 # ---------------------------------------------------------------- batches
 MAPS = {
-    "flip": Flip(draw=1, p=1),
+    "flip": Flip(draw=1, p=1, pad_mode="zeros"),
     "rotate": Rotate(draw=17, p=1, pad_mode="zeros"),
-    "zoom": Zoom(draw=1.2, draw_x=0.3, draw_y=0.8, p=1),
+    "zoom": Zoom(draw=1.2, draw_x=0.3, draw_y=0.8, p=1, pad_mode="zeros"),
     "zoom out": Zoom(0.5, 1, draw=0.8, p=1, pad_mode="zeros"),
     "warp x": Warp(draw_x=0.2, draw_y=0, p=1, pad_mode="zeros"),
     "warp both": Warp(0.3, draw_x=-0.15, draw_y=0.25, p=1, pad_mode="zeros"),
     "quarter": Dihedral(draw=4, p=1, pad_mode="zeros"),
     "three quarters": Dihedral(draw=5, p=1, pad_mode="zeros"),
-    "crop": RandomResizedCropBatch((90, 70), min_scale=0.7),
+    "crop": RandomResizedCropBatch((90, 70), min_scale=0.7, pad_mode="zeros"),
     "size": BatchTransform(size=(60, 80)),
 }
 MAPS["all"] = augment._Joined([MAPS[k] for k in ("flip", "warp both", "rotate", "zoom", "crop")])
@@ -412,7 +412,60 @@ def test_validation_is_left_alone(kind):
     for before, after in zip(
         parts, step.apply(parts, ("image", "points", "mask"), False), strict=True
     ):
-        assert before is after or torch.equal(before, after)
+        assert torch.equal(before / 255 if before.dtype == torch.uint8 else before, after)
+
+
+def test_two_ways_to_pad_are_two_passes():
+    steps = arrange(
+        [Rotate(draw=30, p=1), Zoom(draw=1.2, p=1), Rotate(draw=5, p=1, pad_mode="zeros")]
+    )
+    assert [len(getattr(step, "steps", [step])) for step in steps] == [2, 1]
+    lit = arrange([Rotate(draw=30, p=1, pad_mode="zeros"), Contrast(p=1), Zoom(pad_mode="zeros")])
+    assert len(lit) == 1 and lit[0].pad_mode == "zeros"
+
+
+def test_a_rectangle_keeps_proportions():
+    "A circle stays one at another shape of the batch, also in validation."
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 300), torch.linspace(-1, 1, 300), indexing="ij")
+    disc = ((x**2 + y**2) < 0.25).float().expand(1, 1, 300, 300)
+    tfms = aug_transforms(
+        size=(120, 160), min_scale=0.75, max_rotate=0, max_warp=0, max_zoom=1, max_lighting=0
+    )
+    for training in (True, False):
+        (seen,) = arrange(tfms)[0](disc, training=training)[0] > 0.5
+        across, down = seen.any(0).sum().item(), seen.any(1).sum().item()
+        assert abs(across / down - 1) < 0.05
+
+
+def test_threads_are_given_back_by_several_threads():
+    import threading
+
+    usual, found = torch.get_num_threads(), []
+    (step,) = arrange(aug_transforms())
+
+    def work():
+        for _ in range(8):
+            step(torch.rand(4, 3, 32, 32), training=True)
+        found.append(torch.get_num_threads())
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [usual] * 6 and torch.get_num_threads() == usual
+
+
+def test_a_step_on_the_wrong_side_says_where_it_belongs():
+    batch, picture = torch.rand(2, 3, 8, 8), Image.new("RGB", (8, 8))
+    with pytest.raises(ValueError, match="item_tfms"):
+        Resize(4)(batch)
+    with pytest.raises(ValueError, match="batch_tfms"):
+        Rotate()(picture, training=True)
+    with pytest.raises(ValueError, match="batch_tfms"):
+        Normalize.from_stats(*imagenet_stats)(picture)
+    with pytest.raises(TypeError):
+        Normalize.from_stats(*imagenet_stats, typo=3)
 
 
 @pytest.mark.parametrize("options", [{}, {"min_scale": 0.7}])
@@ -674,7 +727,7 @@ def test_normalize():
         (lambda: RandomResizedCrop(64, ratio=(2, 1)), r"ratio=\(2, 1\)"),
         (lambda: RandomResizedCrop(64, val_xtra=-1), "val_xtra=-1"),
         (lambda: aug_transforms(min_scale=0.5), "min_scale=0.5.*size=224"),
-        (lambda: aug_transforms(max_warp=0.3, mult=2), "magnitude=0.6"),
+        (lambda: aug_transforms(max_warp=0.3, mult=2), "max_warp . mult is 0.6"),
         (lambda: aug_transforms(pad_mode="black"), "pad_mode='black'"),
         (lambda: aug_transforms(mode="cubic"), "mode='cubic'"),
         (lambda: Flip(p=2), "p=2"),

@@ -1,0 +1,266 @@
+"Loaders under less usual conditions: worker options, samplers, parts of datasets, other hands."
+
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Subset, TensorDataset, WeightedRandomSampler, random_split
+
+from coursekit.augment import MaskBlock, Normalize, Resize, aug_transforms
+from coursekit.data import (
+    CategoryBlock,
+    DataBlock,
+    DataLoader,
+    DataLoaders,
+    FuncSplitter,
+    GroupSplitter,
+    ImageBlock,
+    IndexSplitter,
+    MaskSplitter,
+    PILImage,
+    RandomSplitter,
+    Transform,
+    arrange,
+    get_image_files,
+    parent_label,
+)
+from coursekit.datasets import DataError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    home = tmp_path_factory.mktemp("loaders")
+    for label in ("a", "b"):
+        (home / label).mkdir()
+        for i in range(12):
+            colour = (20 * i, 255 * (label == "b"), 99)
+            Image.new("RGB", (20, 20), colour).save(home / label / f"{i}.png")
+    return home
+
+
+@pytest.fixture
+def block():
+    return DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_image_files,
+        RandomSplitter(seed=1),
+        get_y=parent_label,
+        item_tfms=Resize(16),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"persistent_workers": True},
+        {"prefetch_factor": 4},
+        {"timeout": 30},
+        {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 3},
+        {"num_workers": 2, "multiprocessing_context": "spawn"},
+    ],
+)
+def test_worker_options_survive_what_needs_no_workers(folder, block, options):
+    "One batch to validate on starts no workers; one_batch and test_dl never do."
+    dls = block.dataloaders(folder, bs=4, **options)
+    assert dls.one_batch()[0].shape == (4, 3, 16, 16)
+    files = get_image_files(folder)[:3]
+    assert dls.test_dl(files).one_batch()[0].shape[0] == 3
+    assert dls.c == 2
+    if options.get("multiprocessing_context") != "spawn":
+        assert sum(len(y) for _, y in dls.train) == 20
+
+
+def test_taken_apart_it_gives_plain_batches(folder, block):
+    "As a library does that builds its own loader from torch's attributes."
+    loader = block.dataloaders(folder, bs=4, num_workers=0).train
+    other = TorchDataLoader(
+        loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn
+    )
+    x, y = next(iter(other))
+    assert x.shape == (4, 3, 16, 16) and x.dtype == torch.uint8 and y.shape == (4,)
+    assert loader.finish((x, y))[0].dtype == torch.float32
+
+
+def test_sampler_and_generator():
+    data = [(torch.tensor(i), i) for i in range(40)]
+    only_last = WeightedRandomSampler([0.0] * 39 + [1.0], 12)
+    assert [y.tolist() for _, y in DataLoader(data, 5, sampler=only_last)] == [
+        [39] * 5,
+        [39] * 5,
+        [39] * 2,
+    ]
+
+    def order(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [y.tolist() for _, y in DataLoader(data, 8, shuffle=True, generator=generator)]
+
+    assert order(0) == order(0) != order(1)
+
+
+def test_part_of_tensors_in_memory_is_fetched_by_index(monkeypatch):
+    x = torch.arange(100.0)[:, None]
+    part, _ = random_split(TensorDataset(x, x[:, 0].long()), [60, 40])
+    loader = DataLoader(part, 16)
+    assert loader.in_memory and loader.num_workers == 0
+    slow = [part[i] for i in range(60)]
+    found = torch.cat([y for _, y in loader])
+    assert found.tolist() == [y.item() for _, y in slow]
+    monkeypatch.setattr(Subset, "__getitem__", lambda *_: pytest.fail("item by item"))
+    assert sum(len(y) for _, y in loader) == 60
+
+
+def test_a_dataset_that_gives_whole_batches_is_asked_for_them():
+    class Batches(list):
+        calls = 0
+
+        def __getitems__(self, indices):
+            self.calls += 1
+            return [self[i] for i in indices]
+
+    data = Batches(range(100))
+    assert sum(len(batch) for batch in DataLoader(data, 10)) == 100 and data.calls == 10
+
+
+def test_a_batch_of_three_is_no_picture():
+    grey = TensorDataset(torch.full((7, 28, 28), 0.5), torch.arange(7))
+    means = [x.mean().item() for x, _ in DataLoader(grey, 4, after_batch=Normalize([0.25], [0.25]))]
+    assert means == [0.5, 0.5]
+    pictures = TensorDataset(torch.full((7, 1, 28, 28), 0.5), torch.arange(7))
+    means = [
+        x.mean().item() for x, _ in DataLoader(pictures, 4, after_batch=Normalize([0.25], [0.25]))
+    ]
+    assert means == [1.0, 1.0]
+
+
+def test_bytes_in_memory_are_floats_on_both_sides():
+    data = TensorDataset(torch.full((8, 1, 8, 8), 255, dtype=torch.uint8), torch.arange(8))
+    dls = DataLoaders.from_dsets(data, data, bs=4, after_batch=aug_transforms())
+    for loader in (dls.train, dls.valid):
+        x, _ = loader.one_batch()
+        assert x.dtype == torch.float32 and x.max() <= 1
+
+
+# ---------------------------------------------------------------- splits
+def test_positions_not_masks_and_none_twice():
+    with pytest.raises(ValueError, match="MaskSplitter takes a mask"):
+        IndexSplitter(np.arange(10) % 5 == 0)
+    for splitter, said in (
+        (IndexSplitter([0, 0, 1]), "names item 0 more than once"),
+        (lambda items: ([2, 2, 3], [0, 1]), "names item 2 more than once"),
+        (IndexSplitter([2.7]), "2.7 is no position"),
+    ):
+        with pytest.raises(DataError, match=said):
+            DataBlock(splitter=splitter).datasets(list(range(10)))
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [
+        GroupSplitter(lambda i: float("nan") if i == 3 else i % 2),
+        FuncSplitter(lambda i: None if i == 3 else i > 6),
+        MaskSplitter([False] * 3 + [float("nan")] + [True] * 6),
+        MaskSplitter(["False"] * 10),
+    ],
+)
+def test_what_is_not_known_is_on_no_side(splitter):
+    with pytest.raises(DataError, match=r"item 3|neither true nor false"):
+        DataBlock(splitter=splitter).datasets(list(range(10)))
+
+
+# ---------------------------------------------------------------- blocks and labels
+def test_slips_in_the_template_are_named():
+    with pytest.raises(ValueError, match="all 1 blocks are inputs"):
+        DataBlock(ImageBlock, get_items=get_image_files, get_y=parent_label)
+    with pytest.raises(TypeError, match="put the blocks into brackets"):
+        DataBlock(ImageBlock, CategoryBlock, get_image_files)
+    with pytest.raises(TypeError, match="encodes"):
+        type("Old", (Transform,), {"encodes": lambda self, x: x})
+
+
+def test_numpy_labels_are_plain_ones():
+    rows = [(0, value) for value in np.array([True, False] * 5)]
+    dsets = DataBlock(
+        (ImageBlock, CategoryBlock), get_y=lambda row: row[1], splitter=IndexSplitter([0, 1])
+    ).datasets(rows)
+    assert list(dsets.vocab) == [False, True] and all(type(v) is bool for v in dsets.vocab)
+    with pytest.raises(DataError, match="one label is wanted"):
+        DataBlock(
+            (ImageBlock, CategoryBlock),
+            get_y=lambda row: torch.zeros(2),
+            splitter=IndexSplitter([0]),
+        ).datasets(rows)
+
+
+def test_masks_are_not_opened_to_check_labels(folder):
+    opened = []
+
+    def mask_of(file):
+        opened.append(file)
+        return np.zeros((20, 20), np.uint8)
+
+    block = DataBlock((ImageBlock, MaskBlock(["nothing"])), get_image_files, get_y=mask_of)
+    block.datasets(folder)
+    assert not opened
+
+
+def test_lists_in_a_list_of_transforms():
+    assert len(arrange([Resize(8), [Normalize([0.5], [0.5])], None or []])) == 2
+
+
+def test_one_file_is_not_a_list_of_files(folder, block):
+    dls = block.dataloaders(folder, bs=4)
+    for one in (str(folder / "a" / "1.png"), folder / "a" / "1.png"):
+        with pytest.raises(DataError, match="put it into a list"):
+            dls.test_dl(one)
+
+
+# ---------------------------------------------------------------- pictures
+def test_whole_numbers_of_32_bits():
+    values = np.full((4, 4), 200, np.int32)
+    for source in (values, torch.from_numpy(values)):
+        assert np.array(PILImage.create(source)).max() == 200
+    with pytest.raises(DataError, match="from -5 to 200"):
+        PILImage.create(np.array([[200, -5]], np.int32))
+
+
+def test_pictures_of_several_frames_are_closed(tmp_path):
+    frames = [Image.new("RGB", (9, 9), (i, 0, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "x.tiff", save_all=True, append_images=frames[1:])
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("open files are counted on Linux only")
+    before = len(list(open_files.iterdir()))
+    kept = [PILImage.create(tmp_path / "x.tiff") for _ in range(20)]
+    assert len(list(open_files.iterdir())) <= before + 1 and kept[0].size == (9, 9)
+
+
+def test_thumbnails(tmp_path):
+    picture = PILImage.create(np.zeros((40, 80, 3), np.uint8))
+    assert picture.to_thumb(20).size == (20, 10) and picture.size == (80, 40)
+    picture.save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").to_thumb(256, 256).size == (80, 40)
+
+
+# ---------------------------------------------------------------- errors out of workers
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_line_that_failed_is_told(folder, workers):
+    def slip(file):
+        return {}["nokey"] if file.stem == "7" else parent_label(file)
+
+    class Late:
+        "Labels that fail only when an item is made."
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            return i, slip(get_image_files(folder)[i])
+
+    with pytest.raises(DataError) as caught:
+        list(DataLoader(Late(), 4, num_workers=workers))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "KeyError" in str(caught.value) and 'return {}["nokey"]' in told
