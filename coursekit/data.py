@@ -10,7 +10,7 @@ __all__ = ['name_of', 'get_image_files', 'parent_label', 'RegexLabeller', 'using
            'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock', 'CategoryBlock',
            'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
-# %% ../nbs/02_data_block.ipynb #26fdee14
+# %% ../nbs/02_data_block.ipynb #de021782
 import math
 import numbers
 import operator
@@ -23,6 +23,7 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -653,7 +654,7 @@ def _labelled(value, item, step: Callable):
     if _missing(value) or blank: raise DataError(f"the item {_brief(item)} has no label, it is {value!r}: label it or leave it out")
     return value
 
-# %% ../nbs/02_data_block.ipynb #68a38387
+# %% ../nbs/02_data_block.ipynb #822d457b
 class Datasets:
     "Items, and a pipeline for each part that is made of them: `dsets[i]` is a tuple, say (picture, class). `train` and `valid` are the two sides of a split."
     def __init__(
@@ -751,7 +752,7 @@ def _checked_split(splits, items: Sequence, name: str) -> tuple[list[int], list[
     if not isinstance(splits, list | tuple | L) or len(splits) != 2: raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {_brief(splits)}")
     if any(isinstance(i, bool | np.bool_) for side in splits for i in side): raise DataError(f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask")
     train, valid = sides = tuple([_position(i) for i in side] for side in splits)
-    twice = [i for side in sides if len(set(side)) < len(side) for i in side if side.count(i) > 1]
+    twice = [i for side in sides for i, following in pairwise(sorted(side)) if i == following]
     if twice: raise DataError(f"{name} names item {twice[0]} more than once on one side: it would count as several")
     wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
     hint = ". Positions are wanted, not labels of the table's index: reset_index(drop=True) makes them the same" if hasattr(items, "iloc") else ""
