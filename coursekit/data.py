@@ -10,7 +10,7 @@ __all__ = ['name_of', 'get_image_files', 'parent_label', 'RegexLabeller', 'using
            'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock', 'CategoryBlock',
            'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
-# %% ../nbs/02_data_block.ipynb #de021782
+# %% ../nbs/02_data_block.ipynb #a9ec192f
 import math
 import numbers
 import operator
@@ -19,7 +19,6 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from copy import copy
 from functools import partial
 from io import BytesIO
@@ -375,7 +374,7 @@ def DateSplitter(
         return _both((i for i, when in enumerate(dates) if when >= start), len(items))
     return date_split
 
-# %% ../nbs/02_data_block.ipynb #4a18c16f
+# %% ../nbs/02_data_block.ipynb #18d544d9
 class Categorize:
     "Gives every label a number, its place in `vocab`; the vocabulary is learned from the training items unless it is given."
     kind = "category"
@@ -417,7 +416,9 @@ class Categorize:
         if label in self.o2i: return self.o2i[label]
         raise DataError(f"the label {label!r} is not among the {len(self.vocab)} of the training items: {_brief(list(self.vocab))}")
 
-    def decode(self, number: int): return self.vocab[int(number)]
+    def decode(self, number: int):
+        "The label of a number."
+        return self.vocab[int(number)]
 
     def __repr__(self): return "Categorize"
 
@@ -430,7 +431,7 @@ def _plain(label):
 
 def _label_type(label) -> str: return "a number" if isinstance(label, numbers.Number) else "text" if isinstance(label, str) else type(label).__name__
 
-# %% ../nbs/02_data_block.ipynb #79abc445
+# %% ../nbs/02_data_block.ipynb #3d418a45
 class ToNumber:
     "A target that is a number, or several: a float tensor `()` or `(n,)`."
     kind = "regression"
@@ -450,11 +451,13 @@ class ToNumber:
         if not torch.isfinite(number).all(): raise DataError(f"the target {value!r} is no finite number: fill it or leave the item out")
         return number
 
-    def decode(self, number: Tensor): return number.item() if number.ndim == 0 else number.tolist()
+    def decode(self, number: Tensor):
+        "The number, or the numbers in a list."
+        return number.item() if number.ndim == 0 else number.tolist()
 
     def __repr__(self): return "ToNumber"
 
-# %% ../nbs/02_data_block.ipynb #28f6f18f
+# %% ../nbs/02_data_block.ipynb #6d21dd1d
 class PILImage(Image.Image):
     "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
     kind, mode_wanted = "image", "RGB"
@@ -473,11 +476,15 @@ class PILImage(Image.Image):
         return image
 
     @property
-    def shape(self) -> tuple[int, int]: return self.size[1], self.size[0]
+    def shape(self) -> tuple[int, int]:
+        "Height and width in pixels."
+        return self.size[1], self.size[0]
 
     def __repr__(self): return f"{type(self).__name__} {self.width}x{self.height}"
 
-    def show(self, ax=None, ctx=None, **kwargs): return show_image(self, ax=ax or ctx, **kwargs)
+    def show(self, ax=None, ctx=None, **kwargs):
+        "Show the picture, as `show_image` does."
+        return show_image(self, ax=ax or ctx, **kwargs)
 
 
 @patch
@@ -654,7 +661,7 @@ def _labelled(value, item, step: Callable):
     if _missing(value) or blank: raise DataError(f"the item {_brief(item)} has no label, it is {value!r}: label it or leave it out")
     return value
 
-# %% ../nbs/02_data_block.ipynb #822d457b
+# %% ../nbs/02_data_block.ipynb #5f343a32
 class Datasets:
     "Items, and a pipeline for each part that is made of them: `dsets[i]` is a tuple, say (picture, class). `train` and `valid` are the two sides of a split."
     def __init__(
@@ -686,13 +693,19 @@ class Datasets:
         return part
 
     @property
-    def train(self) -> "Datasets": return self.subset(0)
+    def train(self) -> "Datasets":
+        "The side to train on."
+        return self.subset(0)
 
     @property
-    def valid(self) -> "Datasets": return self.subset(1)
+    def valid(self) -> "Datasets":
+        "The side to validate on."
+        return self.subset(1)
 
     @property
-    def kinds(self) -> tuple: return tuple(pipeline.kind for pipeline in self.pipelines)
+    def kinds(self) -> tuple:
+        "The kind of each part, say `('image', 'category')`; None where it is not known."
+        return tuple(pipeline.kind for pipeline in self.pipelines)
 
     @property
     def vocab(self) -> L | None:
@@ -789,7 +802,7 @@ def to_cpu(
 
 def _like(batch: tuple | list, parts: Iterable): return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
 
-# %% ../nbs/02_data_block.ipynb #64962c55
+# %% ../nbs/02_data_block.ipynb #419e0e91
 class _Items:
     "The dataset as workers see it: items with their transforms done, joined to batches. An error comes back as a value, to be raised where the user is."
     def __init__(self, dataset, transforms, kinds, training, skip_broken, join):
@@ -811,14 +824,15 @@ class _Items:
         except Exception as error: raise _blamed(error, i, self.dataset) from error
 
     def __getitems__(self, indices: list[int]) -> list:
+        items, failed = [], None
         if not self.transforms and not self.skip_broken and hasattr(self.dataset, "__getitems__"):
-            with suppress(Exception): return self.dataset.__getitems__(indices)  # one by one below, it turns out whose fault it was
-        items = []
+            try: return self.dataset.__getitems__(indices)
+            except Exception as error: failed = error  # one by one below, it turns out whose fault it was
         for i in indices:
             try: items.append(self[i])
             except DataError as error: items.append(error)
             if isinstance(items[-1], DataError) and not self.skip_broken: return items[-1:]
-        return items
+        return items if failed is None else [_blamed(failed, indices[0], self.dataset)]
 
     def together(self, items: list):  # the batch; a report if some item or all of it failed
         errors, items = [item for item in items if isinstance(item, DataError)], [item for item in items if not isinstance(item, DataError)]
@@ -1052,7 +1066,7 @@ class _Again:
         if name.startswith("__") or name == "dataset": raise AttributeError(name)
         return getattr(self.dataset, name)
 
-# %% ../nbs/02_data_block.ipynb #3272acb2
+# %% ../nbs/02_data_block.ipynb #4e80af25
 class DataLoaders:
     "A loader to train with, one to validate with, perhaps more: `dls.train`, `dls.valid`, `dls[2]`. Any loaders will do, plain torch ones too."
     def __init__(
@@ -1110,16 +1124,24 @@ class DataLoaders:
         raise DataError(f"there is no {what} loader: DataLoaders was given {len(self.loaders)}")
 
     @property
-    def train(self): return self._loader(0, "training")
+    def train(self):
+        "The loader to train with."
+        return self._loader(0, "training")
 
     @property
-    def valid(self): return self._loader(1, "validation")
+    def valid(self):
+        "The loader to validate with."
+        return self._loader(1, "validation")
 
     @property
-    def train_ds(self): return _dataset(self.train)
+    def train_ds(self):
+        "The dataset behind the training loader."
+        return _dataset(self.train)
 
     @property
-    def valid_ds(self): return _dataset(self.valid)
+    def valid_ds(self):
+        "The dataset behind the validation loader."
+        return _dataset(self.valid)
 
     @property
     def vocab(self) -> L | None:
@@ -1127,13 +1149,19 @@ class DataLoaders:
         return getattr(self.train_ds, "vocab", None)
 
     @property
-    def bs(self) -> int | None: return getattr(self.train, "bs", getattr(self.train, "batch_size", None))
+    def bs(self) -> int | None:
+        "The batch size; None if the loader does not say it."
+        return getattr(self.train, "bs", getattr(self.train, "batch_size", None))
 
     @property
-    def n_inp(self) -> int: return getattr(self.train_ds, "n_inp", 1)
+    def n_inp(self) -> int:
+        "How many parts of a batch are inputs."
+        return getattr(self.train_ds, "n_inp", 1)
 
     @property
-    def kinds(self) -> tuple | None: return getattr(self.train, "kinds", None)
+    def kinds(self) -> tuple | None:
+        "The kind of each part; None if it is not known."
+        return getattr(self.train, "kinds", None)
 
     @property
     def c(self) -> int:
@@ -1196,7 +1224,7 @@ def RegressionBlock(
     "A number, or several."
     return TransformBlock(ToNumber(n_out))
 
-# %% ../nbs/02_data_block.ipynb #019dbbef
+# %% ../nbs/02_data_block.ipynb #b31c57be
 class DataBlock:
     "A template for data, without any data in it: what the parts are, how to find the items, how to split them, what to label them, how to change them."
     def __init__(
@@ -1226,7 +1254,9 @@ class DataBlock:
         return arrange(self.item_tfms + _once(block.item_tfms for block in self.blocks))
 
     @property
-    def all_batch_tfms(self) -> list[Transform]: return arrange(_once(block.batch_tfms for block in self.blocks) + self.batch_tfms)
+    def all_batch_tfms(self) -> list[Transform]:
+        "The transforms of the blocks and of the user on batches, in the order in which they run."
+        return arrange(_once(block.batch_tfms for block in self.blocks) + self.batch_tfms)
 
     def new(
         self,
@@ -1313,7 +1343,7 @@ def _labelled_by(pipeline: Pipeline, item, n: int):
         hint = ". Every training item has a label of its own: is get_y missing, or does it return too much?" if n > 1 and len(pipeline.vocab or ()) == n else ""
         raise DataError(f"the validation item {_brief(item)}: {error}{hint}") from error
 
-# %% ../nbs/02_data_block.ipynb #990d8ec0
+# %% ../nbs/02_data_block.ipynb #57d3efc5
 @patch
 def new(
     self: DataLoaders,
@@ -1351,11 +1381,15 @@ def to(self: DataLoaders, device: str | torch.device) -> "DataLoaders":
 
 
 @patch
-def cuda(self: DataLoaders) -> "DataLoaders": return self.to("cuda")
+def cuda(self: DataLoaders) -> "DataLoaders":
+    "Let the batches come on the GPU."
+    return self.to("cuda")
 
 
 @patch
-def cpu(self: DataLoaders) -> "DataLoaders": return self.to("cpu")
+def cpu(self: DataLoaders) -> "DataLoaders":
+    "Let the batches come in ordinary memory."
+    return self.to("cpu")
 
 # %% ../nbs/02_data_block.ipynb #fe7853b1
 def _looks(value) -> str:

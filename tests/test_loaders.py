@@ -124,6 +124,13 @@ def test_a_dataset_that_gives_whole_batches_is_asked_for_them():
     data = Batches(range(100))
     assert sum(len(batch) for batch in DataLoader(data, 10)) == 100 and data.calls == 10
 
+    class Broken(list):
+        def __getitems__(self, indices):
+            raise RuntimeError("no batches today")
+
+    with pytest.raises(DataError, match="no batches today"):  # though each item alone is fine
+        list(DataLoader(Broken(range(100)), 10))
+
 
 def test_a_batch_of_three_is_no_picture():
     grey = TensorDataset(torch.full((7, 28, 28), 0.5), torch.arange(7))
