@@ -161,6 +161,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.basics.MeanBaseline.fit': ('mnist_from_scratch.html#meanbaseline.fit', 'coursekit/basics.py'),
                                   'coursekit.basics._png': ('mnist_from_scratch.html#_png', 'coursekit/basics.py'),
                                   'coursekit.basics.assert_shape': ('mnist_from_scratch.html#assert_shape', 'coursekit/basics.py'),
+                                  'coursekit.basics.error_from': ('mnist_from_scratch.html#error_from', 'coursekit/basics.py'),
                                   'coursekit.basics.frame_slider': ('mnist_from_scratch.html#frame_slider', 'coursekit/basics.py'),
                                   'coursekit.basics.plot_function': ('mnist_from_scratch.html#plot_function', 'coursekit/basics.py'),
                                   'coursekit.basics.show_image': ('mnist_from_scratch.html#show_image', 'coursekit/basics.py'),

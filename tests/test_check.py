@@ -202,7 +202,7 @@ def test_form(root):
     put(
         root,
         "00_first.ipynb",
-        "# T\n## Summary",
+        "# T\n## Summary\n<details><summary>Hint</summary>`zip` it.</details>",
         code("#| exercise: double\nx = 1"),
         code("#| check: a\nx"),
     )
@@ -213,6 +213,7 @@ def test_form(root):
         "exercise double has no check, solution",
         "does not say 'not answered yet'",
         "check of exercise a is not hidden",
+        "backticks stay as they are in a line that begins with <details>",
     ):
         assert words in found
 

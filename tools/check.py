@@ -205,6 +205,8 @@ def form(root: Path = ROOT) -> Iterator[str]:
                 yield f"{path.name}: no heading '## {heading}'"
         if not any("headline" in directives(c.source)[0] for c in nb.cells if is_code(c)):
             yield f"{path.name}: no cell is marked #| headline"
+        for line in re.findall(r"^<details>.*`.*$", text, re.M):
+            yield f"{path.name}: backticks stay as they are in a line that begins with <details>: {line[:70]}"
         if not (found := exercises(nb)):
             yield f"{path.name}: no exercise"
         for name, parts in found.items():
