@@ -6,14 +6,16 @@
 __all__ = []
 
 # %% ../nbs/all.ipynb #30ef26f2
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastcore.all import L, first
+from fastcore.basics import first
+from fastcore.foundation import L
 from PIL import Image
 from torch import nn
 
@@ -25,5 +27,21 @@ from .datasets import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
 
+# %% ../nbs/all.ipynb #b1c0ffe1
+class _Later(ModuleType):
+    "Stands for a module that is slow to import: the first use imports it, and every use goes on to it."
+    def __getattr__(self, name: str): return getattr(import_module(self.__name__), name)
+    def __setattr__(self, name: str, value): setattr(import_module(self.__name__), name, value)
+    def __delattr__(self, name: str): delattr(import_module(self.__name__), name)
+    def __dir__(self): return dir(import_module(self.__name__))
+    def __reduce__(self): return import_module, (self.__name__,)
+
+
+def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name)  # the real one where it is there already
+
+
+plt, pd = _later("matplotlib.pyplot"), _later("pandas")
+
+# %% ../nbs/all.ipynb #b1c0ffe2
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "pd", "plt", "torch"]
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__

@@ -12,17 +12,18 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+if TYPE_CHECKING: import matplotlib.pyplot as plt  # slow to import: the functions that draw do it when they are called
+
 # %% ../nbs/01_mnist_from_scratch.ipynb #9c25441f
 def _png(
-    fig: plt.Figure,
+    fig: "plt.Figure",
     dpi: float | None = None,  # dots per inch; those of the figure if None
     colours: int = 32,  # size of the palette; a figure needs few
 ) -> bytes:
@@ -37,6 +38,7 @@ def small_figures(
     colours: int = 64,  # size of the palette
 ) -> None:
     "Let a notebook store its figures with a palette, at a third of the size; does nothing outside a notebook."
+    import matplotlib.pyplot as plt
     from IPython import get_ipython
     shell = get_ipython()
     if shell is None: return
@@ -60,13 +62,14 @@ def error_from(
 # %% ../nbs/01_mnist_from_scratch.ipynb #7fcc6115
 def show_image(
     im,  # PIL image, array or tensor: `(h, w)`, `(1, h, w)`, `(3, h, w)` or `(h, w, 3)`
-    ax: plt.Axes | None = None,  # axes to draw on; new ones if None
+    ax: "plt.Axes | None" = None,  # axes to draw on; new ones if None
     figsize: tuple | None = None,  # inches, for new axes
     title: str | None = None,
-    ctx: plt.Axes | None = None,  # another name for `ax`, as fastai has it
+    ctx: "plt.Axes | None" = None,  # another name for `ax`, as fastai has it
     **kwargs,  # for `imshow`, say `cmap` or `vmin`
-) -> plt.Axes:
+) -> "plt.Axes":
     "Show one picture without ticks; raises `ValueError` for a shape that is no picture."
+    import matplotlib.pyplot as plt
     data = to_np(im) if isinstance(im, Tensor) else np.asarray(im)
     if data.ndim == 3 and data.shape[0] in (1, 3): data = data.transpose(1, 2, 0)
     if data.ndim == 3 and data.shape[-1] == 1: data = data[..., 0]
@@ -87,6 +90,7 @@ def show_images(
     **kwargs,  # for `show_image`
 ) -> np.ndarray:  # the axes, `(nrows, ncols)`
     "Show several pictures in rows; raises `ValueError` if there are none or the titles are not one each."
+    import matplotlib.pyplot as plt
     if len(ims) == 0: raise ValueError("no pictures to show")
     titles = [None] * len(ims) if titles is None else titles
     if len(titles) != len(ims): raise ValueError(f"{len(ims)} pictures, but {len(titles)} titles")
@@ -179,10 +183,11 @@ def plot_function(
     min: float = -2.0,  # where to begin
     max: float = 2.0,  # where to end
     figsize: tuple | None = None,  # inches
-    ax: plt.Axes | None = None,  # axes to draw on; new ones if None
+    ax: "plt.Axes | None" = None,  # axes to draw on; new ones if None
     **kwargs,  # for `plot`
-) -> plt.Axes:
+) -> "plt.Axes":
     "Draw `f` between `min` and `max`; raises `ValueError` if it does not return one number for each."
+    import matplotlib.pyplot as plt
     x = torch.linspace(min, max, 200)
     y = torch.as_tensor(f(x)).detach()
     if y.shape != x.shape: raise ValueError(f"the function made shape {tuple(y.shape)} of {tuple(x.shape)}")
@@ -192,7 +197,7 @@ def plot_function(
     return ax
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #aa46505a
-class FrameSlider(widgets.VBox):
+class FrameSlider:
     "A slider over pictures; where widgets cannot be shown, its middle picture."
     def __init__(
         self,
@@ -202,6 +207,7 @@ class FrameSlider(widgets.VBox):
         label: str,  # what the slider turns
         start: int = 0,  # position at first
     ):
+        import ipywidgets as widgets
         data = [base64.b64encode(png).decode() for png in frames]
         pictures = [widgets.HTML(f'<img style="max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{png}">')
                     for png, alt in zip(data, alts, strict=True)]
@@ -210,10 +216,10 @@ class FrameSlider(widgets.VBox):
         self.slider.style.description_width, self.slider.layout.width = "initial", "min(32em, 95%)"
         self.link = widgets.jslink((self.slider, "index"), (self.stack, "selected_index"))
         self.frames, self.label = list(frames), label
-        super().__init__([self.slider, self.stack])
+        self.box = widgets.VBox([self.slider, self.stack])
 
     def _repr_mimebundle_(self, **kwargs):
-        data = super()._repr_mimebundle_(**kwargs)
+        data = self.box._repr_mimebundle_(**kwargs)
         options = self.slider.options
         data["text/plain"] = f"A slider over {self.label}, {options[0]} to {options[-1]}: run the lesson to move it"
         return data | {"image/png": base64.b64encode(self.frames[len(self.frames) // 2]).decode()}
@@ -229,6 +235,7 @@ def frame_slider(
     dpi: int = 76,
 ) -> FrameSlider:
     "Draw a picture for each value, tied to a slider that needs no kernel; `ValueError` without values or alt text."
+    import matplotlib.pyplot as plt
     if len(values) == 0: raise ValueError("no values to slide over")
     frames, alts, places = [], [], []
     for value in values:

@@ -23,9 +23,8 @@ from copy import copy
 from functools import partial
 from io import BytesIO
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -38,6 +37,8 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from .basics import show_image, to_np
 from .datasets import DataError
+
+if TYPE_CHECKING: import matplotlib.pyplot as plt
 
 # %% ../nbs/02_data_block.ipynb #6a5f7078
 def _missing(value) -> bool:
@@ -210,7 +211,7 @@ class BatchIndices(BatchSampler):
     def tensors(self) -> Iterator[Tensor]:
         "The indices of one batch after the other, each `(bs,)`."
         order = torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
-        return iter(order[:len(self) * self.batch_size].split(self.batch_size)) if self.n else iter(())
+        return iter(order[:len(self) * self.batch_size].split(self.batch_size)) if len(self) else iter(())
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.tensors(): yield indices.tolist()  # not before it is asked: with workers, torch makes two of these and uses one
@@ -997,7 +998,7 @@ def _shown(kind: str | None, value) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple | L) else str(value)
 
 
-def _draw_parts(ax: plt.Axes, parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
+def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
     words = []
     for kind, part, value in zip(kinds, parts, decoded, strict=False):
         if kind == "image": show_image(part.clamp(0, 1) if part.is_floating_point() else part, ax=ax)
@@ -1007,7 +1008,7 @@ def _draw_parts(ax: plt.Axes, parts: Sequence, kinds: Sequence, decoded: Sequenc
     ax.set_title(" · ".join(words), fontsize=10)
 
 
-def _pixels(points: Tensor, ax: plt.Axes) -> np.ndarray:  # -1 and 1 are the outer edges of the picture
+def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
     height, width = ax.images[0].get_array().shape[:2]
     return (to_np(points).reshape(-1, 2) + 1) / 2 * np.array([width, height]) - 0.5
 
@@ -1022,6 +1023,7 @@ def show_parts(
     figsize: tuple | None = None,  # inches
 ) -> None:
     "Show the items of a batch: pictures in a grid with their targets, other things as a table."
+    import matplotlib.pyplot as plt
     n = min(len(batch[0]), max_n if not (nrows and ncols) else min(max_n, nrows * ncols))
     items = [tuple(part[i] for part in batch) for i in range(n)]
     decoded = [decode(item) if decode else item for item in items]
@@ -1039,6 +1041,16 @@ def _show_table(decoded: Sequence, kinds: tuple) -> None:
 
 # %% ../nbs/02_data_block.ipynb #e9112eff
 @patch
+def decode_batch(
+    self: DataLoader,
+    batch: Sequence,  # the parts, on the CPU
+    kinds: tuple | None = None,  # kind of each part; those of the dataset if None
+) -> tuple:
+    "The parts of a batch as they were before the batch transforms, normalisation undone, say. More parts may follow, as predictions do."
+    return _undo(self.after_batch, tuple(batch), kinds or self.kinds or _guess_kinds(batch, 4))
+
+
+@patch
 def show_batch(
     self: DataLoader,
     b=None,  # a batch of this loader; a new one if None
@@ -1054,7 +1066,7 @@ def show_batch(
     parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
     kinds = self.kinds or _guess_kinds(parts, 4)
     decode = getattr(self.source, "decode", None)
-    show_parts(_undo(self.after_batch, parts, kinds), kinds, decode, max_n, nrows, ncols, figsize)
+    show_parts(self.decode_batch(parts, kinds), kinds, decode, max_n, nrows, ncols, figsize)
 
 
 class _Again:

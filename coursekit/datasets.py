@@ -33,16 +33,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import requests
-import urllib3
 from fastcore.foundation import L
 from fastcore.xtras import Path                             # the usual Path, with `ls`
-from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
-from tqdm import tqdm
+
+if TYPE_CHECKING:                                            # imported by the functions that use them: most sessions download nothing
+    import requests
+    from tqdm import tqdm
 
 
 class DataError(RuntimeError):
@@ -99,12 +100,14 @@ class _TryAgain(Exception):
         self.wait, self.once = wait, once                    # `wait`: seconds that the server asks for
 
 
-def _get(url: str, headers: dict, timeout: tuple[float, float]) -> requests.Response:
+def _get(url: str, headers: dict, timeout: tuple[float, float]) -> "requests.Response":
     "Open a connection; raises `_TryAgain` for what may pass and `DataError` for what will not."
+    import requests
+    from urllib3.exceptions import HTTPError
     try: response = requests.get(url, headers=headers, stream=True, timeout=timeout)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise _TryAgain(_in_short(error), once=True) from error
-    except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error: raise DataError(f"{url}: {_in_short(error)}") from error
+    except (requests.RequestException, HTTPError, UnicodeError) as error: raise DataError(f"{url}: {_in_short(error)}") from error
     if response.ok or response.status_code == 416: return response       # 416: there is no such rest, see below
     response.close()
     reason = f"the server answered {response.status_code} {response.reason}"
@@ -139,13 +142,14 @@ def _in_short(error: Exception) -> str:
     return known[0] if known else f"{type(layers[-1]).__name__}: {layers[-1]}"[:200]
 
 # %% ../nbs/00_datasets.ipynb #62d03681
-def _pieces(response: requests.Response, stop: float) -> Iterator[bytes]:
+def _pieces(response: "requests.Response", stop: float) -> Iterator[bytes]:
     "What arrives, as it arrives, until the time `stop` on the clock `time.monotonic`."
+    from urllib3.exceptions import HTTPError
     try:
         while piece := response.raw.read1(2**16):
             yield piece
             if time.monotonic() > stop: raise DataError(f"{response.url}: it takes longer than allowed")
-    except (urllib3.exceptions.HTTPError, OSError) as error: raise _TryAgain(_in_short(error)) from error
+    except (HTTPError, OSError) as error: raise _TryAgain(_in_short(error)) from error
 
 # %% ../nbs/00_datasets.ipynb #9b31acd6
 _ELSEWHERE = "set the environment variable COURSEKIT_DATA to a folder elsewhere"
@@ -170,14 +174,15 @@ def _need_space(folder: Path, size: int) -> None:
         raise DataError(f"the disk of {folder} has {sizes}; free some space, or {_ELSEWHERE}")
 
 # %% ../nbs/00_datasets.ipynb #0eaf597d
-def _bar(total: int | None, name: str, show: bool) -> tqdm:
+def _bar(total: int | None, name: str, show: bool) -> "tqdm":
     "A progress bar, where somebody watches: in a terminal, or in a notebook that a person runs."
+    from tqdm import tqdm
     seen = sys.stderr.isatty() or ("ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ)
     options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5, "file": sys.stderr}
     return tqdm(total=total, desc=name, disable=not (show and seen), **options)
 
 # %% ../nbs/00_datasets.ipynb #f4b0662a
-def _start_of(response: requests.Response, part: _Part) -> int:
+def _start_of(response: "requests.Response", part: _Part) -> int:
     "Where in the file the body begins: 0, or where `part` ends if the server sends the rest."
     if response.status_code not in (206, 416): return 0
     told = response.headers.get("Content-Range", "")
@@ -645,6 +650,7 @@ def _sweep(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
     "Let one process at a time work on `folder`."
+    from filelock import FileLock, Timeout
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try: lock.acquire(timeout=min(seconds, 2))
@@ -1399,7 +1405,7 @@ def _save_images(dest: Path, results: dict[str, tuple[bytes, str] | str], preser
     return ImageReport(L(list(saved)), failed)
 
 
-def _count_bar(total: int) -> tqdm:
+def _count_bar(total: int) -> "tqdm":
     bar = _bar(total, "pictures", show=True)
     bar.unit, bar.unit_scale = "", False
     return bar

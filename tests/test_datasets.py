@@ -219,7 +219,7 @@ def test_a_read_only_cache_that_has_the_set_is_enough(tmp_path, monkeypatch):
     folder = tmp_path / "cache" / "mine"
     folder.mkdir(parents=True)
     (folder / "a.txt").write_text("a")
-    monkeypatch.setattr(datasets, "FileLock", None)  # nothing may be locked or written
+    monkeypatch.setattr("filelock.FileLock", None)  # nothing may be locked or written
     assert untar_data(DataEntry("mine", "mine", "none", "nobody")) == folder
 
 

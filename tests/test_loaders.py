@@ -271,3 +271,19 @@ def test_the_line_that_failed_is_told(folder, workers):
         list(DataLoader(Late(), 4, num_workers=workers))
     told = "".join(traceback.format_exception(caught.value))
     assert "KeyError" in str(caught.value) and 'return {}["nokey"]' in told
+
+
+def test_a_set_smaller_than_a_batch_gives_none_where_the_last_is_left_out():
+    data = TensorDataset(torch.arange(5), torch.arange(5))
+    assert len(list(DataLoader(data, bs=8, drop_last=True))) == 0
+    assert len(list(DataLoader(list(data), bs=8, drop_last=True, num_workers=0))) == 0
+    assert len(list(DataLoader(data, bs=8))) == 1
+
+
+def test_a_batch_is_decoded_with_a_prediction_beside_it():
+    pictures = torch.rand(6, 3, 4, 4)
+    normalize = Normalize.from_stats([0.5] * 3, [0.25] * 3)
+    loader = DataLoader(TensorDataset(pictures, torch.arange(6)), bs=6, after_batch=normalize)
+    x, y = loader.one_batch()
+    back, target, guess = loader.decode_batch((x, y, y + 1), ("image", "category", "category"))
+    assert torch.allclose(back, pictures, atol=1e-6) and torch.equal(guess, target + 1)

@@ -181,6 +181,7 @@ def run(
         nb,
         timeout=timeout,
         kernel_name="python3",
+        coalesce_streams=True,  # under load one print can arrive in two pieces
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
