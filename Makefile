@@ -36,6 +36,7 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/budgets.py
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/drawn_bears.py
+	$(BIN)/python bench/learner.py
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
 	$(BIN)/nbdev-export

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/all.ipynb #30ef26f2
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,13 +20,15 @@ from fastcore.foundation import L
 from PIL import Image
 from torch import nn
 
-from . import augment, basics, data, datasets, drawn_bears, exercises
+from . import augment, basics, data, datasets, drawn_bears, exercises, learner, training
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
 from .data import *  # noqa: F403
 from .datasets import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
+from .learner import *  # noqa: F403
+from .training import *  # noqa: F403
 
 # %% ../nbs/all.ipynb #b1c0ffe1
 class _Later(ModuleType):
@@ -43,5 +46,6 @@ def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name
 plt, pd = _later("matplotlib.pyplot"), _later("pandas")
 
 # %% ../nbs/all.ipynb #b1c0ffe2
-__all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "pd", "plt", "torch"]
+__all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "partial", "pd", "plt", "torch"]
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
+__all__ += learner.__all__ + training.__all__

@@ -1,0 +1,694 @@
+"""The learner where things go wrong, and what it promises about order, memory, files and the screen."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import weakref
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from nbclient import NotebookClient
+from torch import nn
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import TensorDataset
+
+from coursekit.basics import BasicOptim
+from coursekit.data import DataLoader, DataLoaders
+from coursekit.datasets import DataError
+from coursekit.learner import (
+    EVENTS,
+    ActivationStats,
+    BCEWithLogitsLossFlat,
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    CancelTrainException,
+    CancelValidException,
+    CrossEntropyLossFlat,
+    Learner,
+    LearnerError,
+    Metric,
+    MSELossFlat,
+    Recorder,
+    accuracy,
+    hook_outputs,
+    total_params,
+)
+
+N, FEATURES, CLASSES = 200, 8, 3
+
+
+def data(seed=0, n=N):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, FEATURES, generator=generator)
+    return x, (
+        x @ torch.randn(FEATURES, CLASSES, generator=torch.Generator().manual_seed(9))
+    ).argmax(1)
+
+
+def loaders(path=".", bs=32, **kwargs):
+    return DataLoaders.from_dsets(
+        TensorDataset(*data(0)), TensorDataset(*data(1, 70)), bs=bs, path=path, **kwargs
+    )
+
+
+def net(out=CLASSES, norm=False):
+    torch.manual_seed(1)
+    layers = [
+        nn.Linear(FEATURES, 16),
+        *([nn.BatchNorm1d(16)] if norm else []),
+        nn.ReLU(),
+        nn.Linear(16, out),
+    ]
+    return nn.Sequential(*layers)
+
+
+def learner(path=".", dls=None, model=None, loss_func=F.cross_entropy, **kwargs):
+    made = Learner(
+        dls or loaders(path),
+        net() if model is None else model,
+        loss_func,
+        **{"metrics": accuracy, "lr": 1e-2} | kwargs,
+    )
+    made.remove_cbs(made.progress)
+    return made
+
+
+def weights(learn):
+    return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+
+def pairs(x, y, bs=32):
+    return DataLoaders(
+        TorchLoader(TensorDataset(x, y), batch_size=bs),
+        TorchLoader(TensorDataset(x, y), batch_size=bs),
+    )
+
+
+class Raises(Callback):
+    def __init__(self, event, error, at=0):
+        self.error, self.at = error, at
+        setattr(self, event, self.go)
+
+    def go(self):
+        if self.learn.train_iter >= self.at:
+            raise self.error
+
+
+# what does not fit, at the first batch
+
+
+class Elsewhere(nn.Module):
+    "A tensor that is neither parameter nor buffer stays where it was made."
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.table = nn.Linear(FEATURES, CLASSES), torch.randn(FEATURES, device="meta")
+
+    def forward(self, x):
+        return self.linear(x + self.table)
+
+
+X, Y = data()
+MISFITS = {
+    "float targets for classes": (net(), F.cross_entropy, X, Y.double(), "number of a class"),
+    "one-column float targets": (net(), F.cross_entropy, X, Y[:, None].float(), "float32 (32, 1)"),
+    "a class too many": (net(2), F.cross_entropy, X, Y, "classes go from 0 to 1"),
+    "a class too many, ours": (net(2), CrossEntropyLossFlat(), X, Y, "0 to 1"),
+    "whole numbers for binary cross-entropy": (
+        net(),
+        F.binary_cross_entropy_with_logits,
+        X,
+        F.one_hot(Y, CLASSES),
+        "floats",
+    ),
+    "shapes that would broadcast": (net(1), F.mse_loss, X, Y.float(), "differ in shape"),
+    "shapes that would broadcast, a class": (net(1), nn.L1Loss(), X, Y.float(), "differ in shape"),
+    "too few numbers for the model": (
+        net(),
+        F.cross_entropy,
+        X[:, :5],
+        Y,
+        "takes 8 numbers an item",
+    ),
+    "pictures for a linear layer": (net(), F.cross_entropy, X.view(-1, 2, 4), Y, "nn.Flatten()"),
+    "bytes for a model": (net(), F.cross_entropy, X.byte(), Y, "uint8"),
+    "another device": (Elsewhere(), F.cross_entropy, X, Y, "register_buffer"),
+    "a metric as loss": (net(), accuracy, X, Y, "metric is no loss"),
+    "one loss for each item": (net(), nn.CrossEntropyLoss(reduction="none"), X, Y, "shape (32,)"),
+    "a plain number": (net(), lambda p, t: F.cross_entropy(p, t).item(), X, Y, "float"),
+    "nan in the inputs": (
+        net(),
+        F.cross_entropy,
+        X.clone().fill_(torch.nan),
+        Y,
+        "the inputs hold nan",
+    ),
+    "nan in the targets": (
+        net(1),
+        MSELossFlat(),
+        X,
+        Y.float().fill_(torch.nan),
+        "the targets hold nan",
+    ),
+    "channels": (
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()),
+        F.cross_entropy,
+        X.view(-1, 1, 2, 4),
+        Y,
+        "3 channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_misfit_is_named_at_the_first_batch(case):
+    model, loss, x, y, words = MISFITS[case]
+    learn = learner(dls=pairs(x, y), model=model, loss_func=loss, metrics=None)
+    with pytest.raises(LearnerError) as caught:
+        learn.fit(1)
+    assert words in str(caught.value), caught.value
+    assert learn.train_iter == 0
+
+
+def test_validation_is_looked_at_too():
+    learn = learner(dls=pairs(X, Y.double()))
+    with pytest.raises(LearnerError, match="validation batch 0"):
+        learn.validate()
+
+
+def test_a_rate_far_too_high_is_named():
+    learn = learner(opt_func=torch.optim.SGD)
+    with pytest.raises(LearnerError, match="learning rate was 1e\\+3"):
+        learn.fit(2, lr=1e30)
+
+
+@pytest.mark.parametrize(
+    "lr", [0, -1e-3, float("nan"), float("inf"), slice(0, 0), slice(1e-3, None)]
+)
+def test_a_rate_that_is_none(lr):
+    learn = learner()
+    before = weights(learn)
+    with pytest.raises(ValueError, match="lr="):
+        learn.fit(1, lr=lr)
+    assert torch.equal(weights(learn), before)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2"])
+def test_epochs_are_counted_in_whole_numbers(n):
+    with pytest.raises(ValueError, match="n_epoch"):
+        learner().fit(n)
+
+
+def test_batch_norm_and_a_batch_of_one():
+    x, y = data(n=33)
+    learn = learner(dls=pairs(x, y), model=net(norm=True))
+    with pytest.raises(LearnerError, match="drop_last=True"):
+        learn.fit(1)
+    dls = DataLoaders.from_dsets(TensorDataset(x, y), TensorDataset(x, y), bs=32)
+    learner(dls=dls, model=net(norm=True)).fit(
+        1
+    )  # ours leaves the single item out of training, and counts it in validation
+
+
+def test_no_batch_at_all():
+    dls = DataLoaders(
+        DataLoader(TensorDataset(*data(n=5)), bs=8, drop_last=True),
+        DataLoader(TensorDataset(*data(n=5))),
+    )
+    with pytest.raises(LearnerError, match="no batch"):
+        learner(dls=dls).fit(1)
+
+
+def test_all_frozen():
+    model = net()
+    learn = learner(model=model)
+    model.requires_grad_(False)
+    with pytest.raises(LearnerError, match="frozen"):
+        learn.fit(1)
+    learn = learner(model=nn.Sequential(nn.Linear(FEATURES, CLASSES), nn.ReLU()))
+    learn.fit(1)
+    learn.model.requires_grad_(False)
+    with pytest.raises(LearnerError, match="frozen"):
+        learn.fit(1)
+
+
+def test_things_that_are_no_model_and_no_loss():
+    with pytest.raises(TypeError, match="a class was given"):
+        Learner(loaders(), nn.ReLU, F.cross_entropy)
+    with pytest.raises(TypeError, match=r"nn.Module"):
+        Learner(loaders(), lambda x: x, F.cross_entropy)
+    with pytest.raises(ValueError, match="loss_func"):
+        Learner(loaders(), net())
+
+
+# callbacks
+
+
+class Log(Callback):
+    order = -99
+
+    def __init__(self):
+        self.seen = []
+
+    def __getattribute__(self, name):
+        if name in EVENTS:
+            return lambda: object.__getattribute__(self, "seen").append(name)
+        return object.__getattribute__(self, name)
+
+
+def log_of(*cbs, n=2):
+    log = Log()
+    dls = DataLoaders(
+        DataLoader(TensorDataset(*data(n=16)), bs=8), DataLoader(TensorDataset(*data(n=8)), bs=8)
+    )
+    learner(dls=dls).fit(n, cbs=[log, *cbs])
+    return log.seen
+
+
+ONE = [
+    "before_batch",
+    "after_pred",
+    "after_loss",
+    "before_backward",
+    "before_step",
+    "after_step",
+    "after_batch",
+]
+CHECK = [
+    "before_validate",
+    "before_batch",
+    "after_pred",
+    "after_loss",
+    "after_batch",
+    "after_validate",
+]
+EPOCH = ["before_epoch", "before_train", *ONE, *ONE, "after_train", *CHECK, "after_epoch"]
+
+
+def test_the_order_of_events():
+    assert log_of() == ["before_fit", *EPOCH, *EPOCH, "after_fit"]
+    assert set(EVENTS) == set(log_of())
+
+
+def test_each_cancel_leaves_its_own_part():
+    assert log_of(Raises("after_pred", CancelFitException())) == [
+        "before_fit",
+        *EPOCH[:4],
+        "after_fit",
+    ]
+    assert log_of(Raises("before_epoch", CancelEpochException()), n=1) == [
+        "before_fit",
+        "before_epoch",
+        "after_epoch",
+        "after_fit",
+    ]
+    got = log_of(Raises("before_train", CancelTrainException()), n=1)
+    assert got == [
+        "before_fit",
+        "before_epoch",
+        "before_train",
+        "after_train",
+        *CHECK,
+        "after_epoch",
+        "after_fit",
+    ]
+    got = log_of(Raises("before_validate", CancelValidException()), n=1)
+    assert got[-5:] == [
+        "after_train",
+        "before_validate",
+        "after_validate",
+        "after_epoch",
+        "after_fit",
+    ]
+    short = ["before_batch", "after_pred", "after_batch"]
+    got = log_of(Raises("after_pred", CancelBatchException()), n=1)
+    assert got == [
+        *got[:3],
+        *short,
+        *short,
+        "after_train",
+        "before_validate",
+        *short,
+        "after_validate",
+        "after_epoch",
+        "after_fit",
+    ]
+
+
+def test_a_callback_that_raises_is_named_and_cleaned_up():
+    learn, stats = learner(), ActivationStats()
+    with pytest.raises(ZeroDivisionError) as caught:
+        learn.fit(2, cbs=[Raises("after_loss", ZeroDivisionError("oh"), at=3), stats])
+    assert "Raises in after_loss, training batch 3 of epoch 0" in caught.value.__notes__[0]
+    assert [type(cb) for cb in learn.cbs] == [Recorder]
+    assert not any(module._forward_hooks for module in learn.model.modules())
+    learn.fit(1)
+    assert len(learn.recorder.values) == 1
+
+
+def test_a_method_that_is_no_event():
+    class Typo(Callback):
+        def after_bacth(self): ...
+
+    with pytest.raises(ValueError, match="is after_batch meant"):
+        learner(cbs=Typo)
+    with pytest.raises(TypeError, match="no Callback"):
+        learner(cbs=print)
+
+
+def test_an_interrupted_fit_leaves_a_defined_state():
+    learn, before = learner(), None
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(3, cbs=Raises("before_batch", KeyboardInterrupt(), at=9))
+    assert len(learn.recorder.losses) == 9 and len(learn.recorder.values) == 1
+    assert [type(cb) for cb in learn.cbs] == [Recorder]
+    before = weights(learn)
+    assert len(learn.validate()) == 2 and torch.equal(weights(learn), before)
+    learn.fit(1)
+    assert not torch.equal(weights(learn), before)
+
+
+# data in other forms
+
+
+def test_single_tensors_dictionaries_and_many_parts():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, a, b):
+            return self.linear(a + b)
+
+    class Parts(torch.utils.data.Dataset):
+        n_inp = 2
+
+        def __len__(self):
+            return N
+
+        def __getitem__(self, i):
+            return X[i], X[i], Y[i]
+
+    learn = learner(dls=DataLoaders.from_dsets(Parts(), Parts(), bs=32, num_workers=0), model=Two())
+    learn.fit(1)
+    (a, b), preds, targets = learn.get_preds(with_input=True)
+    assert torch.equal(a, X) and torch.equal(b, X) and torch.equal(targets, Y) and len(preds) == N
+
+    alone = DataLoaders(TorchLoader(X, batch_size=32), TorchLoader(X, batch_size=32))
+    preds, targets = learner(dls=alone).get_preds()
+    assert targets is None and preds.shape == (N, CLASSES)
+
+
+def test_a_hand_written_optimiser_loss_and_metric():
+    x, y = data()
+    dls = pairs(x, (y == 0).float()[:, None])
+
+    def loss(predictions, targets):
+        predictions = predictions.sigmoid()
+        return torch.where(targets == 1, 1 - predictions, predictions).mean()
+
+    def batch_accuracy(predictions, targets):
+        return ((predictions.sigmoid() > 0.5) == targets).float().mean()
+
+    learn = Learner(dls, nn.Linear(FEATURES, 1), loss, BasicOptim, metrics=batch_accuracy)
+    with learn.no_logging():
+        learn.fit(10, lr=1.0)
+    assert learn.recorder.values[-1][2] > 0.8
+    assert list(learn.recorder.table.columns) == [
+        "train_loss",
+        "valid_loss",
+        "batch_accuracy",
+        "time",
+    ]
+
+
+def test_predictions_come_in_the_order_of_the_items():
+    learn = learner()
+    learn.fit(1)
+    preds, targets = learn.get_preds(ds_idx=0)
+    assert len(preds) == N and torch.equal(
+        targets, data()[1]
+    )  # shuffled, with the last batch left out, in training
+    with torch.no_grad():
+        assert torch.allclose(preds, learn.model(data()[0]))
+
+
+def test_losses_of_each_item():
+    for loss in (
+        CrossEntropyLossFlat(),
+        F.cross_entropy,
+        nn.CrossEntropyLoss(),
+        lambda p, t: F.cross_entropy(p, t),
+    ):
+        learn = learner(loss_func=loss)
+        preds, targets, each = learn.get_preds(with_loss=True, act=lambda scores: scores)
+        assert torch.allclose(each, F.cross_entropy(preds, targets, reduction="none"), atol=1e-6)
+        assert each.mean().item() == pytest.approx(learn.validate()[0], abs=1e-6)
+
+
+def test_decoded_predictions_use_the_threshold_on_probabilities():
+    x, y = data()
+    learn = learner(
+        dls=pairs(x, F.one_hot(y, CLASSES).float()),
+        loss_func=BCEWithLogitsLossFlat(thresh=0.4),
+        metrics=None,
+    )
+    preds, _, decoded = learn.get_preds(with_decoded=True)
+    assert preds.min() >= 0 and torch.equal(decoded.bool(), preds > 0.4)
+
+
+def test_metrics_are_weighted_by_batch_size():
+    learn = learner(
+        dls=DataLoaders(
+            DataLoader(TensorDataset(*data())), DataLoader(TensorDataset(*data(1, 70)), bs=64)
+        )
+    )
+    loss, share = learn.validate()
+    x, y = data(1, 70)
+    with torch.no_grad():
+        scores = learn.model(x)
+    assert loss == pytest.approx(F.cross_entropy(scores, y).item(), abs=1e-6)
+    assert share == pytest.approx((scores.argmax(1) == y).float().mean().item(), abs=1e-6)
+
+
+def test_nothing_of_the_last_batch_stays_in_memory():
+    learn = learner()
+    kept = []
+
+    class Watch(Callback):
+        def after_pred(self):
+            kept[:] = [weakref.ref(self.learn.pred), weakref.ref(self.learn.xb[0])]
+
+    learn.fit(1, cbs=Watch)
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+
+
+def test_weight_decay_leaves_biases_and_norms_alone():
+    learn = learner(model=net(norm=True), wd=0.1)
+    learn.create_opt()
+    decayed = {
+        id(p) for group in learn.opt.param_groups if group["weight_decay"] for p in group["params"]
+    }
+    assert decayed == {id(learn.model[0].weight), id(learn.model[3].weight)}
+    assert learn.hyper("wd") == [0.1]
+    learn = learner(model=net(norm=True), wd=0.1, wd_bn_bias=True)
+    learn.create_opt()
+    assert [group["weight_decay"] for group in learn.opt.param_groups] == [0.1]
+
+
+# files
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    learn = learner(tmp_path)
+    learn.fit(1)
+    file = learn.save("good")
+    before = file.read_bytes()
+
+    def half(content, f):
+        f.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError):
+        learn.save("good")
+    assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == ["good.pth"]
+
+
+def test_save_and_load_give_the_same_training(tmp_path):
+    torch.manual_seed(3)
+    learn = learner(tmp_path)
+    learn.fit(1)
+    learn.save("here")
+    other = learner(tmp_path).load("here")
+    assert torch.equal(weights(learn), weights(other))
+    for one in (learn, other):
+        torch.manual_seed(4)
+        one.fit(1)
+    assert torch.equal(weights(learn), weights(other))  # the averages of the optimiser came along
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path):
+    learn = learner(tmp_path)
+    (tmp_path / "models").mkdir()
+
+    class Attack:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'owned'}",))
+
+    torch.save({"model": Attack()}, tmp_path / "models" / "bad.pth")
+    with pytest.raises(DataError, match="run code"):
+        learn.load("bad")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_files_that_do_not_fit(tmp_path):
+    learn = learner(tmp_path)
+    learn.save("one")
+    with pytest.raises(FileNotFoundError, match=r"one.pth"):
+        learn.load("two")
+    with pytest.raises(LearnerError, match=r"2.weight is \(3, 16\) in the file and \(5, 16\)"):
+        learner(tmp_path, model=net(5)).load("one")
+    with pytest.raises(LearnerError, match="lacks"):
+        learner(tmp_path, model=net(norm=True)).load("one")
+    whole = (tmp_path / "models" / "one.pth").read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", b"hello"):
+        (tmp_path / "models" / "broken.pth").write_bytes(broken)
+        with pytest.raises(DataError, match=r"broken.pth"):
+            learn.load("broken")
+
+
+# the screen
+
+
+def test_plain_lines_outside_a_notebook(capsys):
+    learn = Learner(loaders(), net(), F.cross_entropy, metrics=accuracy)
+    learn.fit(2)
+    out, err = capsys.readouterr()
+    lines = out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "0", "1"] and "accuracy" in lines[0]
+    assert err == ""
+    with learn.no_logging():
+        learn.fit(1)
+    assert capsys.readouterr().out == ""
+    learn.fit(1)
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_a_notebook_keeps_the_table_and_nothing_else():
+    code = """
+        import time, torch
+        from torch import nn
+        import torch.nn.functional as F
+        from torch.utils.data import TensorDataset
+        from coursekit.data import DataLoaders
+        from coursekit.learner import Callback, Learner, accuracy
+        class Slow(Callback):
+            def after_batch(self): time.sleep(0.1)
+        data = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
+        learn = Learner(DataLoaders.from_dsets(data, data, bs=8), nn.Linear(4, 2), F.cross_entropy, metrics=accuracy)
+        learn.fit(2, cbs=Slow)
+        """
+    more = "learn.validate()", "with learn.no_bar(): learn.fit(1)", "raise_it = learn.get_preds()"
+    cells = [nbformat.v4.new_code_cell(textwrap.dedent(cell)) for cell in (code, *more)]
+    book = NotebookClient(
+        nbformat.v4.new_notebook(cells=cells), timeout=120, kernel_name="python3"
+    ).execute()
+    first, second, third, fourth = (cell.outputs for cell in book.cells)
+    assert len(first) == 1 and first[0].output_type == "display_data"
+    html = first[0].data["text/html"]
+    assert html.count("<tr>") == 3 and "<progress" not in html and "valid_loss" in html
+    assert [output.output_type for output in second] == ["execute_result"]
+    assert "".join(output.get("text", "") for output in third).count("\n") == 2
+    assert not fourth
+
+
+def test_summary_says_what_there_is():
+    learn = learner(model=net(norm=True))
+    text = learn.summary()
+    assert "32 x 16" in text and f"{total_params(learn.model)[0]:,} parameters" in text
+    assert not any(module._forward_hooks for module in learn.model.modules())
+    assert str(text) == repr(text)
+
+
+def test_hooks_are_gone_after_an_error():
+    model = net()
+    with pytest.raises(RuntimeError), hook_outputs([model[0]]) as stored:
+        model(torch.randn(2, FEATURES))
+        raise RuntimeError
+    assert stored[0].shape == (2, 16) and not model[0]._forward_hooks
+
+
+def test_dead_units_are_found():
+    model = net()
+    with torch.no_grad():
+        model[0].bias[[3, 7]] = -1e3
+    learn, stats = learner(model=model, opt_func=torch.optim.SGD, lr=1e-3), ActivationStats()
+    learn.fit(1, cbs=stats)
+    x = data()[0]
+    never = ((model[0](x) > 0).sum(0) == 0).nonzero().flatten().tolist()
+    assert stats.dead_units(1) == never == [3, 7] and stats.dead_units(0) == []
+    assert stats.layer_stats(0).shape == (3, 6)
+
+
+def test_a_metric_alone():
+    metric = Metric(accuracy)
+    assert metric.value is None
+    metric.update(torch.eye(3), torch.tensor([0, 1, 2]))
+    metric.update(torch.eye(3)[:1], torch.tensor([2]))
+    assert metric.value == pytest.approx(0.75)
+
+
+def test_the_loop_does_not_disturb_random_numbers():
+    "The same order and weights as the bare loop that it replaces."
+    x, y = data()
+    learn = learner(opt_func=torch.optim.SGD, lr=0.1)
+    torch.manual_seed(7)
+    learn.fit(2)
+    model = net()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.manual_seed(7)
+    for _ in range(2):
+        order = torch.randperm(N)
+        for i in range(0, N - 31, 32):
+            F.cross_entropy(model(x[order[i : i + 32]]), y[order[i : i + 32]]).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    ours, bare = weights(learn), torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert torch.equal(ours, bare)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu():
+    learn = learner(dls=loaders(device="cuda"))
+    learn.fit(2)
+    assert next(learn.model.parameters()).is_cuda and np.isfinite(learn.recorder.losses).all()
+    assert not learn.get_preds()[0].is_cuda
+
+
+def test_importing_the_learner_leaves_the_big_ones_out():
+    big = ("pandas", "matplotlib.pyplot", "sklearn", "IPython", "torchvision")
+    code = f"import sys, coursekit.learner; print([m for m in {big} if m in sys.modules])"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
+
+
+def test_an_optimiser_of_another_model():
+    learn = learner()
+    learn.fit(1)
+    learn.model = net(norm=True)
+    with pytest.raises(LearnerError, match="reset_opt=True"):
+        learn.fit(1)
+    learn.fit(1, reset_opt=True)

@@ -1,0 +1,110 @@
+"""Losses, metrics, steps, schedules, rates, what is recorded and what comes out agree with fastai's.
+
+`training_oracle.py` holds the questions; fastai's answers are in `fixtures/training_oracle.json`, next to the inputs.
+Where we differ on purpose `OTHERWISE` says so, and why.
+"""
+
+import json
+import warnings
+from types import SimpleNamespace
+
+import matplotlib
+import pytest
+from training_oracle import FIXTURE, INPUTS, QUESTIONS, TOLERANCE, ask
+
+matplotlib.use("agg")
+
+import coursekit.data
+import coursekit.learner
+import coursekit.training
+
+RECORD = json.loads(FIXTURE.read_text())
+MODULES = (coursekit.data, coursekit.learner, coursekit.training)
+LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+AGAIN = "each fit begins anew"
+SHAPE = "a loss for each keeps the shape of the targets"
+NOTHING = "an error in words where there is nothing to suggest; lr_find makes it nan and a warning"
+OTHERWISE = {  # where in the answers -> why ours is different
+    "focal/weight": "the factor (1 - p) is of the model's own p, as in the paper; theirs is of p to the weight",
+    "binary_cross_entropy/none/loss": SHAPE,
+    "mean_squared_error/none/loss": SHAPE,
+    "metrics_of_a_batch/all classes are a guess": "that is always right, and so an error",
+    "even_mults/(1e-05, 0.001, 1)": "an array for one group too",
+    "suggestions_for_a_trained_model/minimum": NOTHING,
+    "suggestions_for_a_trained_model/steep": NOTHING,
+    "suggestions_for_a_trained_model/valley": NOTHING,
+    "suggestions_for_a_trained_model/slide": NOTHING,
+    "suggestions_for_a_trained_model/slide without two slopes alike": NOTHING,
+    "training_defaults/Learner.get_preds/reorder": "our loaders for validation are in order",
+    "training_defaults/SaveModelCallback/at_end": "learn.save does that",
+    "training_defaults/SaveModelCallback/reset_on_fit": AGAIN,
+    "training_defaults/EarlyStoppingCallback/reset_on_fit": AGAIN,
+}
+MISSING = "no answer"
+
+
+def differences(ours, theirs, tolerance, where=()):
+    "Where two answers differ, in words. `tolerance` is a share of fastai's number, and the least that counts."
+    if "/".join(where) in OTHERWISE:
+        return
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in theirs | ours:
+            yield from differences(
+                ours.get(key, MISSING), theirs.get(key, MISSING), tolerance, (*where, key)
+            )
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(ours) == len(theirs):
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(one, other, tolerance, (*where, str(index)))
+    elif is_number(ours) and is_number(theirs):
+        share, least = tolerance
+        if not abs(ours - theirs) <= max(share * abs(theirs), least):
+            yield f"{'/'.join(where)}: {ours} and not {theirs}"
+    elif ours != theirs or type(ours) is not type(theirs):
+        yield f"{'/'.join(where)}: {ours!r} and not {theirs!r}"
+
+
+def is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_same_answer_as_fastai(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning is no part of an answer
+        ours = ask(name, LIB)
+    found = list(differences(ours, RECORD["answers"][name], TOLERANCE[name], (name,)))
+    shown = "\n".join(found[:30])
+    assert not found, f"{len(found)} differences from fastai\n{shown}"
+
+
+def test_every_question_was_answered_about_these_inputs():
+    assert list(RECORD["answers"]) == list(QUESTIONS)
+    assert RECORD["inputs"] == json.loads(json.dumps(INPUTS))
+    assert RECORD["versions"]["fastai"].startswith("2.8")
+
+
+@pytest.mark.parametrize("place", OTHERWISE)
+def test_exceptions_are_still_needed(place):
+    "What is said to be different exists in the answers, and is different."
+    name = place.split("/")[0]
+    mine, theirs = {name: ask(name, LIB)}, RECORD["answers"]
+    for key in place.split("/"):
+        mine, theirs = mine.get(key, MISSING), theirs[key]
+    assert list(differences(mine, theirs, TOLERANCE[name]))
+
+
+def test_a_difference_is_found():
+    "The comparison itself: a number off, a type off, a key too many, a list too short."
+    theirs = {"a": [1e-6, 2.0], "b": "x", "c": True}
+    assert not list(differences(theirs | {"a": [1e-6, 2.0005]}, theirs, (0.001, 0.0)))
+    assert not list(differences(theirs | {"a": [2e-6, 2.0]}, theirs, (0.001, 1e-5)))
+    for ours in (
+        {"a": [1e-6, 2.1]},
+        {"a": [2e-6, 2.0]},
+        {"b": "y"},
+        {"c": 1},
+        {"d": 0},
+        {"a": [1e-6]},
+        {"a": [1e-6, float("nan")]},
+    ):
+        assert len(list(differences(theirs | ours, theirs, (0.001, 0.0)))) == 1, ours
