@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .datasets import DataEntry, DataError, URLs, data_home, untar_data
 
-_COURSE = ("MNIST", "MNIST_SAMPLE")                           # what the lessons that exist need
+_COURSE = ("MNIST", "MNIST_SAMPLE", "EFFICIENTNET_LITE0")     # what the lessons that exist need
 _WELCOME = ("PHOTOS",)                                        # what they can do without, and say so
 
 # %% ../nbs/cli.ipynb #62d16058

@@ -960,7 +960,7 @@ class URLs(metaclass=_Names):
         tree=(417, 8_379_701, "b4423c41aa07082f3a1c86add5dd48a7f2129ba8adf6518facafae9335a958d3"),
         size=8_379_701,
         shown_publicly=False,
-        used_in=("06", "11"),
+        used_in=("02", "05", "06", "11"),
         advice="search_images('grizzly bear') finds addresses of pictures and download_images fetches them, into "
         "a set of your own; or use the drawn bears of the course",
     )
@@ -1141,7 +1141,7 @@ class URLs(metaclass=_Names):
         },
         download=17_364_911,
         size=18_826_032,
-        used_in=("06", "07", "08"),
+        used_in=("05", "06", "07", "08"),
     )
     PETS = DataEntry(
         "oxford-iiit-pet",

@@ -1099,11 +1099,25 @@ def training_defaults(lib, _, __):
     for name, parameters in wanted.items():
         owner, _, method = name.partition(".")
         asked = getattr(lib, owner)
-        signature = inspect.signature(getattr(asked, method) if method else asked).parameters
+        function = getattr(asked, method) if method else asked
+        signature, own = inspect.signature(function).parameters, own_defaults(function)
         answer[name] = {
-            each: plain(signature[each].default) for each in parameters.split() if each in signature
+            each: plain(own.get(each, signature[each].default))
+            for each in parameters.split()
+            if each in signature
         }
     return answer
+
+
+def own_defaults(function) -> dict:
+    "Defaults as Python keeps them: the builder of API pages, if it ran in this process, has left signatures of words."
+    function = function.__init__ if isinstance(function, type) else function
+    code, given = getattr(function, "__code__", None), getattr(function, "__defaults__", None) or ()
+    if code is None:
+        return {}
+    names = code.co_varnames[: code.co_argcount]
+    by_place = zip(names[len(names) - len(given) :], given, strict=True)
+    return dict(by_place) | (function.__kwdefaults__ or {})
 
 
 # ---------------------------------------------------------------- asking
