@@ -8,7 +8,7 @@ __all__ = ['SGD', 'RMSProp', 'Adam', 'Schedule', 'SchedLin', 'SchedCos', 'SchedE
            'GradientAccumulation', 'GradientClip', 'TrackerCallback', 'SaveModelCallback', 'EarlyStoppingCallback',
            'Checkpoint']
 
-# %% ../nbs/05_training.ipynb #ce829f90
+# %% ../nbs/05_training.ipynb #d87756e7
 import hashlib
 import math
 import random
@@ -16,6 +16,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -412,7 +413,7 @@ def slide(
         found = left
     raise ValueError(f"no two slopes {lr_diff} rates apart are within {thresh} of each other: use valley, or a larger thresh")
 
-# %% ../nbs/05_training.ipynb #783dae5d
+# %% ../nbs/05_training.ipynb #b407b8d5
 def _random_states(dls: DataLoaders) -> dict:
     "What decides the order and the augmentation of what comes next, in this process."
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
@@ -438,13 +439,7 @@ def _generators(dl) -> list[torch.Generator]:
     found = [getattr(part, "generator", None) for part in (dl, getattr(dl, "sampler", None), batches, getattr(batches, "sampler", None))]
     return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
-
-def _copy(state):
-    if isinstance(state, Tensor): return state.detach().clone()
-    if isinstance(state, dict): return {name: _copy(value) for name, value in state.items()}
-    return [_copy(value) for value in state] if isinstance(state, list) else state
-
-# %% ../nbs/05_training.ipynb #b3cb9389
+# %% ../nbs/05_training.ipynb #5a92086b
 class LRFinder(Callback):
     "Train for some batches with a rate that grows by the same factor each time, and note the loss; then put everything back as it was."
     order = 40  # before the recorder, which would stop at a loss that is no number
@@ -463,7 +458,7 @@ class LRFinder(Callback):
 
     def before_fit(self) -> None:
         learn = self.learn
-        self._before = _copy(learn.model.state_dict()), _copy(learn.opt.state_dict()) if hasattr(learn.opt, "state_dict") else None, _random_states(learn.dls)
+        self._before = deepcopy(learn.model.state_dict()), deepcopy(learn.opt.state_dict()) if hasattr(learn.opt, "state_dict") else None, _random_states(learn.dls)
         self._smooth, self._best, self.lrs, self.losses = 0.0, math.inf, [], []
 
     def before_batch(self) -> None: self.learn.set_hyper("lr", self.sched(self.learn.train_iter / self.num_it))
@@ -652,7 +647,7 @@ def to_fp32(self: Learner) -> "Learner":
     self.autocast = nullcontext()
     return self.remove_cbs(MixedPrecision)
 
-# %% ../nbs/05_training.ipynb #d5507f4f
+# %% ../nbs/05_training.ipynb #1f49d7a8
 class GradientAccumulation(Callback):
     "Take a step only after `n_acc` items, with the gradient of all of them: a large batch in the memory of a small one."
     def __init__(
@@ -661,14 +656,17 @@ class GradientAccumulation(Callback):
     ):
         self.n_acc = n_acc
 
-    def before_fit(self) -> None: self.count = 0
+    def before_fit(self) -> None: self.count, self.steps = 0, 0
 
     def before_backward(self) -> None: self.learn.loss_grad = self.learn.loss_grad * (len(self.learn.yb[0]) / self.n_acc)
 
     def before_step(self) -> None:
         self.count += len(self.learn.yb[0])
         if self.count < self.n_acc: raise CancelBatchException
-        self.count = 0
+        self.count, self.steps = 0, self.steps + 1
+
+    def after_fit(self) -> None:
+        if self.count and not self.steps: warnings.warn(f"no step was taken: {self.count} items came, and n_acc={self.n_acc} are gathered for one", stacklevel=2)
 
 # %% ../nbs/05_training.ipynb #b106f8c6
 class GradientClip(Callback):
