@@ -1,5 +1,8 @@
 "The runner: a lesson that fails, hangs or skips a cell is a failure that names the cell."
 
+import json
+import os
+
 import pytest
 from nbformat import v4, write
 
@@ -160,6 +163,22 @@ def test_inplace_never_uses_the_mirror(lesson, tmp_path, monkeypatch, capsys):
     assert read(path).cells[0].outputs[0].text == "no mirror\n"
     assert read(path).metadata["coursekit"]["mirror"] is False
     assert "01_try" in capsys.readouterr().out
+
+
+def test_a_lesson_with_photos_of_the_mirror_runs_both_ways(lesson, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path))
+    lesson("import os\nprint('URLs.BEARS', os.environ['COURSEKIT_MIRROR'])")
+    lesson("import os\n# URLs.SCENES\nprint(os.environ.get('COURSEKIT_MIRROR'))", name="02_b.ipynb")
+    lesson("1", name="03_c.ipynb")
+    assert main(["--all", "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().out
+    assert "02_b, no mirror" in said and "03_c, no mirror" not in said
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    failed = {r["lesson"]: r["failure"] for r in results}
+    assert "KeyError" in failed["01_try, no mirror"] and not failed["01_try"]
+    assert os.environ["COURSEKIT_MIRROR"] == str(tmp_path)
+    kept = read(tmp_path / "out" / "nbs" / "02_b.ipynb")
+    assert kept.metadata["coursekit"]["mirror"] is True
 
 
 def test_a_failed_lesson_keeps_its_committed_outputs(lesson, tmp_path, capsys):
