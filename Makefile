@@ -37,6 +37,9 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/drawn_bears.py
 	$(BIN)/python bench/learner.py
+	$(BIN)/python bench/vision.py
+	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/recipes.py
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
 	$(BIN)/nbdev-export

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/all.ipynb #30ef26f2
+# %% ../nbs/all.ipynb #545be171
 import sys
 from functools import partial
 from importlib import import_module
@@ -20,17 +20,22 @@ from fastcore.foundation import L
 from PIL import Image
 from torch import nn
 
-from . import augment, basics, data, datasets, drawn_bears, exercises, learner, training
+from . import augment, basics, data, datasets, drawn_bears, exercises, exporting, learner, multilabel, recipes, training, vision, widgets
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
 from .data import *  # noqa: F403
 from .datasets import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
+from .exporting import *  # noqa: F403
 from .learner import *  # noqa: F403
+from .multilabel import *  # noqa: F403
+from .recipes import *  # noqa: F403
 from .training import *  # noqa: F403
+from .vision import *  # noqa: F403
+from .widgets import *  # noqa: F403
 
-# %% ../nbs/all.ipynb #b1c0ffe1
+# %% ../nbs/all.ipynb #bbd73b71
 class _Later(ModuleType):
     "Stands for a module that is slow to import: the first use imports it, and every use goes on to it."
     def __getattr__(self, name: str): return getattr(import_module(self.__name__), name)
@@ -45,7 +50,7 @@ def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name
 
 plt, pd = _later("matplotlib.pyplot"), _later("pandas")
 
-# %% ../nbs/all.ipynb #b1c0ffe2
+# %% ../nbs/all.ipynb #1b6c6431
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "partial", "pd", "plt", "torch"]
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
-__all__ += learner.__all__ + training.__all__
+__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + widgets.__all__ + multilabel.__all__ + recipes.__all__

@@ -426,7 +426,7 @@ class Categorize:
 
 def _plain(label):
     if isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and label.ndim == 0): return label.item()
-    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor): raise DataError(f"one label is wanted, this is a {type(label).__name__}: {_brief(label)}. Let get_y return one text or number")
+    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor): raise DataError(f"one label is wanted, this is a {type(label).__name__}: {_brief(label)}. Let get_y return one text or number; for several labels take MultiCategoryBlock")
     return label
 
 
@@ -462,6 +462,7 @@ class ToNumber:
 class PILImage(Image.Image):
     "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
     kind, mode_wanted = "image", "RGB"
+    max_pixels = 80_000_000  # larger ones are refused before they take memory, three bytes for each pixel
 
     @classmethod
     def create(
@@ -469,9 +470,7 @@ class PILImage(Image.Image):
         source,  # file, bytes, Pillow picture, array `(h, w)` or `(h, w, channels)`, or tensor `(channels, h, w)`: bytes, or floats from 0 to 1
     ) -> "PILImage":
         "Open a picture, turn it upright as the camera noted, and bring it to this class's colours. Raises `DataError` that names the file."
-        image = _open(source)
-        if image.getexif(): image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image)
+        image = _eight_bits(_upright(_open(source, cls.max_pixels)))
         image = image.convert(cls.mode_wanted) if image.mode != cls.mode_wanted else image.copy() if image is source else image
         image.__class__ = cls
         return image
@@ -505,15 +504,21 @@ class PILImageBW(PILImage):
     mode_wanted = "L"
 
 
-def _open(source) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    try: return ImageOps.exif_transpose(image) if image.getexif() else image
+    except Exception: return image  # what the camera noted is damaged, the picture is not
+
+
+def _open(source, max_pixels: int) -> Image.Image:
     if isinstance(source, Image.Image): return source
     if isinstance(source, Tensor | np.ndarray): return _from_numbers(source)
     if not isinstance(source, str | os.PathLike | bytes): raise DataError(f"a picture is made from a file, bytes, array or tensor, not {type(source).__name__} {_brief(source)}")
     try:
-        image = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
-        image.load()
-        if getattr(image, "fp", None) is None: return image
-        with image: return image.copy()  # one of several frames: the file would stay open
+        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file, Image.open(file) as image:
+            if image.width * image.height > max_pixels:
+                raise DataError(f"{_brief(source)} has {image.width} x {image.height} pixels, too many to be opened safely: make it smaller first, or let such pictures in, PILImage.max_pixels = {image.width * image.height}")
+            image.load()
+            return image.copy() if getattr(image, "is_animated", False) else image
     except FileNotFoundError: raise DataError(f"there is no file {_brief(source)}") from None
     except IsADirectoryError: raise DataError(f"{_brief(source)} is a folder, not a picture") from None
     except Image.DecompressionBombError as error: raise DataError(f"{_brief(source)} is too large to be opened safely ({error}): make it smaller first") from error
@@ -658,8 +663,10 @@ def _call(step: Callable, value):
 
 
 def _labelled(value, item, step: Callable):
-    blank = isinstance(value, str) and not value.strip() and getattr(step, "kind", None) == "category"
-    if _missing(value) or blank: raise DataError(f"the item {_brief(item)} has no label, it is {value!r}: label it or leave it out")
+    kind = getattr(step, "kind", None)
+    blank = isinstance(value, str) and not value.strip() and kind == "category"
+    hint = "; if it is meant to have none, let it be an empty list: df.fillna('') before" if kind == "multicategory" else ""
+    if _missing(value) or blank: raise DataError(f"the item {_brief(item)} has no label, it is {value!r}: label it or leave it out{hint}")
     return value
 
 # %% ../nbs/02_data_block.ipynb #5f343a32
@@ -995,15 +1002,15 @@ def _undo(transforms: Sequence[Transform], parts: tuple, kinds: tuple) -> tuple:
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
     if isinstance(value, Tensor): return str(value.item() if value.ndim == 0 else [round(v, 3) for v in value.flatten()[:6].tolist()])
-    return "; ".join(map(str, value)) if isinstance(value, list | tuple | L) else str(value)
+    return "; ".join(map(str, value)) or "none" if isinstance(value, list | tuple | L) else str(value)
 
 
 def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
-    words = []
+    words, colours = [], iter(("tab:red", "tab:blue", "tab:orange"))  # of the target's points, then of the predicted ones
     for kind, part, value in zip(kinds, parts, decoded, strict=False):
         if kind == "image": show_image(part.clamp(0, 1) if part.is_floating_point() else part, ax=ax)
         elif kind == "mask": ax.imshow(to_np(part), alpha=0.5, cmap="tab20", vmin=0)
-        elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c="tab:red", edgecolors="white", linewidths=0.6)
+        elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c=next(colours), edgecolors="white", linewidths=0.6)
         else: words.append(_shown(kind, value))
     ax.set_title(" · ".join(words), fontsize=10)
 
@@ -1565,7 +1572,8 @@ class ImageDataLoaders(DataLoaders):
         folder: str | None = None,  # inside `path`
         suff: str = "",  # put after each name, say `.jpg`
         label_col: str | int = 1,  # column with the labels
-        y_block: TransformBlock | Callable | None = None,  # block of the target; `CategoryBlock` if None
+        label_delim: str | None = None,  # what separates several labels in a cell; then each item has a list of them, see lesson 07
+        y_block: TransformBlock | Callable | None = None,  # block of the target; `CategoryBlock`, or `MultiCategoryBlock` for several labels, if None
         valid_col: str | int | None = None,  # column that is true for the validation set, instead of a random split
         item_tfms=None,
         batch_tfms=None,
@@ -1575,7 +1583,8 @@ class ImageDataLoaders(DataLoaders):
         "Files and labels are columns of a table."
         pref = Path(path) / folder if folder else Path(path)
         splitter = RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)
-        block = DataBlock((ImageBlock(img_cls), y_block or CategoryBlock), splitter=splitter, get_x=ColReader(fn_col, pref, suff), get_y=ColReader(label_col),
+        if y_block is None: y_block = _usual_block("category" if label_delim is None else "multicategory")
+        block = DataBlock((ImageBlock(img_cls), y_block), splitter=splitter, get_x=ColReader(fn_col, pref, suff), get_y=ColReader(label_col, label_delim=label_delim),
                           item_tfms=item_tfms, batch_tfms=batch_tfms)
         return cls.from_dblock(block, df, path=path, **kwargs)
 
@@ -1590,3 +1599,11 @@ class ImageDataLoaders(DataLoaders):
         "Files and labels are columns of a csv file."
         import pandas as pd
         return cls.from_df(pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs)
+
+
+_usual_blocks = {"category": CategoryBlock}  # lesson 07 adds the one for several labels
+
+
+def _usual_block(kind: str) -> Callable:
+    if kind in _usual_blocks: return _usual_blocks[kind]
+    raise DataError("several labels for each item need a block that lesson 07 makes: import coursekit.multilabel first, or give a y_block")

@@ -240,7 +240,7 @@ def _answers(pred: Tensor, target: Tensor, axis: int) -> Tensor:
     classes = shape.pop(axis)
     if classes == 1: raise ValueError(f"predictions {tuple(pred.shape)} have a single class, so the answer is always 0: for yes or no take accuracy_multi, for numbers mse or mae")
     if list(target.shape) == shape: return target
-    hint = ": if they mark one class with a 1, give target.argmax(-1)" if target.shape == pred.shape else ""
+    hint = ": if they mark one class with a 1, give target.argmax(-1); if they may mark several, take accuracy_multi" if target.shape == pred.shape else ""
     if not _same_meaning(target.shape, shape): raise ValueError(f"for predictions {tuple(pred.shape)} the targets should be {tuple(shape)}, a class for each item, and they are {tuple(target.shape)}{hint}")
     return target.reshape(shape)
 

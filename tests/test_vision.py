@@ -1,0 +1,640 @@
+"Vision where things go wrong, and what it promises about frozen bodies, normalisation, weights and interpretation."
+
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import TensorDataset
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+import coursekit.vision
+from coursekit.augment import Normalize, Resize, imagenet_stats
+from coursekit.data import (
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    ImageBlock,
+    ImageDataLoaders,
+    IndexSplitter,
+    PILImageBW,
+    RandomSplitter,
+    RegressionBlock,
+    get_image_files,
+    parent_label,
+)
+from coursekit.datasets import DataError, download_url
+from coursekit.learner import LearnerError, accuracy
+from coursekit.vision import (
+    AdaptiveConcatPool2d,
+    ClassificationInterpretation,
+    EvalFrozen,
+    Interpretation,
+    SigmoidRange,
+    create_body,
+    create_head,
+    create_vision_model,
+    resnet18,
+    vision_learner,
+)
+
+
+def small(pretrained: bool = False) -> nn.Module:
+    "A network like the large ones: a body with batch norm and dropout, a pool, a classifier."
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, 2),
+        nn.BatchNorm2d(8),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+
+
+KINDS = {"dark": 60, "light": 190, "middle": 125}
+
+
+def painted(folder: Path, each=6, side=24) -> Path:
+    noise = np.random.default_rng(0)
+    for kind, shade in KINDS.items():
+        (folder / kind).mkdir(parents=True)
+        for i in range(each):
+            pixels = noise.integers(shade - 40, shade + 40, (side + i, side, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{i}.png")
+    return folder
+
+
+def loaders(folder: Path, **more):
+    given = {"valid_pct": 0.3, "seed": 1, "item_tfms": Resize(24), "bs": 4, "num_workers": 0}
+    return ImageDataLoaders.from_folder(folder, **given | more)
+
+
+def learner(dls, arch=small, **more):
+    learn = vision_learner(dls, arch, **{"pretrained": False, "metrics": accuracy} | more)
+    learn.remove_cbs(learn.progress)
+    return learn
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return painted(tmp_path / "pictures")
+
+
+def state(module) -> dict:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(before: dict, after: dict) -> bool:
+    return all(torch.equal(before[name], after[name]) for name in before)
+
+
+# ---------------------------------------------------------------- odd pictures
+def odd_pictures(folder: Path) -> Path:
+    "One of each kind that people have, all of them honest pictures."
+    folder.mkdir(parents=True)
+    colour = Image.new("RGB", (30, 20), (200, 40, 40))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    frames = [Image.new("RGB", (30, 20), (60 * i, 40, 40)) for i in range(4)]
+    colour.save(folder / "plain.jpg")
+    Image.new("CMYK", (30, 20), (10, 90, 90, 10)).save(folder / "cmyk.jpg")
+    Image.fromarray(np.full((20, 30), 40_000, np.uint16)).save(folder / "deep.png")
+    colour.quantize(8).save(folder / "palette.png")
+    colour.convert("RGBA").save(folder / "rgba.png")
+    colour.convert("LA").save(folder / "grey_alpha.png")
+    colour.save(folder / "turned.jpg", exif=turned)
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "animated.webp", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (1, 1), (200, 40, 40)).save(folder / "one.png")
+    Image.new("RGB", (2000, 1), (200, 40, 40)).save(folder / "line.png")
+    return folder
+
+
+def test_pictures_of_all_kinds_go_through(folder):
+    "Trained on, validated on, and predicted one by one."
+    odd = odd_pictures(folder / "odd")
+    dls = loaders(folder)
+    learn = learner(dls)
+    learn.fit(1)
+    assert torch.isfinite(torch.tensor(learn.recorder.values[-1])).all()
+    for file in get_image_files(odd):
+        label, index, probabilities = learn.predict(file)
+        assert label == dls.vocab[int(index)] and probabilities.argmax() == index, file
+        assert probabilities.shape == (4,) and abs(probabilities.sum() - 1) < 1e-5, file
+        assert torch.isfinite(probabilities).all(), file
+
+
+def test_a_text_named_jpg(folder):
+    "The error names the file; `skip_broken` goes on without it."
+    (folder / "dark" / "page.jpg").write_text("<html>not found</html>")
+    learn = learner(loaders(folder, valid_pct=0.2))
+    files = [str(item) for part in (learn.dls.train_ds, learn.dls.valid_ds) for item in part.items]
+    assert any(name.endswith("page.jpg") for name in files)
+    with pytest.raises(DataError, match=r"page\.jpg.*no picture.*skip_broken"):
+        learn.fit(1)
+    with pytest.raises(DataError, match=r"page\.jpg"):
+        learn.predict(folder / "dark" / "page.jpg")
+    with pytest.raises(DataError, match="no file"):
+        learn.predict(folder / "nowhere.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        learner(loaders(folder, valid_pct=0.2, skip_broken=True)).fit(1)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def large_png(side: int) -> bytes:
+    "A whole picture, black, of a few bytes for each row."
+    squeeze = zlib.compressobj(9)
+    rows = [squeeze.compress(bytes(1 + side // 8)) for _ in range(side)]
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    body = b"".join(rows) + squeeze.flush()
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def large_jpeg(side: int) -> bytes:
+    "A header, and nothing after it."
+    frame = struct.pack(">HBHHB", 17, 8, side, side, 3) + bytes([1, 34, 0, 2, 17, 1, 3, 17, 1])
+    return b"\xff\xd8\xff\xc0" + frame + b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00"
+
+
+TRIES_IT = """
+import resource, sys
+from coursekit.data import PILImage
+from coursekit.datasets import DataError
+PILImage.create(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    PILImage.create(sys.argv[1])
+except DataError as error:
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{grown:.0f} MB|{error}")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise there")
+@pytest.mark.parametrize(("name", "make"), [("a.png", large_png), ("a.jpg", large_jpeg)])
+def test_twenty_thousand_by_twenty_thousand(folder, name, make):
+    "Refused by its header: 400 million pixels would take 1,200 MB."
+    (folder / "dark" / name).write_bytes(make(20_000))
+    asked = subprocess.run(
+        [sys.executable, "-c", TRIES_IT, folder / "dark" / name, folder / "dark" / "0.png"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    grown, _, said = asked.stdout.partition("|")
+    assert name in said and "too large" in said and "smaller" in said
+    assert int(grown.split()[0]) < 20
+    learn = learner(loaders(folder))
+    with pytest.raises(DataError, match=rf"{name}.*too large"):
+        learn.predict(folder / "dark" / name)
+    with pytest.raises(DataError, match=rf"{name}.*too large"):
+        learn.fit(1)
+
+
+# ---------------------------------------------------------------- classes
+def test_a_class_with_one_picture(folder):
+    "In training it is a class like others; in validation alone it is an error that says so."
+    (folder / "single").mkdir()
+    Image.new("RGB", (24, 24), (250, 10, 10)).save(folder / "single" / "0.png")
+    files = get_image_files(folder)
+    place = next(i for i, file in enumerate(files) if file.parent.name == "single")
+    block = DataBlock(
+        (ImageBlock, CategoryBlock), get_y=parent_label, item_tfms=Resize(24), splitter=None
+    )
+    others = [i for i in range(0, len(files), 3) if i != place]
+    dls = block.new(splitter=IndexSplitter(others)).dataloaders(files, bs=4, num_workers=0)
+    learn = learner(dls)
+    learn.fit(1)
+    found = ClassificationInterpretation.from_learner(learn)
+    matrix = found.confusion_matrix()
+    assert matrix.shape == (4, 4) and matrix.sum() == len(others)
+    assert matrix[list(dls.vocab).index("single")].sum() == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found.plot_confusion_matrix(normalize=True)  # a row of nothing is no division by nought
+        found.print_classification_report()
+    plt.close("all")
+    with pytest.raises(DataError, match="single"):
+        block.new(splitter=IndexSplitter([*others, place])).dataloaders(files, num_workers=0)
+
+
+def test_all_of_one_class(tmp_path):
+    painted(tmp_path)
+    with pytest.raises(DataError, match="one label"):
+        block = DataBlock((ImageBlock, CategoryBlock), get_image_files, RandomSplitter(seed=0))
+        block.new(get_y=parent_label).dataloaders(tmp_path / "dark")
+
+
+# ---------------------------------------------------------------- architectures and weights
+def no_pool() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+
+
+WRONG = {
+    "a number": (18, TypeError, "int"),
+    "nothing": (None, TypeError, "NoneType"),
+    "a slip": ("resnet19", ValueError, "resnet18"),
+    "a word": ("bear", ValueError, "no model 'bear'"),
+    "no pool": (no_pool, LearnerError, "cut="),
+}
+
+
+@pytest.mark.parametrize(("arch", "kind", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_architectures(folder, arch, kind, words):
+    with pytest.raises(kind, match=words):
+        vision_learner(loaders(folder), arch, pretrained=False)
+
+
+def test_wrong_arguments(folder):
+    dls = loaders(folder)
+    with pytest.raises(TypeError, match="no argument dropout"):
+        vision_learner(dls, small, pretrained=False, dropout=0.5)
+    with pytest.raises(ValueError, match="torchvision"):
+        vision_learner(dls, small, weights="DEFAULT")
+    with pytest.raises(ValueError, match="3 shares for 2"):
+        create_head(6, 3, ps=[0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="lowest"):
+        SigmoidRange(5, 0)
+    with pytest.raises(ValueError, match="lowest"):
+        create_head(6, 3, y_range=(1, 1))
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    "Every download fails at once, and nothing was kept from before."
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    asked = []
+
+    def download(url, dest, **more):
+        asked.append((url, more))
+        raise DataError("tried 2 times: no connection")
+
+    monkeypatch.setattr(coursekit.vision, "download_url", download)
+    return asked
+
+
+def test_without_weights_and_without_network(folder, no_network):
+    "An error in bounded time that names what can be done; never a model without what was asked for."
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"resnet18.*no connection.*efficientnet_lite0.*pretrained"):
+        vision_learner(loaders(folder), resnet18)
+    assert time.perf_counter() - start < 20
+    assert no_network[0][1]["tries"] <= 3
+
+
+def test_weights_of_timm_without_network(folder, monkeypatch):
+    import timm
+
+    def no_connection(*args, **kwargs):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(timm, "create_model", no_connection)
+    with pytest.raises(DataError, match=r"resnet10t.*no connection.*efficientnet_lite0"):
+        vision_learner(loaders(folder), "resnet10t")
+
+
+def test_weights_are_fetched_once_and_checked(monkeypatch, tmp_path, server, cache):
+    "From the place that torchvision names, into the place where torch looks; by the hash in their name."
+    import hashlib
+    import io
+
+    import torchvision
+
+    torch.manual_seed(5)
+    model = torchvision.models.resnet18()
+    torch.save(model.state_dict(), out := io.BytesIO())
+    name = f"resnet18-{hashlib.sha256(out.getvalue()).hexdigest()[:8]}.pth"
+    server.files[name] = out.getvalue()
+
+    class Known:
+        url = server.url("good", name)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        torchvision.models,
+        "get_model_weights",
+        lambda _: type("Weights", (), {"DEFAULT": Known}),
+    )
+    assert coursekit.vision.download_url is download_url
+    for _ in range(2):
+        body = create_body(resnet18)
+        assert torch.equal(body[0].weight, model.conv1.weight)
+    assert server.seen[f"/good/{name}"] == 1
+    assert body.pretrained_cfg == {"mean": imagenet_stats[0], "std": imagenet_stats[1]}
+    kept = tmp_path / "hub" / "checkpoints" / name
+    data = bytearray(kept.read_bytes())
+    data[-2000] ^= 1
+    kept.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{name}.*(damaged|changed)"):
+        create_body(resnet18)
+
+
+# ---------------------------------------------------------------- channels
+def test_grey_pictures_need_to_be_asked_for(folder):
+    dls = loaders(folder, img_cls=PILImageBW)
+    with pytest.raises(LearnerError, match="channel"):
+        learner(dls).fit(1)
+    learn = learner(dls, n_in=1)
+    learn.fit(1)
+    assert learn.predict(folder / "dark" / "0.png")[2].shape == (3,)
+
+
+def test_colour_pictures_for_a_model_of_other_channels(folder):
+    for n_in in (1, 4):
+        with pytest.raises(LearnerError, match="channel"):
+            learner(loaders(folder), n_in=n_in).fit(1)
+
+
+def test_one_grey_channel_answers_as_three_equal_ones():
+    "What the learned filters said of a grey picture in three channels they say of it in one."
+    grey = torch.randn(2, 1, 32, 32)
+    one, three = (create_body(small, n_in=n, pretrained=True).eval() for n in (1, 3))
+    with torch.no_grad():
+        torch.testing.assert_close(one(grey), three(grey.expand(-1, 3, -1, -1)))
+        more = create_body(small, n_in=5, pretrained=True).eval()
+        colours = torch.randn(2, 5, 32, 32)
+        torch.testing.assert_close(more(colours), three(colours[:, :3]))
+
+
+# ---------------------------------------------------------------- plain loaders
+def test_loaders_of_torch(tmp_path):
+    "They train, with the number of outputs given; what needs words and pictures says so."
+    torch.manual_seed(0)
+    x, y = torch.rand(20, 3, 24, 24), torch.randint(0, 3, (20,))
+    dls = DataLoaders(*(TorchLoader(TensorDataset(x, y), batch_size=5) for _ in range(2)))
+    with pytest.raises((DataError, AttributeError, ValueError, LearnerError)) as told:
+        learner(dls)
+    assert "n_out" in str(told.value) or "c" in str(told.value)
+    learn = learner(dls, n_out=3, loss_func=nn.CrossEntropyLoss(), path=tmp_path)
+    learn.fit(1)
+    assert learn.get_preds()[0].shape == (20, 3)
+    with pytest.raises(DataError, match="loaders of coursekit"):
+        ClassificationInterpretation.from_learner(learn)
+    with_weights = learner(dls, n_out=3, pretrained=True, loss_func=nn.CrossEntropyLoss())
+    assert with_weights.dls is dls
+
+
+# ---------------------------------------------------------------- normalisation
+def normalisations(dls) -> list:
+    return [step for step in dls.train.after_batch if isinstance(step, Normalize)]
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    "A ResNet-18 whose weights come from here, and statistics with them."
+    import torchvision
+
+    torch.manual_seed(0)
+    weights = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(coursekit.vision, "_fetched", lambda name, _: weights)
+
+
+def test_normalisation_is_the_learners_own(folder, learned):
+    "The loaders that were given stay as they are; asked twice, it is there once."
+    dls = loaders(folder)
+    learn = vision_learner(dls, resnet18)
+    assert not normalisations(dls) and len(normalisations(learn.dls)) == 1
+    assert len(normalisations(vision_learner(learn.dls, resnet18).dls)) == 1
+    assert learn.dls.vocab == dls.vocab
+    raw, own = (each.valid.one_batch()[0] for each in (dls, learn.dls))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in imagenet_stats)
+    torch.testing.assert_close(own, (raw - mean) / std)
+    assert not normalisations(vision_learner(dls, resnet18, normalize=False).dls)
+    assert not normalisations(vision_learner(dls, resnet18, pretrained=False).dls)
+
+
+def test_other_statistics_are_kept_and_told(folder, learned):
+    own = Normalize.from_stats([0.5] * 3, [0.5] * 3)
+    dls = loaders(folder, batch_tfms=[own])
+    with pytest.warns(UserWarning, match=r"Normalize.*leave Normalize out"):
+        learn = vision_learner(dls, resnet18)
+    assert len(normalisations(learn.dls)) == 1
+    assert torch.allclose(normalisations(learn.dls)[0].mean, torch.tensor(0.5))
+    usual = loaders(folder, batch_tfms=[Normalize.from_stats(*imagenet_stats)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vision_learner(usual, resnet18)
+        vision_learner(dls, resnet18, normalize=False)
+        vision_learner(dls, resnet18, pretrained=False)
+
+
+# ---------------------------------------------------------------- a frozen body
+def test_a_frozen_body_stays_as_it_is(folder):
+    "Weights and averages to the last bit; the head learns; after `unfreeze` all of it does."
+    torch.manual_seed(0)
+    learn = learner(loaders(folder), pretrained=True)
+    body, head = state(learn.model[0]), state(learn.model[1])
+    learn.fit(2)
+    assert same(body, state(learn.model[0]))
+    assert not same(head, state(learn.model[1]))
+    assert all(param.grad is None for param in learn.model[0].parameters())
+    learn.unfreeze()
+    learn.fit(1)
+    after = state(learn.model[0])
+    assert not any(
+        torch.equal(body[name], after[name])
+        for name in body
+        if name.endswith(("weight", "running_mean"))
+    )
+
+
+def test_with_train_bn_batch_norm_learns(folder):
+    learn = learner(loaders(folder), pretrained=True, train_bn=True)
+    body = state(learn.model[0])
+    learn.fit(1)
+    moved = {
+        name
+        for name, value in learn.model[0].state_dict().items()
+        if not torch.equal(value, body[name])
+    }
+    assert {"1.weight", "1.bias", "1.running_mean", "4.running_var"} <= moved
+    assert not {"0.weight", "3.weight"} & moved
+
+
+class Watch(coursekit.vision.Callback):
+    "What the body gives in training, for the same picture, and which parts of it are in training."
+
+    def after_pred(self):
+        if self.learn.training:
+            self.modes = [part.training for part in self.learn.model[0]]
+            self.head = self.learn.model[1].training
+            self.way_back = self.learn.model[0](self.learn.x).requires_grad
+            again = [self.learn.model[0](self.learn.x) for _ in range(2)]
+            self.steady = torch.equal(*again)
+
+
+def test_a_frozen_body_computes_as_in_prediction(folder):
+    "No dropout, no statistics of the batch, and no way back through it; the head has its dropout."
+    watch = Watch()
+    learn = learner(loaders(folder), pretrained=True, cbs=watch)
+    learn.fit(1)
+    assert watch.steady and not watch.way_back and watch.head
+    assert not any(
+        mode
+        for mode, part in zip(watch.modes, learn.model[0], strict=True)
+        if list(part.parameters())
+    )
+    learn.unfreeze()
+    learn.fit(1)
+    assert not watch.steady and watch.way_back and all(watch.modes)
+    learn.freeze()
+    learn.fit(1)
+    assert watch.steady and not watch.way_back
+
+
+def test_half_frozen(folder):
+    "With three groups `freeze_to(-2)` lets the second and the third learn."
+    torch.manual_seed(0)
+
+    def split(model):
+        return [list(part.parameters()) for part in (model[0][:3], model[0][3:], model[1])]
+
+    learn = learner(loaders(folder), pretrained=True, splitter=split)
+    learn.freeze_to(-2)
+    before = state(learn.model[0])
+    learn.fit(1)
+    after = learn.model[0].state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"3.weight", "4.weight", "4.running_mean"} <= moved
+    assert not {"0.weight", "1.weight", "1.running_mean"} & moved
+
+
+def test_not_learned_is_not_frozen(folder):
+    learn = learner(loaders(folder))
+    assert all(param.requires_grad for param in learn.model.parameters())
+    assert EvalFrozen in map(type, learn.cbs)
+
+
+def test_own_model_without_frozen_parts_is_left_alone(folder):
+    "What has no parameters, dropout of the head say, is never switched off by itself."
+    watch = Watch()
+    learn = learner(loaders(folder), cbs=watch)
+    learn.fit(1)
+    assert all(watch.modes) and watch.head
+
+
+# ---------------------------------------------------------------- parts
+def test_body_and_head_are_two():
+    model = create_vision_model(resnet18, 3, pretrained=False)
+    assert len(model) == 2 and len(model[0]) == 8
+    assert model[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(model[1][0], AdaptiveConcatPool2d)
+    assert model(torch.rand(2, 3, 64, 48)).shape == (2, 3)
+
+
+def test_a_model_of_ones_own_gives_a_body():
+    body = create_body(small())
+    assert body(torch.rand(2, 3, 24, 24)).shape[1] == 8
+    assert len(create_body(small, cut=2, pretrained=False)) == 2
+    assert not hasattr(body, "made_by")  # nobody knows how to make it again
+
+
+def test_a_transformer_has_no_maps_to_pool(folder):
+    model = create_vision_model("vit_tiny_patch16_224", 3, pretrained=False)
+    assert not any(isinstance(part, AdaptiveConcatPool2d) for part in model[1])
+    assert model(torch.rand(2, 3, 224, 224)).shape == (2, 3)
+
+
+# ---------------------------------------------------------------- interpretation
+@pytest.fixture
+def trained(folder):
+    torch.manual_seed(0)
+    learn = learner(loaders(folder), lr=1e-2)
+    learn.fit(2)
+    return learn
+
+
+def test_interpretation_is_of_the_validation_items_in_order(trained):
+    found = ClassificationInterpretation.from_learner(trained)
+    preds, targets = trained.get_preds()
+    torch.testing.assert_close(found.preds, preds)
+    assert torch.equal(found.targets, targets)
+    losses, places, items = found.top_losses(items=True)
+    assert len(losses) == len(trained.dls.valid_ds) == len(items)
+    assert sorted(places.tolist()) == list(range(len(places)))
+    expected = nn.functional.cross_entropy(preds.log(), targets, reduction="none")
+    torch.testing.assert_close(losses, expected[places], rtol=1e-4, atol=1e-4)
+    for place, item in zip(places.tolist(), items, strict=True):
+        assert item.parent.name == trained.dls.vocab[int(targets[place])]
+    least, _ = found.top_losses(2, largest=False)
+    assert torch.equal(least, losses.flip(0)[:2])
+
+
+def test_pictures_of_the_worst(trained):
+    found = ClassificationInterpretation.from_learner(trained)
+    found.plot_top_losses(3)
+    titles = [ax.get_title() for ax in plt.gcf().axes]
+    losses, places = found.top_losses(3)
+    assert len(titles) == 3
+    for title, loss, place in zip(titles, losses, places, strict=True):
+        assert f"loss {loss:.2f}" in title
+        assert title.split("\n")[1] == f"is {trained.dls.vocab[int(found.targets[place])]}"
+        assert title.startswith(trained.dls.vocab[int(found.decoded[place])])
+    found.plot_top_losses([0, 2], largest=False)
+    found.plot_top_losses(100)
+    assert len(plt.gcf().axes) == len(trained.dls.valid_ds)
+    found.show_results([1, 0])
+    found.plot_confusion_matrix()
+    shown = [text.get_text() for text in plt.gcf().axes[0].texts]
+    assert shown == [str(n) for n in found.confusion_matrix().flatten()]
+    plt.close("all")
+
+
+def test_report_is_that_of_scikit_learn(trained, capsys):
+    from sklearn.metrics import accuracy_score, confusion_matrix
+
+    found = ClassificationInterpretation.from_learner(trained)
+    found.print_classification_report()
+    said = capsys.readouterr().out
+    assert f"{accuracy_score(found.targets, found.decoded):.2f}" in said
+    assert all(kind in said for kind in KINDS)
+    assert np.array_equal(
+        found.confusion_matrix(), confusion_matrix(found.targets, found.decoded, labels=range(3))
+    )
+
+
+def test_numbers_have_no_confusion_matrix(folder):
+    block = DataBlock(
+        (ImageBlock, RegressionBlock),
+        get_image_files,
+        RandomSplitter(seed=0),
+        get_y=lambda file: float(KINDS[file.parent.name]),
+        item_tfms=Resize(24),
+    )
+    learn = learner(block.dataloaders(folder, bs=4, num_workers=0), metrics=None, y_range=(0, 255))
+    learn.fit(1)
+    with pytest.raises(DataError, match="one class for each item"):
+        ClassificationInterpretation.from_learner(learn)
+    found = Interpretation.from_learner(learn)
+    found.plot_top_losses(2)
+    plt.close("all")
+    assert found.preds.min() >= 0 and found.preds.max() <= 255
+
+
+def test_saved_and_loaded(folder, tmp_path, trained):
+    file = trained.save("vision")
+    again = learner(loaders(folder)).load(file)
+    picture = folder / "light" / "1.png"
+    assert torch.equal(again.predict(picture)[2], trained.predict(picture)[2])
