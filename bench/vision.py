@@ -253,11 +253,11 @@ def tell_ratio(name: str, ours: list[dict], theirs: list[dict]) -> int:
 
 # ---------------------------------------------------------------- quality
 RECIPES = {  # name: what is done with a fresh learner
-    "head alone, 4 epochs": lambda learn: learn.fit_one_cycle(4, 5e-3),
-    "fine_tune(1), 2e-3": lambda learn: learn.fine_tune(1, 2e-3),
-    "fine_tune(2), 2e-3": lambda learn: learn.fine_tune(2, 2e-3),
-    "fine_tune(2), 2e-3, averages kept": lambda learn: averages_kept(learn).fine_tune(2, 2e-3),
-    "fine_tune(2, freeze_epochs=3), 2e-3": lambda learn: learn.fine_tune(2, 2e-3, freeze_epochs=3),
+    "frozen, 2 epochs": lambda learn: learn.fit_one_cycle(2, 5e-3),
+    "frozen, 4 epochs": lambda learn: learn.fit_one_cycle(4, 2e-3),
+    "fine_tune(1)": lambda learn: learn.fine_tune(1, 2e-3),
+    "fine_tune(1), averages kept": lambda learn: averages_kept(learn).fine_tune(1, 2e-3),
+    "fine_tune(2, freeze_epochs=2)": lambda learn: learn.fine_tune(2, 2e-3, freeze_epochs=2),
 }
 
 

@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'cnn_learner', 'efficientnet_lite0', 'create_body',
            'AdaptiveConcatPool2d', 'sigmoid_range', 'SigmoidRange', 'create_head', 'default_split', 'resnet_split',
-           'create_vision_model', 'EvalFrozen', 'vision_learner', 'Interpretation', 'ClassificationInterpretation']
+           'create_vision_model', 'EvalFrozen', 'KeepMemory', 'vision_learner', 'Interpretation',
+           'ClassificationInterpretation']
 
-# %% ../nbs/06_bears_classifier.ipynb #cbc331f2
+# %% ../nbs/06_bears_classifier.ipynb #96a2552d
+import ctypes
 import hashlib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -286,7 +289,25 @@ class EvalFrozen(Callback):
             params = list(module.parameters())
             if params and not any(p.requires_grad for p in params): module.eval()
 
-# %% ../nbs/06_bears_classifier.ipynb #6aeec5b7
+# %% ../nbs/06_bears_classifier.ipynb #54dfcdab
+def _malloc(largest: int, free: int) -> None:
+    "Settings of the C library's memory, where it is that of Linux: from which size on a piece comes from the system, and how much that is free is kept."
+    if not sys.platform.startswith("linux"): return
+    try: set_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError): return  # another C library
+    set_option(-3, largest)  # M_MMAP_THRESHOLD
+    set_option(-1, free)  # M_TRIM_THRESHOLD
+
+
+class KeepMemory(Callback):
+    "On a CPU, memory that one layer frees is used by the next, while the learner works; without it, Linux wipes and hands out large pieces anew for every layer."
+    def before_fit(self) -> None:
+        if self.learn.device.type == "cpu": _malloc(largest=2**30, free=2**31 - 1)
+
+    def after_fit(self) -> None:
+        if self.learn.device.type == "cpu": _malloc(largest=2**25, free=2**26)  # as large as the library itself lets them grow
+
+# %% ../nbs/06_bears_classifier.ipynb #51f31eb1
 def _normalized(dls: DataLoaders, body: nn.Module, n_in: int) -> DataLoaders:
     "The same loaders with the statistics of the body's own pictures, unless there are some already."
     known = getattr(body, "pretrained_cfg", None)
@@ -329,7 +350,7 @@ def vision_learner(
     made = create_vision_model(arch, dls.c if n_out is None else n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = resnet_split if _named(arch).startswith("resnet") and isinstance(made[0], nn.Sequential) and len(made[0]) == 8 else default_split
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)
-    learn = Learner(dls, made, loss_func, opt_func, lr, splitter, [*L(cbs), *([] if train_bn else [EvalFrozen])], metrics, path, model_dir, wd, wd_bn_bias, train_bn, moms)
+    learn = Learner(dls, made, loss_func, opt_func, lr, splitter, [*L(cbs), KeepMemory, *([] if train_bn else [EvalFrozen])], metrics, path, model_dir, wd, wd_bn_bias, train_bn, moms)
     if pretrained: learn.freeze()
     return learn
 
