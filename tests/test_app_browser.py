@@ -166,6 +166,7 @@ def opened(chromium, address: str, viewport=WIDE, scheme="light") -> Page:
     page = context.new_page()
     page.exceptions = []
     page.on("pageerror", lambda error: page.exceptions.append(str(error)))
+    page.on("filechooser", lambda chooser: None)  # watched from now on: a key outruns a later watch
     page.goto(address, wait_until="commit")
     return page
 
