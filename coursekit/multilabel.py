@@ -58,7 +58,7 @@ def _several(labels) -> list:
         hint = f"its {len(labels)} letters would be read as labels" if labels else "an item without a label has an empty list"
         raise DataError(f"a list of labels is wanted, and {_brief(labels)} is one text; {hint}. Let get_y return a list, say ColReader('labels', label_delim=' ')")
     if _missing(labels): raise DataError(f"there are no labels, only {labels!r}: if that means 'none', let it be an empty list, say with fillna('') and ColReader('labels', label_delim=' ')")
-    if isinstance(labels, dict) or not isinstance(labels, Iterable): raise DataError(f"a list of labels is wanted, not {_brief(labels)}: let get_y return [{_brief(labels)}] for a single label")
+    if isinstance(labels, dict | bytes) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0: raise DataError(f"a list of labels is wanted, not {_brief(labels)}: let get_y return [{_brief(labels)}] for a single label")
     found = [_plain(label) for label in (labels.tolist() if isinstance(labels, Tensor) else labels)]
     empty = [label for label in found if _missing(label) or (isinstance(label, str) and not label.strip())]
     if empty: raise DataError(f"there is an empty label, {empty[0]!r}, in {_brief(list(labels))}: leave it out, no label is an empty list")
@@ -76,7 +76,7 @@ class EncodedMultiCategorize:
         self.vocab = Categorize(vocab).vocab
 
     def __call__(self, values) -> Tensor:
-        try: target = torch.as_tensor([float(value) for value in values])
+        try: target = torch.as_tensor([float(value) for value in ([values] if isinstance(values, str) else values)])
         except (TypeError, ValueError): raise DataError(f"{_brief(values)} is no list of 0 and 1: with encoded=True get_y returns one of them for each label, say ColReader({_brief(list(self.vocab))}); for lists of labels say MultiCategoryBlock()") from None
         if len(target) != len(self.vocab): raise DataError(f"there are {len(target)} values, {_brief(values)}, for the {len(self.vocab)} labels {_brief(list(self.vocab))}: one for each is wanted")
         if not ((target == 0) | (target == 1)).all(): raise DataError(f"{_brief(values)} should hold nothing but 0 and 1, for labels that are not there and those that are")
@@ -117,8 +117,8 @@ def _mean(values: Tensor, positives: Tensor, average: str) -> Tensor:
     "The mean over the labels that occur."
     there = positives > 0
     if not there.all():
-        names = ", ".join(map(str, (~there).nonzero().flatten().tolist()))
-        warnings.warn(f"no item has label {names} of the vocabulary, which says nothing about a model: left out of the mean", stacklevel=4)
+        missing = "any label" if average == "micro" else f"label {', '.join(map(str, (~there).nonzero().flatten().tolist()))} of the vocabulary"
+        warnings.warn(f"no item has {missing}, which says nothing about a model: left out of the mean", stacklevel=4)
     weight = positives[there].to(values.dtype) if average == "weighted" else torch.ones_like(values[there])
     return (values[there] * weight).sum() / weight.sum()
 
@@ -171,14 +171,15 @@ def average_precision(
     pred: Tensor,  # scores or probabilities `(items, labels)`: only their order counts
     target: Tensor,  # 0 or 1, in the same shape
     average: str = "macro",  # as for `precision_multi`
-) -> Tensor:  # one number; nan if no item has any label
+) -> Tensor:  # one number; nan if no item has any label, or a score is nan
     "Precision averaged over the places of the true items in the order of the scores; over the labels the mean of it (mAP). Warns of labels that no item has."
     score, truth = _judged(pred, target, average)
     return _mean(torch.stack([_ranked(*label) for label in zip(score.T, truth.T, strict=True)]), truth.sum(0), average)
 
 
 def _ranked(score: Tensor, truth: Tensor) -> Tensor:
-    "Average precision of one label; items with equal scores come in at once."
+    "Average precision of one label; items with equal scores come in at once. A score that is nan has no place in the order."
+    if score.isnan().any(): return score.new_tensor(torch.nan, dtype=torch.float64)
     score, order = score.sort(descending=True)
     hits = truth[order].cumsum(0).double()
     last = torch.cat([score[1:] != score[:-1], truth.new_ones(1)])
@@ -231,7 +232,8 @@ class ThresholdCurve(NamedTuple):
 
     @property
     def best(self) -> float:
-        "The threshold with the highest result; of several side by side the one in the middle."
+        "The threshold with the highest result; of several side by side the one in the middle. Raises `ValueError` where a result is nan."
+        if self.results.isnan().any(): raise ValueError("the metric is nan, so no threshold is the best: has any item a label?")
         top = (self.results == self.results.max()).nonzero().flatten().tolist()
         run = next((i for i, at in enumerate(top) if at != top[0] + i), len(top))  # the first row of neighbours
         return self.thresholds[top[(run - 1) // 2]].item()
@@ -254,4 +256,5 @@ def threshold_curve(
     "What a metric would be with each of several thresholds. Raises `ValueError` for scores, which are no probabilities."
     _check_probabilities(preds)
     thresholds = torch.linspace(0.05, 0.95, 91) if thresholds is None else torch.as_tensor(thresholds, dtype=torch.float32)
+    if not len(thresholds): raise ValueError("thresholds is empty: give some between 0 and 1, or None for 91 of them")
     return ThresholdCurve(thresholds, torch.stack([torch.as_tensor(metric(preds, targs, thresh=t, sigmoid=False)) for t in thresholds.tolist()]).float())

@@ -22,16 +22,23 @@ import matplotlib.pyplot as plt
 import coursekit.data
 import coursekit.learner
 import coursekit.multilabel
-from coursekit.augment import Resize
+import coursekit.training
+from coursekit.augment import Normalize, Resize
 from coursekit.data import (
     ColReader,
     ColSplitter,
     DataBlock,
+    DataLoader,
+    DataLoaders,
+    Datasets,
     ImageBlock,
     ImageDataLoaders,
+    IntToFloat,
+    PILImage,
+    ToTensor,
     TransformBlock,
 )
-from coursekit.datasets import DataError
+from coursekit.datasets import DataError, URLs, untar_data
 from coursekit.learner import BCEWithLogitsLossFlat, Learner, Metric, accuracy_multi
 from coursekit.multilabel import (
     APScoreMulti,
@@ -48,6 +55,7 @@ from coursekit.multilabel import (
     recall_multi,
     threshold_curve,
 )
+from coursekit.vision import create_body, efficientnet_lite0
 
 RECORD = json.loads(FIXTURE.read_text())
 MODULES = (coursekit.data, coursekit.learner, coursekit.multilabel)
@@ -119,6 +127,9 @@ def test_unknown_labels():
         (3, "a list of labels is wanted, not 3"),
         ({"sea": 1}, "a list of labels is wanted"),
         ([["sea"]], "one label is wanted, this is a list"),
+        (b"sea", "a list of labels is wanted"),
+        (np.array("sea"), "a list of labels is wanted"),
+        (torch.tensor(3), "a list of labels is wanted"),
         (["sea", 3], "is not among"),
     ],
 )
@@ -156,6 +167,7 @@ def test_encoded_targets():
         ([1, 2], "nothing but 0 and 1"),
         ([1, float("nan")], "nothing but 0 and 1"),
         (["sea", "sun"], "no list of 0 and 1"),
+        ("10", "there are 1 values"),
         (None, "no list of 0 and 1"),
     ):
         with pytest.raises(DataError, match=message):
@@ -207,6 +219,15 @@ def test_labels_that_no_item_has_are_left_out_and_named():
             metric(scores, truth, average="micro")  # of all labels together nothing is missing
     with pytest.warns(UserWarning, match="label 0, 1, 2"):
         assert f1_multi(scores, torch.zeros(30, 3)).isnan()
+    with pytest.warns(UserWarning, match="no item has any label"):
+        assert f1_multi(scores, torch.zeros(30, 3), average="micro").isnan()
+
+
+def test_a_score_that_is_nan_has_no_place_in_the_order():
+    scores, truth = numbers(1, 30, 3), (numbers(2, 30, 3) > 0).float()
+    scores[4, 1] = torch.nan
+    assert average_precision(scores, truth).isnan()
+    assert not average_precision(scores[:, [0, 2]], truth[:, [0, 2]]).isnan()
 
 
 def test_a_model_that_says_nothing():
@@ -271,6 +292,16 @@ def test_the_best_is_the_middle_of_the_first_plateau():
         ([1] * 9, 0.5),
     ):
         assert ThresholdCurve(places, torch.tensor(results).float()).best == pytest.approx(best)
+
+
+def test_a_curve_without_numbers_has_no_best():
+    probability = numbers(7, 20, 2).sigmoid()
+    with pytest.warns(UserWarning, match="no item has"):
+        curve = threshold_curve(probability, torch.zeros(20, 2), f1_multi)
+    with pytest.raises(ValueError, match="has any item a label"):
+        curve.best  # noqa: B018
+    with pytest.raises(ValueError, match="thresholds is empty"):
+        threshold_curve(probability, torch.zeros(20, 2), thresholds=[])
 
 
 def test_a_threshold_curve_wants_probabilities_and_can_be_drawn():
@@ -390,3 +421,55 @@ def test_summary_shows_labels_and_targets(coloured, capsys):
     said = capsys.readouterr().out
     assert "vocabulary" in said and "MultiCategorize" in said and "float32 tensor (3,)" in said
     assert "All steps work" in said
+
+
+# ---------------------------------------------------------------- real photographs
+@pytest.fixture
+def one_thread():
+    "Two are slower than one where anything else runs."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_two_thousand_scenes(one_thread):
+    "What a frozen body and a linear layer reach on natural scenes, on the mean of three splits."
+    try:
+        folder = untar_data(URLs.SCENES)
+    except DataError:
+        pytest.skip("there is no mirror with the photographs")
+    body = nn.Sequential(create_body(efficientnet_lite0), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    shown = Normalize(body[0].pretrained_cfg["mean"], body[0].pretrained_cfg["std"])
+    table = pd.read_csv(folder / "labels.csv", keep_default_na=False)
+    files = [folder / "images" / name for name in table.fname]
+    dl = DataLoader(
+        Datasets(files, [[PILImage.create]]),
+        bs=50,
+        after_item=[Resize(128), ToTensor()],
+        after_batch=[IntToFloat(), shown],
+        num_workers=0,
+        device="cpu",
+    )
+    with torch.no_grad():
+        x = torch.cat([body.eval()(x) for (x,) in dl])
+    encode, labels = MultiCategorize(), table.labels.str.split().tolist()
+    encode.setup(labels)
+    y = torch.stack([encode(each) for each in labels])
+    found = []
+    for seed in range(3):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        train, test = order.split([len(x) * 4 // 5, len(x) - len(x) * 4 // 5])
+        sets = [torch.utils.data.TensorDataset(x[rows], y[rows]) for rows in (train, test)]
+        torch.manual_seed(seed)
+        learn = Learner(
+            DataLoaders.from_dsets(*sets, bs=32), nn.Linear(1280, 5), BCEWithLogitsLossFlat()
+        )
+        with learn.no_logging():
+            learn.fit_one_cycle(8, 3e-3)
+            scores, truth = learn.get_preds(act=lambda scores: scores)
+        silence = accuracy_multi(torch.full_like(scores, -9), truth)
+        found.append([accuracy_multi(scores, truth), average_precision(scores, truth), silence])
+    accuracy, precision, silence = torch.tensor(found).mean(0).tolist()
+    print(f"accuracy_multi {accuracy:.3f}, mAP {precision:.3f}; of silence {silence:.3f}")
+    assert silence < 0.8 and accuracy >= 0.91 and precision >= 0.90
