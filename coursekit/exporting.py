@@ -441,7 +441,8 @@ def _read(file: Path) -> tuple[dict, dict[str, Tensor]]:
         if not isinstance(texts, dict) or "coursekit" not in texts: raise DataError(f"{file} holds tensors and no description of a learner of coursekit: load weights alone with safetensors and model.load_state_dict; if learn.export wrote it, it is damaged, {again}")
         if texts.get("coursekit.format") != str(_FORMAT): raise DataError(_other_format(file, texts))
         f.seek(0)
-        whole = f.read()
+        try: whole = f.read()
+        except MemoryError: raise DataError(f"{file} has {size / 1e9:,.1f} GB, more than fits into the memory that is left here") from None
     sums = _SUM.findall(header)
     if len(sums) != 1 or sums[0] != _sum(header, memoryview(whole)[len(header):]): raise DataError(f"{file} is damaged: its bytes do not give the sum that was written into it. {again[0].upper()}{again[1:]}")
     try: return _json(texts["coursekit"], f"the description in {file}"), load(whole)
@@ -502,9 +503,11 @@ class _Reader:
         self.plain, self.layers = True, []                   # is all of the model from the list of layers? Those that were made
 
     def get(self, node, depth: int = 0):
-        if node is None or type(node) in (bool, int, float, str): return node
+        plain = node is None or type(node) in (bool, int, float, str)
+        if plain and not self.in_model: return node          # a vocabulary may be long; in a model, a list of numbers can stand for as many layers
         self.n += 1
         if self.n > _MOST_PARTS: raise DataError(f"its description has more than {_MOST_PARTS:,} parts")
+        if plain: return node
         if depth > _DEEPEST: raise DataError(f"its description has more than {_DEEPEST} levels")
         if isinstance(node, list): return [self.get(inner, depth + 1) for inner in node]
         kind = next(iter(node), None)
@@ -524,7 +527,7 @@ class _Reader:
         given_names = node["make"].startswith("exporting.")  # layers, which may be called anything
         unknown = [] if given_names else sorted(arguments.keys() - _parameters(thing).keys())
         if unknown: raise DataError(f"{node['make']} has no argument {unknown[0][:80]!r}")
-        made = {name: self.get(inner, depth) for name, inner in arguments.items()}
+        made = self._arguments(arguments, depth)
         if str(made.get("attr")).startswith("__"): raise DataError(f"it asks items for {made['attr'][:80]}")
         if isinstance(thing, type) or given_names: return self._layer(thing(**made))
         self.plain = False                                   # a function that builds
@@ -533,6 +536,17 @@ class _Reader:
         never = {"pretrained": False} if "pretrained" in inspect.signature(thing).parameters else {}
         return self._layer(thing(**made, **never))
 
+    def _arguments(self, nodes: dict, depth) -> dict:
+        "Only as `arch` a file may hand on a function that builds models: it is called there, but not with arguments from the file."
+        return {name: self._name(inner, depth, builds=True) if name == "arch" and isinstance(inner, dict) and "name" in inner else self.get(inner, depth) for name, inner in nodes.items()}
+
+    def _name(self, node, depth, builds: bool = False):
+        entry = self._entry(node["name"])
+        thing = _found(*entry[:2])
+        if entry.in_model and not builds and inspect.isfunction(thing) and not entry.module.startswith("torch."):
+            raise DataError(f"it hands on {node['name']}, which builds models, where no architecture is wanted")
+        return thing
+
     def _layer(self, made):
         if self.in_model and isinstance(made, nn.Module): self.layers.append(made)
         return made
@@ -540,8 +554,9 @@ class _Reader:
     def _yours(self, node, depth):
         thing = self.yours[node["yours"]]
         if "with" not in node: return thing
+        if not isinstance(thing, type): raise DataError(f"it calls {node['yours']}, which is allowed as a function to use, not to make something with")
         self.plain = False
-        return thing(**{name: self.get(inner, depth) for name, inner in node["with"].items()})
+        return thing(**self._arguments(node["with"], depth))
 
     def _partial(self, node, depth):
         func, args, kwargs = (self.get(inner, depth) for inner in node["partial"])
@@ -559,7 +574,7 @@ class _Reader:
 
 _KINDS = {
     "make": _Reader._make, "yours": _Reader._yours, "partial": _Reader._partial, "tensor": _Reader._tensor, "dtype": _Reader._dtype,
-    "name": lambda self, node, depth: _found(*self._entry(node["name"])[:2]),
+    "name": _Reader._name,
     "float": lambda self, node, depth: float(node["float"]),
     "path": lambda self, node, depth: Path(node["path"]),
     "tuple": lambda self, node, depth: tuple(self.get(inner, depth) for inner in node["tuple"]),
@@ -621,6 +636,7 @@ def _loaders(reader: _Reader, said: dict, device: torch.device, path: Path) -> D
         if not 1 <= said["n_inp"] <= len(pipelines): raise DataError(f"{said['n_inp']} of its {len(pipelines)} parts are inputs")
         whole = Datasets([], pipelines, ([], []), said["n_inp"])
         sides = [whole.train, whole.valid]
+    if any(loader.get("num_workers", 0) != 0 for loader in said["loaders"]): raise DataError("it asks for processes of its own, which no export does")
     made = [DataLoader(sides[min(i, 1)], device=device, **{name: _callable(reader.get(loader[name])) for name in _TRANSFORMS},
                        **{name: reader.get(loader[name]) for name in ("bs", *_OF_LOADER) if name in loader}) for i, loader in enumerate(said["loaders"])]
     return DataLoaders(*made or [DataLoader(side, device=device) for side in sides], path=path, device=device)

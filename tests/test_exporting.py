@@ -1444,3 +1444,79 @@ def test_builders_fetch_nothing(craft):
         harmless(craft("model", "layers", body), f"no argument '{name}'")
         made = {"make": "vision.resnet18", "with": {name: "DEFAULT"}}
         harmless(craft("model", "layers", made), f"no argument '{name}'")
+
+
+def partial_of(name, *args, **kwargs):
+    return {"partial": [{"name": name}, list(args), {"dict": list(map(list, kwargs.items()))}]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"arch": partial_of("vision.efficientnet_lite0", checkpoint_path="x.pth")},
+        {"arch": partial_of("vision.create_body", arch="hf-hub:someone/something")},
+        {"arch": partial_of("vision.resnet18", weights="DEFAULT")},
+        {"arch": partial_of("torchvision.models.vgg11", "DEFAULT")},
+        {"arch": {"name": "vision.resnet18"}, "cut": {"name": "vision.resnet18"}},
+        {"arch": {"name": "vision.resnet18"}, "cut": partial_of("vision.efficientnet_lite0", True)},
+    ],
+    ids=repr,
+)
+def test_no_builder_with_arguments_of_the_file(arguments, craft, monkeypatch):
+    "It could fetch weights, or read them from the disk."
+
+    def fetches(*args, **kwargs):
+        raise AssertionError("it asks the network")
+
+    monkeypatch.setattr("socket.getaddrinfo", fetches)
+    body = {"make": "vision.create_body", "with": arguments}
+    harmless(craft("model", "layers", body), "hands on", seconds=60, megabytes=500)
+
+
+def test_a_short_text_for_many_layers(craft):
+    head = {"make": "vision.create_head", "with": {"nf": 8, "n_out": 2, "lin_ftrs": [1] * 500_000}}
+    harmless(craft("model", "layers", head), "more than 20,000 parts", seconds=20, megabytes=200)
+
+
+def test_no_processes(craft):
+    harmless(craft("dls", "loaders", 1, "num_workers", 64), "processes of its own")
+
+
+def test_an_allowed_function_is_not_called_on_load(craft):
+    called = []
+
+    def get_y(**kwargs):
+        called.append(kwargs)
+
+    get_y.__qualname__ = "get_y"
+    node = {"yours": f"{__name__}.get_y", "with": {"a": 1}}
+    file = craft("learner", "loss_func", node)
+    with pytest.raises(DataError, match="as a function to use"):
+        load_learner(file, allow=[get_y])
+    assert not called
+
+
+def test_a_file_larger_than_the_memory(craft, monkeypatch):
+    file = craft("dls", "n_inp", 1)
+    real = open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            self.file.close()
+
+        def read(self, n=None):
+            if n is None:
+                raise MemoryError
+            return self.file.read(n)
+
+    monkeypatch.setattr(type(file), "open", lambda self, mode: Full(real(self, mode)))
+    harmless(file, "more than fits into the memory")
