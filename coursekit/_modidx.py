@@ -1030,6 +1030,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'coursekit.recipes._built': ('better_training.html#_built', 'coursekit/recipes.py'),
                                    'coursekit.recipes._conv': ('better_training.html#_conv', 'coursekit/recipes.py'),
                                    'coursekit.recipes._first_values': ('better_training.html#_first_values', 'coursekit/recipes.py'),
+                                   'coursekit.recipes._in_place_of': ('better_training.html#_in_place_of', 'coursekit/recipes.py'),
                                    'coursekit.recipes._stage': ('better_training.html#_stage', 'coursekit/recipes.py'),
                                    'coursekit.recipes._xresnet': ('better_training.html#_xresnet', 'coursekit/recipes.py'),
                                    'coursekit.recipes.xresnet18': ('better_training.html#xresnet18', 'coursekit/recipes.py'),

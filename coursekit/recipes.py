@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.distributions.beta import Beta
 
-from .data import DataLoader
+from .augment import Normalize, ScalePoints
+from .data import DataLoader, IntToFloat, ToTensor, Transform, arrange
 from .datasets import DataError
 from .learner import Callback, CrossEntropyLossFlat, Learner, _unreduced
 
@@ -114,8 +115,8 @@ def tta(
     ds_idx: int = 1,  # which of the loaders
     dl: DataLoader | None = None,  # another loader, instead
     n: int = 4,  # how many changed copies of each item; with 0 it is `get_preds`
-    item_tfms=None,  # transforms of an item, in place of those of the loader
-    batch_tfms=None,  # transforms of a batch, in place of those of the loader
+    item_tfms=None,  # changes of an item, in place of those of the loader; what makes tensors of it stays
+    batch_tfms=None,  # changes of a batch, in place of those of the loader; what makes floats of it and normalises stays
     beta: float | None = 0.25,  # share of the prediction for the item as it is; None gives both apart
     use_max: bool = False,  # the largest of all predictions, in place of an average?
 ) -> tuple:  # predictions `(items, classes)` and targets, as from `get_preds`; with `beta=None` a pair in place of the predictions
@@ -125,7 +126,8 @@ def tta(
     if not isinstance(dl, DataLoader): raise DataError("tta needs a loader of coursekit, which knows its random transforms: one from a DataBlock, or of dls.test_dl")
     if not isinstance(n, int) or n < 0: raise ValueError(f"n={n}: a whole number of copies, 0 or more")
     if beta is not None and not 0 <= beta <= 1: raise ValueError(f"beta={beta}: a share lies between 0 and 1, or None")
-    changes = {name: tfms for name, tfms in (("after_item", item_tfms), ("after_batch", batch_tfms)) if tfms is not None}
+    changes = {} if item_tfms is None else {"after_item": [*_in_place_of(dl.after_item, item_tfms), ToTensor()]}
+    if batch_tfms is not None: changes["after_batch"] = _in_place_of(dl.after_batch, batch_tfms)
     plain, changed = (dl.new(training=training, shuffle=False, drop_last=False, **changes) for training in (False, True))
     copies = [self.get_preds(dl=changed)[0] for _ in range(n)]
     preds, targets = self.get_preds(dl=plain)
@@ -136,6 +138,13 @@ def tta(
     if use_max: return torch.maximum(copies.amax(0), preds), targets
     averaged = copies.mean(0)
     return ((averaged, preds) if beta is None else torch.lerp(averaged, preds, beta)), targets
+
+
+def _in_place_of(own: list[Transform], tfms) -> list[Transform]:
+    "The transforms `tfms`, and those of a loader's `own` without which a model would be given something else than in training."
+    given = arrange(tfms)
+    needed = [step for step in own if isinstance(step, ScalePoints | IntToFloat | Normalize)]
+    return given + [step for step in needed if not any(isinstance(each, type(step)) for each in given)]
 
 # %% ../nbs/08_better_training.ipynb #582b1f82
 class MixUp(Callback):

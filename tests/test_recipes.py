@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import training_oracle
 from oracle import MISSING, differences
+from PIL import Image
 from recipes_oracle import FIXTURE, QUESTIONS, TOLERANCE, ask
 from torch import nn
 
@@ -22,8 +23,23 @@ import coursekit.data
 import coursekit.learner
 import coursekit.recipes
 import coursekit.training
-from coursekit.augment import Brightness, Flip, aug_transforms
-from coursekit.data import DataLoader, DataLoaders, IntToFloat
+from coursekit.augment import (
+    Brightness,
+    Flip,
+    Normalize,
+    Resize,
+    aug_transforms,
+    imagenet_stats,
+)
+from coursekit.data import (
+    CategoryBlock,
+    DataBlock,
+    DataLoader,
+    DataLoaders,
+    EndSplitter,
+    ImageBlock,
+    IntToFloat,
+)
 from coursekit.datasets import DataError
 from coursekit.learner import (
     BCEWithLogitsLossFlat,
@@ -318,6 +334,32 @@ def test_tta_takes_other_transforms():
     )
     preds, _ = learn.tta(batch_tfms=[bright], n=1, beta=0.5)
     torch.testing.assert_close(preds, (light + plain) / 2)
+
+
+def test_tta_keeps_what_the_model_cannot_do_without(tmp_path):
+    "Other changes take the place of those of training; tensors, floats and statistics stay."
+    for i in range(8):
+        pixels = torch.randint(255, (8, 9, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    norm = Normalize.from_stats(*imagenet_stats)
+    block = DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_items=coursekit.data.get_image_files,
+        get_y=lambda file: int(file.stem) % 2,
+        splitter=EndSplitter(0.5),
+        item_tfms=Resize(8),
+        batch_tfms=[*aug_transforms(), norm],
+    )
+    dls = block.dataloaders(tmp_path, bs=2, num_workers=0, device="cpu")
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), CrossEntropyLossFlat())
+    x = torch.cat([x for x, _ in dls.valid])
+    plain, mirrored = (learn.model(each).softmax(1).detach() for each in (x, x.flip(-1)))
+    for flip in (Flip(p=1.0), [Flip(p=1.0)], [Flip(p=1.0), norm]):
+        (copies, alone), _ = learn.tta(n=1, beta=None, batch_tfms=flip)
+        torch.testing.assert_close(copies, mirrored)
+        torch.testing.assert_close(alone, plain)
+    (_, alone), _ = learn.tta(n=1, beta=None, item_tfms=Resize(8))
+    torch.testing.assert_close(alone, plain)
 
 
 def test_tta_warns_where_nothing_is_random_and_says_what_it_cannot():
