@@ -1378,7 +1378,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'coursekit.widgets._remove_if_empty': ('widgets.html#_remove_if_empty', 'coursekit/widgets.py'),
                                    'coursekit.widgets._scores': ('widgets.html#_scores', 'coursekit/widgets.py'),
                                    'coursekit.widgets._several': ('widgets.html#_several', 'coursekit/widgets.py'),
-                                   'coursekit.widgets._sweep_trash': ('widgets.html#_sweep_trash', 'coursekit/widgets.py'),
                                    'coursekit.widgets._take_back': ('widgets.html#_take_back', 'coursekit/widgets.py'),
                                    'coursekit.widgets._thresholds': ('widgets.html#_thresholds', 'coursekit/widgets.py'),
                                    'coursekit.widgets._thumbnail': ('widgets.html#_thumbnail', 'coursekit/widgets.py'),

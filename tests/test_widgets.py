@@ -454,7 +454,8 @@ def test_killed_between_moves(box, function, at):
     if (box / ".trash/journal.json").exists():
         undo_cleaning(box)
     else:  # killed before the journal was there: nothing was moved
-        widgets._sweep_trash(box)
+        with widgets._alone(box):  # the next one sweeps
+            pass
     assert tree(box) == before
 
 
@@ -551,7 +552,11 @@ def test_a_file_that_comes_while_we_move_is_not_overwritten(box):
         ('{"format": "coursekit cleaning 9", "rounds": []}', "format is 'coursekit cleaning 9'"),
         ("../../up.jpg", "outside the folder"),
         ("/etc/passwd", "outside the folder"),
+        ('{"format": "coursekit cleaning 1", "rounds": []}', "does not say what was moved"),
+        ('{"format": "coursekit cleaning 1", "rounds": [3]}', "cannot be used"),
+        ('{"a":' * 100_000, "cannot be used"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_journal_that_cannot_be_trusted(box, journal, words):
     clean(box)
@@ -565,7 +570,26 @@ def test_a_journal_that_cannot_be_trusted(box, journal, words):
     assert tree(box) == before
 
 
-@pytest.mark.parametrize("label", ["", ".", "..", "../up", "x/y", "x\\y"])
+@pytest.mark.parametrize("key", ["made", "size", "from"])
+def test_a_journal_that_lacks_something(box, key):
+    clean(box)
+    file = box / ".trash/journal.json"
+    found = json.loads(file.read_text())
+    one = found["rounds"][0]
+    del (one if key == "made" else one["moves"][0])[key]
+    file.write_text(json.dumps(found))
+    with pytest.raises(DataError, match="cannot be used"):
+        undo_cleaning(box)
+    assert (box / ".trash/a/1.jpg").exists()
+    one["made"] = ["../elsewhere"]
+    (box.parent / "elsewhere").mkdir()
+    file.write_text(json.dumps(found))
+    with pytest.raises(DataError, match="cannot be used"):
+        undo_cleaning(box)
+    assert (box.parent / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("label", ["", ".", "..", "../up", "x/y", "x\\y", "x\0y", ".trash"])
 def test_labels_that_are_no_folders(box, label):
     with pytest.raises(ValueError, match="cannot be the name of a folder"):
         clean_files(box, change=[(box / "a/1.jpg", label)])
@@ -578,6 +602,70 @@ def test_a_file_elsewhere_and_a_file_named_twice(box, tmp_path):
     with pytest.raises(ValueError, match="named twice"):
         clean_files(box, [box / "a/1.jpg"], [(box / "a/1.jpg", "b")])
     assert repr(clean_files(box)) == "nothing to do" and not (box / ".trash").exists()
+
+
+@pytest.mark.parametrize("place", ["b/../a/1.jpg", "../other/1.jpg", "b/../../other/1.jpg"])
+def test_no_way_round_by_dots(box, place):
+    "It would be moved beside the trash, and the journal could not be read again."
+    before = tree(box)
+    (box.parent / "other").mkdir()
+    (box.parent / "other" / "1.jpg").write_text("not ours")
+    with pytest.raises(DataError, match="does not lie in"):
+        clean_files(box, delete=[box / place])
+    assert tree(box) == before and (box.parent / "other" / "1.jpg").exists()
+
+
+def test_a_folder_that_is_reached_by_dots(box, monkeypatch):
+    monkeypatch.chdir(box / "a")
+    before = tree(box)
+    clean_files("..", delete=["../a/1.jpg"], change=[("../a/2.jpg", "b")])
+    assert not (box / "a" / "1.jpg").exists()
+    undo_cleaning("..")
+    assert tree(box) == before
+
+
+def test_the_label_that_it_has(box):
+    before = tree(box)
+    assert repr(clean_files(box, change=[(box / "a/1.jpg", "a")])) == "nothing to do"
+    assert tree(box) == before
+
+
+def test_a_file_outside_of_any_class(box):
+    (box / "top.jpg").write_text("top")
+    with pytest.raises(DataError, match="in no folder of a class"):
+        clean_files(box, change=[(box / "top.jpg", "b")])
+    clean_files(box, delete=[box / "top.jpg"])
+    undo_cleaning(box)
+    assert (box / "top.jpg").read_text() == "top" and not (box / ".trash").exists()
+
+
+def test_swept_before_the_lock_is_given_up(box):
+    "Afterwards the files could be those of the next process."
+    from filelock import FileLock
+
+    class Watched(FileLock):
+        def release(self, force=False):
+            left.append((box / ".trash" / ".lock").exists())
+            super().release(force)
+
+    left = []
+    with mock.patch("filelock.FileLock", Watched):
+        clean_files(box, delete=[box / "a/1.jpg"])
+        assert left[0]
+        left.clear()
+        undo_cleaning(box)
+    assert not left[0] and not (box / ".trash").exists()
+
+
+def test_labels_chosen_by_program_are_shown(learn):
+    cleaner = ImageClassifierCleaner(learn)
+    one = cleaner.ranked[0]
+    for label in ("polar", one.label):
+        cleaner.choices.change(one.file, label)
+        card = widgets._Card(lambda *chosen: None, 100)
+        card.fill(one, "", cleaner.vocab, cleaner.choices.of(one.file), 100)
+        shown = {i: words for words, i in card.menu.options}[card.menu.value]
+        assert shown == ("polar" if label == "polar" else "Keep")
 
 
 def test_two_processes_do_not_clean_at_once(box):
