@@ -70,7 +70,8 @@ def _fetched(name: str, weights) -> dict[str, Tensor]:
     "The weights that torchvision names, kept where torch keeps them; fetched in bounded time and checked by the part of the hash in their name."
     import torchvision
     known = torchvision.models.get_model_weights(name)
-    chosen = known.DEFAULT if weights is None else known[weights.rpartition(".")[2]] if isinstance(weights, str) else weights
+    try: chosen = known.DEFAULT if weights is None else known[weights.rpartition(".")[2]] if isinstance(weights, str) else weights
+    except KeyError: raise ValueError(f"{name} has no weights {weights!r}; it has {', '.join(known.__members__)}") from None
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not file.exists():
         try: download_url(chosen.url, file, tries=2)
@@ -271,7 +272,7 @@ def create_vision_model(
     **head,  # for `create_head`
 ) -> nn.Sequential:  # body and head
     "A body that knows pictures, and a head for the task at hand."
-    if isinstance(arch, nn.Module): raise TypeError(f"arch is a {type(arch).__name__}, a model already: give the function that builds it, or put it into Learner(dls, model, ...)")
+    if isinstance(arch, nn.Module): raise TypeError(f"arch is a model already, of the class {type(arch).__name__}: give the function that builds it, or put it into Learner(dls, model, ...)")
     body = create_body(arch, n_in, pretrained, cut, weights)
     if isinstance(body, _Features) and not body.maps: head = {"pool": False} | head
     new = create_head(_features_of(body, n_in), n_out, **head) if custom_head is None else custom_head
@@ -280,8 +281,8 @@ def create_vision_model(
 
 # %% ../nbs/06_bears_classifier.ipynb #e566ec76
 class EvalFrozen(Callback):
-    """Layers that do not learn compute as they do in prediction: batch norm keeps the averages it came with, dropout is
-    idle, and no gradient is taken through them."""
+    """Layers that do not learn compute as they do in prediction: batch norm keeps the averages it came with, and dropout
+    is idle."""
     order = -10
 
     def before_train(self) -> None:

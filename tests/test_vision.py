@@ -295,6 +295,11 @@ def no_network(monkeypatch, tmp_path):
     return asked
 
 
+def test_weights_that_nobody_has(folder, no_network):
+    with pytest.raises(ValueError, match="resnet18 has no weights 'V9'; it has IMAGENET1K_V1"):
+        vision_learner(loaders(folder), resnet18, weights="V9")
+
+
 def test_without_weights_and_without_network(folder, no_network):
     "An error in bounded time that names what can be done; never a model without what was asked for."
     start = time.perf_counter()
