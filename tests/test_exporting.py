@@ -998,11 +998,6 @@ def test_callbacks_and_hooks_are_named(pictures, tmp_path):
         learn.export(tmp_path / "a.pkl")
 
 
-def test_register():
-    with pytest.raises(ValueError, match=r"not a part of coursekit.*allow=\[Shout\]"):
-        exporting.register(Shout)
-
-
 # ---------------------------------------------------------------- the file
 def test_the_old_file_or_the_new_one(exported, tmp_path, monkeypatch):
     "An export that fails half way leaves what was there."
