@@ -1030,6 +1030,20 @@ class URLs(metaclass=_Names):
         size=2_119_401,
         used_in=("09",),
     )
+    ML_SAMPLE = DataEntry(
+        "movie_lens_sample",
+        "MovieLens, a small sample of it: who gave which film how many stars, and when",
+        "GroupLens: free for research, with citation; not to be passed on, nor used for revenue, without permission",
+        'F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015',
+        about="ratings.csv with the columns userId, movieId, rating and timestamp.",
+        sources=(
+            _Archive(
+                f"{_FASTAI}sample/movie_lens_sample.tgz",
+                {"size": 51_790, "md5": "10961384dfe7c5181460390a460c1f77"},
+            ),
+        ),
+        download=51_790,
+    )
     COMPAS = DataEntry(
         "compas",
         "risk scores of 7,214 people arrested in Broward County, and whether they were arrested again within two years",
@@ -1170,6 +1184,20 @@ class URLs(metaclass=_Names):
             ),
         ),
         download=452_316_199,
+    )
+    IMAGENETTE = DataEntry(
+        "imagenette2",
+        "ten easy classes of ImageNet, in full size",
+        "the photographs under the terms of ImageNet: not for commercial use",
+        "J. Howard, Imagenette, https://github.com/fastai/imagenette",
+        shown_publicly=False,
+        sources=(
+            _Archive(
+                f"{_FASTAI}imageclas/imagenette2.tgz",
+                {"size": 1_557_161_267, "md5": "fe2fc210e6bb7c5664d602c3cd71e612"},
+            ),
+        ),
+        download=1_557_161_267,
     )
     IMAGENETTE_160 = DataEntry(
         "imagenette2-160",

@@ -543,6 +543,29 @@ def test_names_of_data_sets():
     assert {"MNIST", "MNIST_SAMPLE", "ML_100k", "BEARS", "SCENES", "COMPAS", "PETS"} <= set(URLs)
 
 
+@pytest.mark.parametrize("name", ["ML_SAMPLE", "IMAGENETTE"])
+def test_more_sets_of_the_book_come_from_its_address(name, cache, monkeypatch):
+    asked = []
+
+    def elsewhere(url, dest, **checks):
+        asked.append((url, checks))
+        raise DataError("no network in this test")
+
+    monkeypatch.setattr(datasets, "download_url", elsewhere)
+    with pytest.raises(DataError, match="no network in this test"):
+        untar_data(URLs[name])
+    ((url, checks),) = asked
+    assert (
+        url
+        == {
+            "ML_SAMPLE": "https://s3.amazonaws.com/fast-ai-sample/movie_lens_sample.tgz",
+            "IMAGENETTE": "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz",
+        }[name]
+    )
+    assert url.endswith(f"/{URLs[name].folder}.tgz")
+    assert checks["size"] == URLs[name].download and len(checks["md5"]) == 32
+
+
 @pytest.mark.parametrize("name", list(URLs))
 def test_entries_are_complete(name):
     one = URLs[name]
