@@ -393,6 +393,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'coursekit.data._pixels': ('data_block.html#_pixels', 'coursekit/data.py'),
                                 'coursekit.data._plain': ('data_block.html#_plain', 'coursekit/data.py'),
                                 'coursekit.data._position': ('data_block.html#_position', 'coursekit/data.py'),
+                                'coursekit.data._row': ('data_block.html#_row', 'coursekit/data.py'),
                                 'coursekit.data._run': ('data_block.html#_run', 'coursekit/data.py'),
                                 'coursekit.data._say': ('data_block.html#_say', 'coursekit/data.py'),
                                 'coursekit.data._share': ('data_block.html#_share', 'coursekit/data.py'),

@@ -1044,7 +1044,15 @@ def show_parts(
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
     import pandas as pd
     from IPython.display import display
-    display(pd.DataFrame([[_shown(kind, value) for kind, value in zip(kinds, item, strict=False)] for item in decoded]))
+    display(pd.DataFrame([_row(item, kinds) for item in decoded]))
+
+
+def _row(item: Sequence, kinds: tuple) -> dict:  # where inputs have names (a dict), so have the target and what was predicted
+    rest = [i for i, value in enumerate(item) if not isinstance(value, dict)]
+    last = rest[-2:] if len(rest) > 1 and kinds[rest[-1]] == kinds[rest[-2]] else rest[-1:]
+    names = dict(zip(last, ("target", "predicted"), strict=False)) if len(rest) < len(item) else {}
+    columns = [value if isinstance(value, dict) else {names.get(i, i): value} for i, value in enumerate(item)]
+    return {name: _shown(kind, value) for kind, column in zip(kinds, columns, strict=False) for name, value in column.items()}
 
 # %% ../nbs/02_data_block.ipynb #e9112eff
 @patch

@@ -1186,6 +1186,8 @@ def show_results(
     dl=None,  # another loader, instead
     max_n: int = 9,  # items to show at most
     shuffle: bool = True,  # any items? Else the first
+    nrows: int | None = None,  # with `ncols`: no more items than fit
+    ncols: int | None = None,
     figsize: tuple | None = None,  # inches
 ) -> None:
     "Show some items with their target and what the model says; green where they agree, red where not."
@@ -1199,8 +1201,8 @@ def show_results(
     truth, guess = dl.decode_batch((*inputs, targets), kinds), dl.decode_batch((*inputs, decoded), kinds)
     decode = getattr(dl.source, "decode", lambda item: item)
     right = [bool((a == b).all()) if isinstance(a, Tensor) else a == b for a, b in zip(truth[-1], guess[-1], strict=True)]
-    show_parts((*truth, guess[-1]), (*kinds, kinds[-1]), lambda item: (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1]), max_n, figsize=figsize)
-    if kinds[-1] in ("category", "multicategory"): _colour_titles(right)
+    show_parts((*truth, guess[-1]), (*kinds, kinds[-1]), lambda item: (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1]), max_n, nrows, ncols, figsize)
+    if "image" in kinds and kinds[-1] in ("category", "multicategory"): _colour_titles(right)
 
 
 def _colour_titles(right: list[bool]) -> None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import weakref
 
+import matplotlib
 import nbformat
 import numpy as np
 import pytest
@@ -17,8 +18,11 @@ from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import TensorDataset
 
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
 from coursekit.basics import BasicOptim
-from coursekit.data import DataLoader, DataLoaders
+from coursekit.data import DataBlock, DataLoader, DataLoaders, RegressionBlock, TransformBlock
 from coursekit.datasets import DataError
 from coursekit.learner import (
     EVENTS,
@@ -692,3 +696,78 @@ def test_an_optimiser_of_another_model():
     with pytest.raises(LearnerError, match="reset_opt=True"):
         learn.fit(1)
     learn.fit(1, reset_opt=True)
+
+
+# ---------------------------------------------------------------- what a person is shown
+class Pictures(TensorDataset):
+    kinds = ("image", "category")
+
+
+def test_results_in_the_rows_and_columns_that_were_asked_for():
+    dls = DataLoaders.from_dsets(*[Pictures(torch.rand(20, 3, 8, 8), torch.arange(20) % 2)] * 2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    learn = Learner(dls, model, CrossEntropyLossFlat())
+    for sizes, rows, columns, shown in (
+        ({"ds_idx": 1, "nrows": 3, "figsize": (6, 8)}, 3, 3, 9),  # as in chapter 6 of the book
+        ({"nrows": 1, "max_n": 4}, 1, 4, 4),
+        ({"ncols": 2, "max_n": 5}, 3, 2, 5),
+        ({"nrows": 2, "ncols": 2}, 2, 2, 4),
+        ({"nrows": 4, "ncols": 4}, 4, 4, 9),  # `max_n` still says how many at most
+        ({}, 3, 3, 9),
+    ):
+        learn.show_results(**sizes)
+        axes = plt.gcf().axes
+        grid = axes[0].get_gridspec()
+        assert (grid.nrows, grid.ncols, len(axes)) == (rows, columns, shown), sizes
+        assert {ax.title.get_color() for ax in axes} <= {"tab:green", "tab:red"}
+        plt.close("all")
+
+
+class Rating:
+    "A film and who saw it, as numbers for the model and as names for a person."
+
+    def __call__(self, row):
+        return torch.tensor([row["user"], row["film"]])
+
+    def decode(self, numbers):
+        return {"user": int(numbers[0]), "title": ["Kolya", "Fargo"][numbers[1]]}
+
+
+class Always(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stars = nn.Parameter(torch.tensor(3.5))
+
+    def forward(self, x):
+        return self.stars.expand(len(x), 1)
+
+
+def test_inputs_with_names_are_columns_of_a_table(monkeypatch):
+    tables = []
+    monkeypatch.setattr("IPython.display.display", tables.append)
+    rows = [{"user": 196, "film": 0, "stars": 3.0}, {"user": 22, "film": 1, "stars": 5.0}] * 2
+    block = DataBlock(
+        (TransformBlock(Rating()), RegressionBlock()),
+        get_y=lambda row: row["stars"],
+        splitter=lambda items: ([0, 1], [2, 3]),
+    )
+    dls = block.dataloaders(rows, bs=2, num_workers=0)
+    dls.valid.show_batch()
+    assert list(tables[-1]) == ["user", "title", "target"]
+    assert tables[-1].to_numpy().tolist() == [["196", "Kolya", "3"], ["22", "Fargo", "5"]]
+    Learner(dls, Always(), MSELossFlat()).show_results(shuffle=False)
+    assert list(tables[-1]) == ["user", "title", "target", "predicted"]
+    assert tables[-1].to_numpy().tolist()[0] == ["196", "Kolya", "3", "3.5"]
+
+    loaders().show_batch(max_n=2)
+    assert list(tables[-1]) == [0, 1]  # nobody said what these are
+
+
+def test_a_table_of_classes_leaves_no_empty_figure_behind(monkeypatch):
+    tables = []
+    monkeypatch.setattr("IPython.display.display", tables.append)
+    Labelled = type("Labelled", (TensorDataset,), {"kinds": (None, "category")})
+    dls = DataLoaders.from_dsets(Labelled(*data(0)), Labelled(*data(1)), bs=32)
+    plt.close("all")
+    Learner(dls, nn.Linear(FEATURES, CLASSES), CrossEntropyLossFlat()).show_results()
+    assert len(tables[-1]) == 9 and not plt.get_fignums()
