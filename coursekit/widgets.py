@@ -637,7 +637,7 @@ def _thresholds(learn: Learner, threshold) -> list[float]:
     "One for each label."
     if threshold is None: threshold = getattr(learn.loss_func, "thresh", 0.5) if _several(learn) else 0.7
     vocab = list(map(str, learn.dls.vocab))
-    if isinstance(threshold, dict): threshold = [threshold[label] for label in vocab]
+    if isinstance(threshold, dict): threshold = [threshold.get(label, math.nan) for label in vocab]
     found = np.broadcast_to(np.asarray(threshold, float), len(vocab)).tolist() if np.size(threshold) in (1, len(vocab)) else []
     if not found or not all(0 <= one <= 1 for one in found): raise ValueError(f"threshold={threshold}: a probability from 0 to 1 is wanted, or one for each of {vocab}")
     return found

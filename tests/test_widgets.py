@@ -908,7 +908,7 @@ def test_below_the_threshold_it_does_not_know(learn):
     assert classify_upload(learn, GOOD["plain.jpg"], threshold=[0.5, 0.9, 0.5]).labels == ()
 
 
-@pytest.mark.parametrize("threshold", [70, -0.1, [0.5, 0.5], math.nan])
+@pytest.mark.parametrize("threshold", [70, -0.1, [0.5, 0.5], math.nan, {"black": 0.5}])
 def test_a_threshold_that_is_none(learn, threshold):
     with pytest.raises(ValueError, match="a probability from 0 to 1"):
         classifier_app(learn, threshold=threshold)
