@@ -530,7 +530,7 @@ class _Reader:
         entry = self._entry(node["name"])
         thing = _found(*entry[:2])
         if entry.in_model and not builds and inspect.isfunction(thing) and not entry.module.startswith("torch."):
-            raise DataError(f"it hands on {node['name']}, which builds models, where no architecture is wanted")
+            raise DataError(f"it hands on {node['name']}, which builds models, where no architecture is wanted; in the place of a partial, write a function that calls it, and allow that one")
         return thing
 
     def _layer(self, made):

@@ -1468,6 +1468,26 @@ def test_no_builder_with_arguments_of_the_file(arguments, craft, monkeypatch):
     harmless(craft("model", "layers", body), "hands on", seconds=60, megabytes=500)
 
 
+def dropping(pretrained=True):
+    from coursekit.vision import efficientnet_lite0
+
+    return efficientnet_lite0(pretrained, drop_rate=0.1)
+
+
+def test_a_builder_with_arguments_needs_a_function(pictures, tmp_path):
+    from coursekit.vision import efficientnet_lite0, vision_learner
+
+    dls = loaders(pictures)
+    short = vision_learner(
+        dls, functools.partial(efficientnet_lite0, drop_rate=0.1), pretrained=False
+    )
+    with pytest.raises(LearnerError, match="in the place of a partial, write a function"):
+        short.export(tmp_path / "short")
+    named = vision_learner(dls, dropping, pretrained=False)
+    again = load_learner(named.export(tmp_path / "named"), allow=[dropping])
+    assert again.model[0].model.drop_rate == 0.1
+
+
 def test_a_short_text_for_many_layers(craft):
     head = {"make": "vision.create_head", "with": {"nf": 8, "n_out": 2, "lin_ftrs": [1] * 500_000}}
     harmless(craft("model", "layers", head), "more than 20,000 parts", seconds=20, megabytes=200)
