@@ -224,6 +224,7 @@ def test_a_read_only_cache_that_has_the_set_is_enough(tmp_path, monkeypatch):
 
 
 def test_the_bar_shows_only_where_somebody_watches(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have needed it
     server.files["a.bin"] = BODY
     server.pause = 0.06
     download_url(server.url("good", "a.bin"), tmp_path)

@@ -406,6 +406,12 @@ def test_npm_that_fails_is_named(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------ whole builds
+@pytest.fixture
+def few_modules():
+    with course.few_modules():
+        yield
+
+
 def test_site_has_every_page_and_the_real_notebook():
     site = course.site()
     names = {str(p.relative_to(site)) for p in site.rglob("*.html")}
@@ -423,7 +429,7 @@ def test_lesson_page():
     assert 'href="claims.html#claims-t002"' in text
 
 
-def test_repository_is_linked_once_its_address_is_known(tmp_path, monkeypatch):
+def test_repository_is_linked_once_its_address_is_known(tmp_path, monkeypatch, few_modules):
     address = "https://github.com/someone/coursekit"
     known = build_site.lessons.settings() | {"git_url": address}
     monkeypatch.setattr(build_site.lessons, "settings", lambda: known)
@@ -441,7 +447,7 @@ def test_repository_is_linked_once_its_address_is_known(tmp_path, monkeypatch):
     assert "github.com" not in without and "colab" not in without
 
 
-def test_broken_link_stops_the_build_and_the_old_site_stays(tmp_path, capfd):
+def test_broken_link_stops_the_build_and_the_old_site_stays(tmp_path, capfd, few_modules):
     folder = write(tmp_path / "nbs", index=[new_markdown_cell("# Home\n\n[gone](#nowhere-at-all)")])
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "old.html").touch()
@@ -452,7 +458,7 @@ def test_broken_link_stops_the_build_and_the_old_site_stays(tmp_path, capfd):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nbs", "site", "work"]
 
 
-def test_picture_without_alt_text_stops_the_build(tmp_path, capfd):
+def test_picture_without_alt_text_stops_the_build(tmp_path, capfd, few_modules):
     folder = write(
         tmp_path / "nbs", index=[new_markdown_cell("# Home\n\n![](../docs/_static/logo.svg)")]
     )
