@@ -657,14 +657,17 @@ def set_hyper(
     self: Learner,
     name: str,  # "lr", "mom", "wd", or as the optimiser calls it
     value,  # a number, one for each group of layers, or a slice
-) -> None:
+) -> list[float]:  # the values that were set, one for each group of layers
     "Change a hyper-parameter of the optimiser, in each group of layers."
-    if not hasattr(self.opt, "param_groups"): return setattr(self.opt, name, _spread(value, 1, name)[0])
+    if not hasattr(self.opt, "param_groups"):
+        setattr(self.opt, name, *(values := _spread(value, 1, name)))
+        return values
     values = _spread(value, len(self.layers), name)
     for group in self.opt.param_groups:
         if name == "wd" and not group.get("decays", True): continue
         key, new = _key(group, name), values[group.get("layers", 0)]
         group[key] = (new, *group[key][1:]) if key == "betas" else new
+    return values
 
 
 @patch

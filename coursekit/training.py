@@ -266,8 +266,7 @@ class ParamScheduler(Callback):
     def before_batch(self) -> None:
         if not self.learn.training: return
         for name, sched in self.scheds.items():
-            self.learn.set_hyper(name, sched(self.learn.pct_train))
-            self.hps[name].append(self.learn.hyper(name)[-1])
+            self.hps[name].append(self.learn.set_hyper(name, sched(self.learn.pct_train))[-1])
 
     def state_dict(self) -> dict: return {"hps": self.hps}
 
