@@ -165,20 +165,44 @@ def test_inplace_never_uses_the_mirror(lesson, tmp_path, monkeypatch, capsys):
     assert "01_try" in capsys.readouterr().out
 
 
-def test_a_lesson_with_photos_of_the_mirror_runs_both_ways(lesson, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_lesson_with_photos_of_the_mirror_runs_both_ways(
+    lesson, tmp_path, monkeypatch, capsys, jobs
+):
     monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path))
     lesson("import os\nprint('URLs.BEARS', os.environ['COURSEKIT_MIRROR'])")
     lesson("import os\n# URLs.SCENES\nprint(os.environ.get('COURSEKIT_MIRROR'))", name="02_b.ipynb")
     lesson("1", name="03_c.ipynb")
-    assert main(["--all", "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    options = ["--all", "--jobs", jobs, "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(options) == 1
     said = capsys.readouterr().out
     assert "02_b, no mirror" in said and "03_c, no mirror" not in said
+    assert "FAILED without a mirror, 01_try: code cell 1 of 1" in said
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     failed = {r["lesson"]: r["failure"] for r in results}
+    assert list(failed) == ["01_try", "01_try, no mirror", "02_b", "02_b, no mirror", "03_c"]
     assert "KeyError" in failed["01_try, no mirror"] and not failed["01_try"]
     assert os.environ["COURSEKIT_MIRROR"] == str(tmp_path)
     kept = read(tmp_path / "out" / "nbs" / "02_b.ipynb")
     assert kept.metadata["coursekit"]["mirror"] is True
+
+
+def test_two_at_a_time_share_the_cores_and_are_listed_in_order(
+    lesson, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    out = tmp_path / "out"
+    wait = f"import os, time\nwhile not os.path.exists({str(out / 'nbs/02_b.ipynb')!r}): time.sleep(0.05)"
+    lesson(wait, name="01_a.ipynb")
+    lesson("import os\nprint(os.environ['OMP_NUM_THREADS'])", name="02_b.ipynb")
+    assert main(["--jobs", "2", "--nbs", str(tmp_path), "--out", str(out)]) == 0
+    share = max(1, os.cpu_count() // 2)
+    assert read(out / "nbs" / "02_b.ipynb").cells[0].outputs[0].text == f"{share}\n"
+    assert "OMP_NUM_THREADS" not in os.environ
+    results = json.loads((out / "results.json").read_text())
+    assert [r["lesson"] for r in results] == ["01_a", "02_b"]
+    table = capsys.readouterr().out.split("\n\n")[1]
+    assert table.index("01_a") < table.index("02_b")
 
 
 def test_a_failed_lesson_keeps_its_committed_outputs(lesson, tmp_path, capsys):

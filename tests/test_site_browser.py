@@ -55,7 +55,7 @@ def test_missing_browser_fails_in_ci_and_is_skipped_elsewhere(monkeypatch):
         system_browser()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     path = system_browser()
     with sync_playwright() as playwright:
@@ -77,13 +77,13 @@ def serve(folder: Path):
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made():
     "Address of the course that is made for the tests."
     yield from serve(course.site())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real():
     "Address of the course itself, built from the committed notebooks."
     yield from serve(build_site.build(lessons.ROOT / "nbs", lessons.ROOT / "_site"))

@@ -3,6 +3,7 @@
     python tools/run.py                 every lesson, in order
     python tools/run.py 01              one lesson, by its number or name
     python tools/run.py --all           the support notebooks too
+    python tools/run.py --jobs 2        two at a time, each with its share of the cores
     python tools/run.py 01 --inplace    and refresh the outputs that are committed
 
 A lesson fails if a cell raises, hangs, or is not run, and the failure names the cell. After its last
@@ -20,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -69,8 +72,9 @@ class Result:
 class Progress:
     "One line that is rewritten on a terminal; elsewhere a line now and then."
 
-    def __init__(self, every: float = 10.0):
-        self.live, self.every, self.last = sys.stdout.isatty(), every, time.monotonic()
+    def __init__(self, every: float = 10.0, live: bool | None = None):
+        self.live = sys.stdout.isatty() if live is None else live
+        self.every, self.last = every, time.monotonic()
 
     def show(self, text: str) -> None:
         if self.live:
@@ -80,10 +84,10 @@ class Progress:
             self.last = time.monotonic()
             print(text, flush=True)
 
-    def done(self, text: str) -> None:
+    def clear(self) -> None:
         if self.live:
             self.show("")
-        print(f"\r{text}" if self.live else text, flush=True)
+            print("\r", end="")
 
 
 def place(nb: NotebookNode, index: int) -> str:
@@ -231,7 +235,7 @@ def no_mirror() -> Iterator[None]:
 
 def both_ways(path: Path) -> bool:
     "Does this lesson take another way where there is no mirror, so that both have to be run?"
-    code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    code = [c.source for c in read(path).cells if c.cell_type == "code"]
     mirror = bool(os.environ.get("COURSEKIT_MIRROR"))
     return mirror and is_lesson(path) and any(map(BY_MIRROR.search, code))
 
@@ -256,6 +260,61 @@ def write(nb: NotebookNode, path: Path) -> None:
     temporary = path.with_suffix(".part")
     nbformat.write(nb, temporary)
     temporary.replace(path)
+
+
+@dataclass
+class Task:
+    "One run of a lesson; the executed copy goes into the folder `target`, if there is one."
+
+    path: Path
+    target: Path | None
+    timeout: int
+    images: Path | None = None  # where the pictures go that are kept
+    mirror: bool = True  # as the environment says; else as where there is no mirror
+
+    def carry_out(self, progress: Progress | None = None) -> Result:
+        with nullcontext() if self.mirror else no_mirror():
+            nb, result = run(self.path, self.timeout, progress or Progress(live=False))
+        if not self.mirror:
+            result.lesson += ", no mirror"
+            result.failure = result.failure and f"without a mirror, {result.failure}"
+        if result.failure:
+            return result
+        if self.target:
+            write(nb, self.target / self.path.name)
+        for name, png in pictures(nb).items() if self.images else ():
+            (self.images / name).write_bytes(png)
+        return result
+
+
+def run_all(tasks: list[Task], jobs: int) -> Iterator[tuple[int, Result]]:
+    "The place in the list and the result of each, as they are done; several at once have a process each."
+    if jobs == 1:
+        progress = Progress()
+        for i, task in enumerate(tasks):
+            result = task.carry_out(progress)
+            progress.clear()
+            yield i, result
+        return
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), share_cores, (jobs,))
+    try:
+        waiting = {pool.submit(task.carry_out): i for i, task in enumerate(tasks)}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def share_cores(jobs: int) -> None:
+    "Kernels that run side by side should not each start a thread for every core."
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+
+
+def said(result: Result) -> str:
+    "What is printed of a run as soon as it is done."
+    if result.failure:
+        return f"FAILED {result.failure}"
+    return f"{result.lesson}: {result.cells} cells, {result.checks} checks, {result.seconds:.1f} s"
 
 
 def table(results: list[Result]) -> str:
@@ -302,6 +361,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--table", action="store_true", help="run nothing: print the table of the last run"
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="how many to run at a time (their seconds then say less)",
+    )
     parser.add_argument("--timeout", type=int, default=120, help="seconds that one cell may take")
     parser.add_argument("--nbs", type=Path, default=ROOT / "nbs", help="folder of the notebooks")
     parser.add_argument(
@@ -323,26 +388,18 @@ def main(argv: list[str] | None = None) -> int:
     if not args.inplace:  # an old copy is no result of this run
         for old in paths if args.names else list((args.out / "nbs").glob("*.ipynb")):
             (args.out / "nbs" / old.name).unlink(missing_ok=True)
-    progress, results = Progress(), []
+    target = args.nbs if args.inplace else args.out / "nbs"
+    images = args.nbs.parent / "images" if args.inplace else None
+    tasks = []
     for path in paths:
-        nb, result = run(path, args.timeout, progress)
-        results.append(result)
-        if result.failure:
-            progress.done(f"FAILED {result.failure}")
-            continue
-        progress.done(
-            f"{path.stem}: {result.cells} cells, {result.checks} checks, {result.seconds:.1f} s"
-        )
-        write(nb, (args.nbs if args.inplace else args.out / "nbs") / path.name)
-        for name, png in pictures(nb).items() if args.inplace else ():
-            (args.nbs.parent / "images" / name).write_bytes(png)
-        if not args.inplace and both_ways(path):
-            with no_mirror():
-                _, again = run(path, args.timeout, progress)
-            again.lesson += ", no mirror"
-            results.append(again)
-            seen = f"FAILED {again.failure}" if again.failure else f"{again.seconds:.1f} s"
-            progress.done(f"{again.lesson}: {seen}")
+        tasks.append(Task(path, target, args.timeout, images))
+        if both_ways(path):
+            tasks.append(Task(path, None, args.timeout, mirror=False))
+    found: dict[int, Result] = {}
+    for i, result in run_all(tasks, args.jobs):
+        found[i] = result
+        print(said(result), flush=True)
+    results = [found[i] for i in range(len(tasks))]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
     print("\n" + table(results))
