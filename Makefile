@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 N ?= 01
+JOBS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help course test lab lesson site bench environment data export lock browser
 
@@ -15,12 +16,12 @@ course: environment data  ## From nothing: environment, data, every lesson run i
 	@echo; $(BIN)/python tools/run.py --table
 	@echo "Read the course: open _site/index.html, or run: make lab"
 
-test: environment data browser  ## Everything that CI checks
+test: environment data browser  ## Everything that CI checks, two things at a time: make test JOBS=2
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check tests docs bench tools
 	$(BIN)/python tools/check.py
-	$(BIN)/python tools/run.py --all
-	$(BIN)/python -m pytest
+	$(BIN)/python tools/run.py --all --jobs $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lab: environment  ## JupyterLab on the lessons
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb

@@ -1,5 +1,6 @@
 """Fixtures: a local server with bad habits, and a cache of its own for each test."""
 
+import os
 import re
 import threading
 import time
@@ -7,6 +8,9 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, each has one core; torch reads this once
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class HostileHandler(BaseHTTPRequestHandler):
