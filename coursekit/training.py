@@ -424,7 +424,7 @@ def _random_states(dls: DataLoaders) -> dict:
 def _set_random_states(dls: DataLoaders, states: dict) -> None:
     torch.set_rng_state(states["torch"].cpu())
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     if "cuda" in states and torch.cuda.is_available(): torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
