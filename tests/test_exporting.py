@@ -341,7 +341,7 @@ PARTS = [
     Metric(module_level, whole=True),
     ADAM,
 ]
-for lesson in ("multilabel", "recipes"):
+for lesson in ("multilabel", "recipes", "collab"):
     if importlib.util.find_spec(f"coursekit.{lesson}"):
         importlib.import_module(f"coursekit.{lesson}")
 if multilabel := sys.modules.get("coursekit.multilabel"):
@@ -353,6 +353,13 @@ if recipes := sys.modules.get("coursekit.recipes"):
     PARTS += [
         recipes.LabelSmoothingCrossEntropy(0.2, torch.tensor([1.0, 2])),
         recipes.LabelSmoothingCrossEntropyFlat(0.2, axis=2),
+    ]
+if collab := sys.modules.get("coursekit.collab"):
+    PARTS += [
+        collab.ToIds("user", "film", [7, 3], ["b", "a"]),
+        collab.ToIds("user", "film", ["x"], [2.5, 1.5], ["The film", "the other"]),
+        collab._Column("rating"),
+        functools.partial(collab.LazyAdam, mom=0.8, wd=0.1),
     ]
 LAYERS = [
     nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Identity())),
@@ -409,6 +416,13 @@ LAYERS = [
     nn.ZeroPad2d((1, 2, 3, 4)),
     nn.ReflectionPad2d(1),
 ]
+if collab:
+    LAYERS += [
+        collab.EmbeddingDotBias(3, 4, 5),
+        collab.EmbeddingDotBias(3, 4, 5, (0.5, 5.5), sparse=True),
+        collab.EmbeddingNN([(4, 2), (5, 3)], [8], 0.1),
+        collab.EmbeddingNN([(4, 2), (5, 3)], [8, 6], [0.1, 0.2], 0.05, (0.5, 5.5)),
+    ]
 
 
 def by_kind(value):
@@ -441,12 +455,13 @@ def test_every_name_is_tried(name):
     "A class has its example above; a function comes back as itself."
     entry = exporting._TABLE[name]
     module = name.rpartition(".")[0]
-    if module in ("vision", "multilabel", "recipes"):
+    if module in ("vision", "multilabel", "recipes", "collab"):
         if not importlib.util.find_spec(entry.module):
             pytest.skip("its lesson is not there yet")
     thing = exporting._found(entry.module, entry.name)
     if isinstance(thing, type):
-        assert any(type(part) is thing for part in PARTS), f"{name} has no example in PARTS"
+        made = (part.func if isinstance(part, functools.partial) else part for part in PARTS)
+        assert any(thing in (type(part), part) for part in made), f"{name} has no example in PARTS"
     else:
         assert through(thing) == thing
 
@@ -457,6 +472,8 @@ def test_every_layer_is_tried():
     }
     tried = {f"torch.nn.{type(layer).__name__}" for layer in LAYERS}
     assert {n for n in torch_layers if ".functional." not in n} <= tried
+    if collab:
+        assert {collab.EmbeddingDotBias, collab.EmbeddingNN} <= set(map(type, LAYERS))
 
 
 def test_no_public_transform_is_left_out():
