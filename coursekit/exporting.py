@@ -43,6 +43,7 @@ _PARTS = {
     "vision": "default_split resnet_split",
     "multilabel": "MultiCategorize EncodedMultiCategorize precision_multi recall_multi f1_multi average_precision",
     "recipes": "LabelSmoothingCrossEntropy LabelSmoothingCrossEntropyFlat",
+    "collab": "ToIds _Column LazyAdam",
     "exporting": "_of_sklearn",
     "torch.nn": "CrossEntropyLoss NLLLoss BCEWithLogitsLoss BCELoss MSELoss L1Loss SmoothL1Loss HuberLoss",
     "torch.nn.functional": "cross_entropy nll_loss binary_cross_entropy_with_logits binary_cross_entropy mse_loss l1_loss smooth_l1_loss huber_loss",
@@ -51,6 +52,7 @@ _LAYERS = {
     "exporting": "_in_order _BasicBlock _Bottleneck _ResNet",
     "vision": "create_body create_head AdaptiveConcatPool2d SigmoidRange efficientnet_lite0 resnet18 resnet34 resnet50 resnet101 resnet152",
     "recipes": "xresnet18 xresnet34 xresnet50",
+    "collab": "EmbeddingDotBias EmbeddingNN",
     "torch.nn": "Linear Bilinear Embedding Identity Flatten Unflatten Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d MaxPool1d MaxPool2d AvgPool1d AvgPool2d "
     "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm2d GroupNorm LayerNorm RMSNorm "
     "Dropout Dropout1d Dropout2d ReLU ReLU6 LeakyReLU PReLU ELU SELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Sigmoid Tanh Softplus Softmax LogSoftmax "
@@ -105,6 +107,7 @@ def _measure(metric: Metric) -> dict:
 _ARGUMENTS = {
     "data.RegexLabeller": lambda labeller: {"pat": _pattern(labeller)},
     **dict.fromkeys(("data.Categorize", "multilabel.MultiCategorize"), lambda step: {"vocab": list(step.vocab)[step.add_na:]}),
+    "collab.EmbeddingNN": lambda net: {"layers": net.layer_sizes},
     "augment.ToMask": lambda step: {"codes": getattr(step, "vocab", None)},
     "augment.Normalize": lambda step: {"mean": step.mean.flatten().tolist(), "std": step.std.flatten().tolist()},
     "augment.Zoom": lambda step: dict(zip(("min_zoom", "max_zoom", "draw", "draw_x", "draw_y"), (*step.factors, step.given, *step.places), strict=True)),
@@ -620,8 +623,9 @@ def _loaders(reader: _Reader, said: dict, device: torch.device, path: Path) -> D
     else:
         pipelines = [Pipeline(_callable(reader.get(part["steps"])), part["kind"]) for part in said["parts"]]
         if not 1 <= said["n_inp"] <= len(pipelines): raise DataError(f"{said['n_inp']} of its {len(pipelines)} parts are inputs")
+        own = [step for pipeline in pipelines for step in pipeline.steps if hasattr(step, "dataset")]  # what brings a dataset of its own
         whole = Datasets([], pipelines, ([], []), said["n_inp"])
-        sides = [whole.train, whole.valid]
+        sides = [own[0].dataset(pipelines)] * 2 if own else [whole.train, whole.valid]
     if any(loader.get("num_workers", 0) != 0 for loader in said["loaders"]): raise DataError("it asks for processes of its own, which no export does")
     made = [DataLoader(sides[min(i, 1)], device=device, **{name: _callable(reader.get(loader[name])) for name in _TRANSFORMS},
                        **{name: reader.get(loader[name]) for name in ("bs", *_OF_LOADER) if name in loader}) for i, loader in enumerate(said["loaders"])]

@@ -295,9 +295,11 @@ def _has_momentum(learn: Learner) -> bool:
     return bool(defaults.get("momentum") or defaults.get("betas"))
 
 
-def _group_rates(learn: Learner, lr) -> np.ndarray:
+def _group_rates(learn: Learner, lr) -> np.ndarray | float:
+    "The rates of the groups of layers; a plain number for a single group, with which a schedule is quicker."
     if learn.opt is None: learn.create_opt()
-    return np.array(learn.rates(lr))
+    rates = learn.rates(lr)
+    return np.array(rates) if len(rates) > 1 else rates[0]
 
 
 def _check_share(pct_start: float) -> None:
@@ -324,7 +326,7 @@ def fit_one_cycle(
     rates = _group_rates(self, lr_max)
     scheds = {"lr": combined_cos(pct_start, rates / div, rates, rates / div_final)}
     if _has_momentum(self): scheds["mom"] = combined_cos(pct_start, *(moms or self.moms))
-    self.fit(n_epoch, list(rates), wd, [ParamScheduler(scheds), *L(cbs)], start_epoch=start_epoch)
+    self.fit(n_epoch, rates, wd, [ParamScheduler(scheds), *L(cbs)], start_epoch=start_epoch)
 
 
 @patch
@@ -344,7 +346,7 @@ def fit_flat_cos(
     if reset_opt: self.create_opt()
     rates = _group_rates(self, lr)
     scheds = {"lr": combined_cos(pct_start, rates, rates, rates / div_final)}
-    self.fit(n_epoch, list(rates), wd, [ParamScheduler(scheds), *L(cbs)], start_epoch=start_epoch)
+    self.fit(n_epoch, rates, wd, [ParamScheduler(scheds), *L(cbs)], start_epoch=start_epoch)
 
 # %% ../nbs/05_training.ipynb #dd580b38
 def _curve(lrs: Sequence, losses: Sequence, least: int) -> tuple[np.ndarray, np.ndarray]:

@@ -136,7 +136,9 @@ def splits_and_classes(lib, folder):
     "Which rows are on which side, ids in the order of their numbers, rows of validation as numbers."
     answer = {}
     for name, (table, options) in tables().items():
-        dls = lib.CollabDataLoaders.from_df(table, seed=42, path=folder, bs=64, **options)
+        dls = lib.CollabDataLoaders.from_df(
+            table, seed=42, path=folder, bs=64, val_bs=64, **options
+        )
         pairs, stars = dls.valid.one_batch()[:2]
         answer[name] = {
             "train": list(dls.train_ds.items.index),
