@@ -290,6 +290,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.collab._ids_of': ('collaborative_filtering.html#_ids_of', 'coursekit/collab.py'),
                                   'coursekit.collab._named': ('collaborative_filtering.html#_named', 'coursekit/collab.py'),
                                   'coursekit.collab._numbers_of': ('collaborative_filtering.html#_numbers_of', 'coursekit/collab.py'),
+                                  'coursekit.collab._places': ('collaborative_filtering.html#_places', 'coursekit/collab.py'),
                                   'coursekit.collab._row_of': ('collaborative_filtering.html#_row_of', 'coursekit/collab.py'),
                                   'coursekit.collab._split': ('collaborative_filtering.html#_split', 'coursekit/collab.py'),
                                   'coursekit.collab._suggestions_html': ( 'collaborative_filtering.html#_suggestions_html',

@@ -62,7 +62,7 @@ class Embedding(nn.Embedding):
         self.ni, self.nf, self.std = ni, nf, std
         nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
 
-# %% ../nbs/09_collaborative_filtering.ipynb #315b6343
+# %% ../nbs/09_collaborative_filtering.ipynb #23902562
 class UnknownId(UserWarning): "A user or an item that training has not seen; the mean of the known ones stands in. Python shows a warning once for each place and text, unless told `warnings.simplefilter('always')`."
 
 
@@ -123,12 +123,11 @@ class ToIds:
         rows: "pd.DataFrame | Sequence",  # as for `table`
     ) -> Tensor:  # `(n, 2)`
         "The numbers of users and items of many rows at once."
-        import pandas as pd
         table, found = self.table(rows), []
         for name, vocab in self._vocabs.items():
-            found.append(pd.Index(vocab[1:]).get_indexer(table[name]) + 1)
+            found.append(_places(table[name], vocab[1:]))
             _tell_unknown(name, table[name], found[-1], vocab)
-        return torch.from_numpy(np.stack(found, 1).astype(np.int64))
+        return torch.from_numpy(np.stack(found, 1))
 
     def decode(self, numbers: Tensor) -> dict:
         "The ids, or the title, under the names of their columns."
@@ -180,7 +179,7 @@ class Ratings(Datasets, TensorDataset):
         if with_labels: tensors.append(_finite(table, rating.name))
         return type(self)(table, self.pipelines if with_labels else self.pipelines[:1], tensors)
 
-# %% ../nbs/09_collaborative_filtering.ipynb #0a5bdedf
+# %% ../nbs/09_collaborative_filtering.ipynb #614d3f9c
 def _named(table: "pd.DataFrame", *names) -> list:
     "The names of the columns of user, item and rating: those that were given, or the first three."
     if not hasattr(table, "columns"): raise TypeError(f"from_df takes a table of pandas, not a {type(table).__name__}; from_csv reads a file")
@@ -261,15 +260,14 @@ class CollabDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`, say `device`
     ) -> "CollabDataLoaders":
         "From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of several types, a single user or item."
-        import pandas as pd
         user, item, rating = _named(ratings, user_name, item_name, rating_name)
-        _numbers_of(ratings, user, item, rating)
+        numbers, given = _numbers_of(ratings, user, item, rating), ratings
         ratings = _without_twice(ratings, user, item, rating, duplicates)
-        numbers = _numbers_of(ratings, user, item, rating)
+        if ratings is not given: numbers = _finite(ratings, rating)
         sides = _split(ratings, valid_pct, seed, splitter)
         users, items = (_ids_of(ratings[name].iloc[sides[0]], name) for name in (user, item))
         ids = ToIds(user, item, users, items, _titles(ratings, item, title_name, items))
-        rows = torch.from_numpy(np.stack([pd.Index(known).get_indexer(ratings[name]) + 1 for name, known in ((user, users), (item, items))], 1).astype(np.int64))
+        rows = torch.from_numpy(np.stack([_places(ratings[name], known) for name, known in ((user, users), (item, items))], 1))
         pipelines = [Pipeline([ids]), Pipeline([_Column(rating), ToNumber(1)])]
         dsets = [Ratings(ratings, pipelines, [rows[side], numbers[side]], side.numpy()) for side in sides if len(side)]  # a side to validate on may be missing
         dls = cls.from_dsets(*dsets, path=path, bs=bs, val_bs=val_bs or max(bs, 4096), **kwargs)
@@ -299,6 +297,13 @@ class CollabDataLoaders(DataLoaders):
     def show_batch(self, b=None, max_n: int = 10, **kwargs) -> None:
         "Some training ratings as a table."
         super().show_batch(b, max_n=max_n, **kwargs)
+
+
+def _places(column: "pd.Series", known: list) -> np.ndarray:
+    "The place of each id among those that are known, from 1 on; 0 for others."
+    import pandas as pd
+    codes, found = pd.factorize(column, use_na_sentinel=False)  # each is looked up once
+    return (pd.Index(known).get_indexer(found) + 1).astype(np.int64)[codes]
 
 
 def ids_of(
@@ -659,7 +664,7 @@ def ratings_of(
     own = pairs[:, 0] == number
     return {vocab[i]: value for i, value in zip(pairs[own, 1].tolist(), stars[own].tolist(), strict=True)}
 
-# %% ../nbs/09_collaborative_filtering.ipynb #c9116890
+# %% ../nbs/09_collaborative_filtering.ipynb #1de14a60
 def recommender_app(
     recommender: Recommender,
     n_questions: int = 10,
@@ -677,7 +682,7 @@ def recommender_app(
     ids, choices = recommender.ids, [("not seen", ""), *((f"{value:g}", value) for value in ratings)]
     menus = [widgets.Dropdown(options=choices, value="", description=ids.title(recommender._number(item)), style={"description_width": "17em"}, layout=widgets.Layout(width="25em", max_width="98%")) for item in items]
     head = widgets.HTML((f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else "") + '<div style="line-height:1.5;max-width:40em">Rate what you have seen. Nothing is stored.</div>')
-    button, answer = widgets.Button(description="Suggest", button_style="primary"), widgets.HTML()
+    button, answer = widgets.Button(description="Suggest"), widgets.HTML()
 
     def suggest(_) -> None:
         answers = {item: menu.value for item, menu in zip(items, menus, strict=True) if menu.value not in ("", None)}
@@ -730,7 +735,7 @@ def ndcg_at_k(
     ideal = torch.stack([discount[:min(int(m), k)].sum() for m in n])
     return ((hits * discount).sum(1) / ideal).mean().item()
 
-# %% ../nbs/09_collaborative_filtering.ipynb #90d08ec8
+# %% ../nbs/09_collaborative_filtering.ipynb #ad9929ce
 class LazyAdam(torch.optim.Optimizer):
     "AdamW for sparse gradients: only rows that are in the batch move, decay, and change their averages. Gradients that are not sparse are treated as if all rows were there."
     def __init__(
@@ -760,10 +765,10 @@ class LazyAdam(torch.optim.Optimizer):
         if not state: state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         state["step"] += 1
         grad = p.grad.coalesce() if p.grad.is_sparse else None
-        rows = slice(None) if grad is None else grad.indices()[0]
+        rows = torch.arange(len(p), device=p.device) if grad is None else grad.indices()[0]
         slope = p.grad if grad is None else grad.values()
-        average = state["exp_avg"][rows].mul_(mom).add_(slope, alpha=1 - mom)
-        square = state["exp_avg_sq"][rows].mul_(sqr_mom).addcmul_(slope, slope, value=1 - sqr_mom)
+        average = state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(sqr_mom).addcmul_(slope, slope, value=1 - sqr_mom)
         size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(eps)
-        state["exp_avg"][rows], state["exp_avg_sq"][rows] = average, square
-        p[rows] = (p[rows] * (1 - lr * wd)).addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
+        new = p.index_select(0, rows).mul_(1 - lr * wd).addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
+        for table, values in ((state["exp_avg"], average), (state["exp_avg_sq"], square), (p, new)): table.index_copy_(0, rows, values)
