@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from helper import Helper
 from learner import peak_memory, spread, verdict
 
 KEPT = Path(__file__).with_suffix(".csv")
@@ -60,44 +61,6 @@ SCALE_RUNS = [  # sparse, batch, steps: an epoch if None
     (False, 8192, 100),
     *itertools.product((True, False), (1024,), (200,)),
 ]
-
-
-# ---------------------------------------------------------------- a process that waits for its turn
-class Helper:
-    "A process that answers orders, one at a time, with a line of JSON each."
-
-    def __init__(self, python: str, name: str, folder: Path, **environment):
-        command = [python, "-W", "ignore", __file__, "--serve", name, "--folder", str(folder)]
-        self.name, self.errors = name, tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env=os.environ | environment,
-        )
-
-    def ask(self, **order) -> dict:
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("ANSWER "):
-                return json.loads(line.removeprefix("ANSWER "))
-        self.errors.seek(0)
-        said = self.errors.read()[-2000:]
-        raise SystemExit(f"{self.name} stopped with status {self.process.wait()}\n{said}")
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-        self.errors.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def serve(name: str, folder: Path) -> None:
@@ -213,7 +176,7 @@ def race(options, folder: Path) -> Iterator[dict]:
         pythons["fastai"] = options.fastai
     for threads in ("1", "by default"):  # the first is the one that a busy machine harms least
         few = {"OMP_NUM_THREADS": "1"} if threads == "1" else {}
-        racers = [Helper(python, name, folder, **few) for name, python in pythons.items()]
+        racers = [Helper(python, __file__, name, folder, **few) for name, python in pythons.items()]
         for racer in racers:
             racer.ask(seed=0, rows=5000, **RACE | {"epochs": 1})
         for seed in range(options.rounds):
@@ -527,7 +490,10 @@ def helpers_for(options, folder: Path) -> dict[str, Helper]:
     if not options.fastai:
         return {}
     one = {"OPENBLAS_NUM_THREADS": "1"}  # implicit asks for it
-    return {name: Helper(options.fastai, name, folder, **one) for name in ("surprise", "implicit")}
+    return {
+        name: Helper(options.fastai, __file__, name, folder, **one)
+        for name in ("surprise", "implicit")
+    }
 
 
 def quality(options, folder: Path) -> Iterator[dict]:
@@ -718,10 +684,10 @@ def train_many(
 
 def scale(options, folder: Path) -> Iterator[dict]:
     "A row for each run: an epoch with sparse gradients, some steps of the others."
-    with Helper(sys.executable, "make many", folder) as maker:
+    with Helper(sys.executable, __file__, "make many", folder) as maker:
         n = maker.ask(**SCALE)["ratings"]
     for sparse, bs, steps in SCALE_RUNS:
-        with Helper(sys.executable, "train many", folder) as trainer:
+        with Helper(sys.executable, __file__, "train many", folder) as trainer:
             found = trainer.ask(sparse=sparse, bs=bs, steps=steps, **SCALE_SETTINGS[bs])
         if steps is None:
             yield {"method": "mean of all", "mse": found["variance"]}

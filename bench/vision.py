@@ -21,13 +21,13 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from helper import Helper
 from learner import peak_memory, spread, verdict
 
 BATCH, SIDE = 64, 224
@@ -162,54 +162,23 @@ def busy_so_far() -> float:
 
 
 # ---------------------------------------------------------------- the race
-class Racer:
-    "A process that waits for its turn."
-
-    def __init__(self, python: str, name: str, folder: Path, photos: int | None):
-        command = [python, "-W", "ignore", __file__, "--serve", name, "--folder", str(folder)]
-        if photos:
-            command += ["--photos", str(photos)]
-        self.name, self.errors = name, tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-
-    def run(self, race: str, seed: int, photos: int | None = None) -> dict:
-        "One epoch; the others wait."
-        order = {"race": race, "seed": seed, "photos": photos}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("ANSWER "):
-                return json.loads(line.removeprefix("ANSWER "))
-        self.errors.seek(0)
-        said = self.errors.read()[-2000:]
-        raise SystemExit(f"{self.name} stopped with status {self.process.wait()}\n{said}")
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-        self.errors.close()
-
-
 def race(
     pythons: dict[str, str], races: list[str], folder: Path, rounds: int, photos: int | None
 ) -> dict[str, dict[str, list[dict]]]:
     "What each racer did in each round of each race."
-    racers = {name: Racer(python, name, folder, photos) for name, python in pythons.items()}
+    more = ["--photos", str(photos)] if photos else []
+    racers = {
+        name: Helper(python, __file__, name, folder, *more) for name, python in pythons.items()
+    }
     done = {each: {name: [] for name in racers} for each in races}
     order = list(racers.items())
     for each in races:
         for racer in racers.values():
-            racer.run(each, 0, WARM_UP)
+            racer.ask(race=each, seed=0, photos=WARM_UP)
         for turn in range(rounds):
             shift = turn % len(order)
             for name, racer in order[shift:] + order[:shift]:
-                done[each][name].append(racer.run(each, turn))
+                done[each][name].append(racer.ask(race=each, seed=turn, photos=None))
     for racer in racers.values():
         racer.close()
     return done
