@@ -1,18 +1,13 @@
-"Every part of a learner comes back from its file, and no file can do harm."
+"A learner comes back from its file as it was, as far as prediction needs it."
 
-import functools
-import importlib.util
+import importlib
 import inspect
 import json
 import os
 import random
-import re
-import struct
 import subprocess
 import sys
-import time
-import tracemalloc
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from coursekit import augment, data, exporting, learner, training
+from coursekit import augment, collab, data, exporting, multilabel, recipes, vision
 from coursekit.augment import (
     Brightness,
     Contrast,
@@ -54,14 +49,12 @@ from coursekit.data import (
     PILImage,
     PILImageBW,
     RandomSplitter,
-    RegexLabeller,
     RegressionBlock,
     ToNumber,
     ToTensor,
     Transform,
     get_image_files,
     parent_label,
-    using_attr,
 )
 from coursekit.datasets import DataError
 from coursekit.exporting import load_learner
@@ -72,13 +65,8 @@ from coursekit.learner import (
     FocalLossFlat,
     Learner,
     LearnerError,
-    Metric,
     MSELossFlat,
     accuracy,
-    accuracy_multi,
-    error_rate,
-    rmse,
-    sklearn_metric,
 )
 
 
@@ -145,7 +133,7 @@ def exporting_to(learn, folder, name="export.pkl"):
 def exported(pictures, tmp_path_factory):
     "A learner that was trained for an epoch, and its file."
     dls = loaders(pictures, batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)])
-    learn = learner_for(dls, metrics=[accuracy, error_rate])
+    learn = learner_for(dls, metrics=accuracy)
     with learn.no_logging():
         learn.fit(1, 0.05)
     return learn, exporting_to(learn, tmp_path_factory.mktemp("export"))
@@ -164,49 +152,63 @@ def test_the_same_answers(exported, pictures):
     said, number, probabilities = learn.predict(files[0])
     said2, number2, probabilities2 = again.predict(files[0])
     assert said == said2 and number == number2 and torch.equal(probabilities, probabilities2)
-    one = learn.get_preds(dl=learn.dls.test_dl(files, with_labels=True), with_loss=True)
-    two = again.get_preds(dl=again.dls.test_dl(files, with_labels=True), with_loss=True)
-    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) and len(one) == 3
-    assert torch.equal(again.get_preds(dl=again.dls.test_dl(files))[0], one[0])
-    assert not again.model.training and again.path == file.parent
-    assert [metric.name for metric in again.metrics] == ["accuracy", "error_rate"]
+    one, two = (each.get_preds(dl=each.dls.test_dl(files))[0] for each in (learn, again))
+    assert torch.equal(one, two) and not again.model.training and again.path == file.parent
+
+
+def test_every_way_to_hand_over_a_picture(exported):
+    learn, file = exported
+    again, photo = load_learner(file), learn.dls.valid_ds.items[0]
+    wanted = learn.predict(photo)[2]
+    ways = [photo, str(photo), photo.read_bytes(), Image.open(photo), PILImage.create(photo)]
+    ways += [np.asarray(Image.open(photo))]
+    for one in ways:
+        assert torch.equal(again.predict(one)[2], wanted), type(one)
+
+
+def test_what_stays_behind(exported, pictures):
+    "Nothing of how items were found, labelled and split, nor where, is in the file."
+    text = exporting._read(exported[1])[0]
+    for word in ("parent_label", "accuracy", "Adam", "split", str(pictures), "lr"):
+        assert word not in text, word
+    again = load_learner(exported[1])
+    assert not again.metrics
+    with pytest.raises(DataError, match="does not label items"):
+        again.dls.test_dl(get_image_files(pictures), with_labels=True).one_batch()
 
 
 def test_it_can_be_trained_on(exported, pictures):
     again = load_learner(exported[1])
     before = [p.clone() for p in again.model.parameters()]
     again.dls = loaders(pictures)
+    again.metrics = accuracy
     with again.no_logging():
         again.fit(1, 0.05)
     assert not all(torch.equal(a, b) for a, b in zip(before, again.model.parameters(), strict=True))
     assert again.recorder.values[-1][2] is not None
 
 
-def test_again_from_the_loaded_one(exported, pictures, tmp_path):
-    "What was loaded can be exported, and nothing has changed but the time."
+def test_again_from_the_loaded_one(exported, tmp_path):
     again = load_learner(exported[1])
-    file = exporting_to(again, tmp_path)
-    first, second = (exporting._read(each) for each in (exported[1], file))
-    assert first[0] == second[0]
-    assert all(torch.equal(second[1][name], tensor) for name, tensor in first[1].items())
+    (text, first), (text2, second) = map(
+        exporting._read, (exported[1], exporting_to(again, tmp_path))
+    )
+    assert text == text2 and all(torch.equal(second[name], first[name]) for name in first | second)
 
 
-def test_names_of_files(exported, tmp_path, monkeypatch):
+def test_the_name_is_the_one_given(exported, tmp_path, monkeypatch):
     learn = exported[0]
     monkeypatch.setattr(learn, "path", tmp_path)
-    assert learn.export() == tmp_path / "export.safetensors"
-    assert load_learner(tmp_path / "export.pkl").dls.vocab == ["blue", "red"]
-    assert learn.export("models/bears") == tmp_path / "models" / "bears.safetensors"
-    assert load_learner(tmp_path / "models" / "bears").dls.vocab == ["blue", "red"]
-    assert learn.export("bears.v2.learner").name == "bears.v2.learner"
-    assert load_learner(str(tmp_path / "bears.v2.learner")).dls.c == 2
-    (tmp_path / "export.safetensors").rename(tmp_path / "renamed.pkl")
-    assert load_learner(tmp_path / "renamed.pkl").dls.c == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "bears.v2.learner",
+    for name in ("export.pkl", "models/bears", "bears.v2.learner", "bears.safetensors"):
+        assert learn.export(name) == tmp_path / name
+        assert load_learner(str(tmp_path / name)).dls.c == 2
+    assert learn.export() == tmp_path / "export.pkl"
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "export.pkl",
         "models",
-        "renamed.pkl",
-    ]
+        "bears.v2.learner",
+        "bears.safetensors",
+    }
 
 
 FRESH = """
@@ -239,69 +241,58 @@ def test_in_a_fresh_process(exported, pictures, tmp_path):
 
 
 # ---------------------------------------------------------------- every part
-def through(value, in_model=False):
-    "A value written as JSON and read again."
+def through(thing, role="transform"):
+    "A part written as JSON and read again."
     writer = exporting._Writer()
-    text = json.dumps(writer.put(value, "here"), allow_nan=False)
+    node = writer.layer(thing) if role == "layer" else writer.part(thing, role, "here")
     reader = exporting._Reader(writer.tensors, writer.yours)
-    reader.in_model = in_model
-    return reader.get(json.loads(text))
+    node = json.loads(json.dumps(node, allow_nan=False))
+    return reader.layer(node) if role == "layer" else reader.part(node, role)
 
 
 def facts(value):
     "What an object is made of, as something that can be compared."
     if isinstance(value, torch.Tensor):
         return value.dtype, value.tolist()
-    if isinstance(value, functools.partial):
-        return facts(value.func), facts(value.args), facts(value.keywords)
-    if isinstance(value, re.Pattern):
-        return value.flags, value.pattern.removeprefix("(?im)")
-    if isinstance(value, tuple):
-        return tuple(map(facts, value))
+    if isinstance(value, tuple | list) or type(value).__name__ == "L":
+        return [facts(inner) for inner in value]
     if isinstance(value, dict):
         return {name: facts(inner) for name, inner in value.items()}
-    if isinstance(value, list) or type(value).__name__ == "L":
-        return [facts(inner) for inner in value]
     if hasattr(value, "__dict__") and not (inspect.isroutine(value) or isinstance(value, type)):
-        kept = {
-            key: inner
-            for key, inner in vars(value).items()
-            if key != "given" or not isinstance(inner, bool)
-        }
+        kept = {key: x for key, x in vars(value).items() if key not in ("given", "sort")}
         return type(value), facts(kept)
-    return type(value), value
+    return type(value), round(value, 9) if isinstance(value, float) else value
 
 
-def categories(*args, labels=("b", "a", "b"), **kwargs):
-    made = Categorize(*args, **kwargs)
+def categories(*args, labels=("b", "a", "b"), kind=Categorize, **kwargs):
+    made = kind(*args, **kwargs)
     made.setup(list(labels))
     return made
 
 
-def module_level(x):
-    return x
-
-
-ADAM = functools.partial(training.Adam, mom=0.8, sqr_mom=0.98)
-PARTS = [
-    RegexLabeller(r"(.+)_\d+"),
-    RegexLabeller(re.compile(r"(b.+)_\d+", re.I | re.M), match=True),
-    using_attr(RegexLabeller("(a)"), "name"),
-    using_attr(parent_label, "parent"),
-    ColReader("file", pref="pictures/", suff=".jpg"),
-    ColReader([0, "labels"], label_delim=";"),
-    ColReader("file", pref=Path("a") / "b"),
+STEPS = [
+    PILImage.create,
+    PILImageBW.create,
     categories(),
     categories(sort=False, labels=[2, 1]),
     categories(labels=[2.5, 1.5]),
     categories(labels=[True, False]),
+    categories(labels=[np.str_("a"), np.str_("b")]),
     categories(add_na=True),
     categories(["z", "a", "b"]),
+    categories(kind=multilabel.MultiCategorize, add_na=True, labels=[["a", "b"], [], ["c"]]),
+    multilabel.MultiCategorize(["z", "a"]),
+    multilabel.EncodedMultiCategorize(["z", "a"]),
     ToNumber(),
     ToNumber(3),
     ToPoints(),
     ToMask(),
     ToMask(["ground", "sky"]),
+    collab.ToIds("user", "film", [7, 3], ["b", "a"]),
+    collab.ToIds("user", "film", ["x"], [2.5, 1.5], ["The film", "the other"]),
+    collab._Column("rating"),
+]
+TRANSFORMS = [
     ToTensor(),
     IntToFloat(),
     ScalePoints(),
@@ -312,55 +303,15 @@ PARTS = [
     Normalize.from_stats(*imagenet_stats),
     Normalize([0.498], [0.502]),
     augment.BatchTransform(0.3, (20, 30), "bicubic", "border", True),
-    Flip(0.3, draw=1, mode="nearest", pad_mode="zeros", batch=True),
-    Flip(draw=[0, 1]),
-    Flip(draw=module_level),
-    Dihedral(0.4, draw=3.0, size=32),
-    Rotate(30, 0.4, draw=5.0),
-    Zoom(0.9, 1.2, 0.4, 1.1, 0.2, 0.3, pad_mode="border"),
-    Warp(0.3, 0.4, 0.1, 0.2),
-    Brightness(0.3, 0.4, draw=0.6),
+    Flip(0.3, mode="nearest", pad_mode="zeros", batch=True),
+    Dihedral(0.4, size=32),
+    Rotate(30, 0.4),
+    Zoom(0.9, 1.2, 0.4, pad_mode="border"),
+    Warp(0.3, 0.4),
+    Brightness(0.3, 0.4),
     *(Contrast(share, 0.4, batch=True) for share in (0, 0.1, 0.2, 0.3, 1 / 3, 0.77, 0.999)),
     RandomResizedCropBatch(32, 0.4, (0.8, 1.2), 0.9, 0.95, p=0.9, batch=True),
-    CrossEntropyLossFlat(),
-    CrossEntropyLossFlat(torch.tensor([1.0, 2]), axis=1, label_smoothing=0.1, reduction="sum"),
-    BCEWithLogitsLossFlat(thresh=0.3, pos_weight=torch.tensor([2.0, 3])),
-    MSELossFlat(reduction="sum"),
-    FocalLossFlat(3.0, torch.tensor([1.0, 2]), ignore_index=-1),
-    nn.CrossEntropyLoss(label_smoothing=0.2),
-    nn.NLLLoss(ignore_index=3),
-    nn.BCEWithLogitsLoss(),
-    nn.BCELoss(),
-    nn.MSELoss(),
-    nn.L1Loss(reduction="sum"),
-    nn.SmoothL1Loss(beta=0.5),
-    nn.HuberLoss(delta=2.0),
-    Metric(accuracy),
-    Metric(rmse, name="off by"),
-    Metric(functools.partial(accuracy_multi, thresh=0.2)),
-    Metric(module_level, whole=True),
-    ADAM,
 ]
-for lesson in ("multilabel", "recipes", "collab"):
-    if importlib.util.find_spec(f"coursekit.{lesson}"):
-        importlib.import_module(f"coursekit.{lesson}")
-if multilabel := sys.modules.get("coursekit.multilabel"):
-    several = multilabel.MultiCategorize(add_na=True)
-    several.setup([["a", "b"], [], ["c"]])
-    PARTS += [several, multilabel.MultiCategorize(["z", "a"])]
-    PARTS += [multilabel.EncodedMultiCategorize(["z", "a"]), multilabel.F1ScoreMulti(0.3)]
-if recipes := sys.modules.get("coursekit.recipes"):
-    PARTS += [
-        recipes.LabelSmoothingCrossEntropy(0.2, torch.tensor([1.0, 2])),
-        recipes.LabelSmoothingCrossEntropyFlat(0.2, axis=2),
-    ]
-if collab := sys.modules.get("coursekit.collab"):
-    PARTS += [
-        collab.ToIds("user", "film", [7, 3], ["b", "a"]),
-        collab.ToIds("user", "film", ["x"], [2.5, 1.5], ["The film", "the other"]),
-        collab._Column("rating"),
-        functools.partial(collab.LazyAdam, mom=0.8, wd=0.1),
-    ]
 LAYERS = [
     nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Identity())),
     nn.Linear(2, 3, bias=False),
@@ -373,8 +324,6 @@ LAYERS = [
     nn.Conv2d(3, 6, (3, 1), 2, padding="valid", dilation=2, groups=3, bias=False),
     nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect"),
     nn.Conv3d(1, 2, 3),
-    nn.ConvTranspose1d(2, 4, 3),
-    nn.ConvTranspose2d(2, 4, 3, 2, output_padding=1),
     nn.MaxPool1d(2),
     nn.MaxPool2d(3, 2, 1, ceil_mode=True),
     nn.AvgPool1d(2),
@@ -410,148 +359,186 @@ LAYERS = [
     nn.Softplus(2, 10),
     nn.Softmax(1),
     nn.LogSoftmax(dim=-1),
-    nn.Upsample(scale_factor=2.0, mode="bilinear"),
-    nn.Upsample((4, 5)),
-    nn.PixelShuffle(2),
-    nn.ZeroPad2d((1, 2, 3, 4)),
-    nn.ReflectionPad2d(1),
+    collab.EmbeddingDotBias(3, 4, 5),
+    collab.EmbeddingDotBias(3, 4, 5, (0.5, 5.5), sparse=True),
+    collab.EmbeddingNN([(4, 2), (5, 3)], [8], 0.1),
+    collab.EmbeddingNN([(4, 2), (5, 3)], [8, 6], [0.1, 0.2], 0.05, (0.5, 5.5)),
+    vision.AdaptiveConcatPool2d(),
+    vision.AdaptiveConcatPool2d((2, 1)),
+    vision.SigmoidRange(-1, 5.5),
+    vision.create_head(8, 3, [16], y_range=(0, 1)),
+    recipes.xresnet18(n_out=2, widen=0.25, stem_szs=(8, 8)),
+    recipes.xresnet50(c_in=1, n_out=2, p=0.1, widen=0.125),
+    vision.create_body(vision.resnet50, pretrained=False),
+    vision.create_body("resnet10t.c3_in1k", pretrained=False, n_in=1),
 ]
-if collab:
-    LAYERS += [
-        collab.EmbeddingDotBias(3, 4, 5),
-        collab.EmbeddingDotBias(3, 4, 5, (0.5, 5.5), sparse=True),
-        collab.EmbeddingNN([(4, 2), (5, 3)], [8], 0.1),
-        collab.EmbeddingNN([(4, 2), (5, 3)], [8, 6], [0.1, 0.2], 0.05, (0.5, 5.5)),
-    ]
 
 
 def by_kind(value):
-    return type(value.func if isinstance(value, functools.partial) else value).__name__
+    return getattr(value, "__qualname__", type(value).__name__)
 
 
-@pytest.mark.parametrize("part", PARTS, ids=by_kind)
-def test_a_part_comes_back(part):
-    again = through(part)
-    assert again is not part and facts(again) == facts(part)
-    exporting._compare(again, part, "here")
+@pytest.mark.parametrize("step", STEPS, ids=by_kind)
+def test_a_step_comes_back(step):
+    assert facts(through(step, "step")) == facts(step)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=by_kind)
+def test_a_transform_comes_back(transform):
+    again = through(transform)
+    assert again is not transform and facts(again) == facts(transform)
+    exporting._compare(again, transform, "here")
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=by_kind)
 def test_a_layer_comes_back(layer):
-    again = through(layer, in_model=True)
-    assert repr(again) == repr(layer)
+    again = through(layer, "layer")
+    assert repr(again).replace("exporting._", "") == repr(layer) or "_B" in repr(again)
     wanted, found = layer.state_dict(), again.state_dict()
     assert {n: t.shape for n, t in wanted.items()} == {n: t.shape for n, t in found.items()}
-    plain = (bool, int, float, str, tuple, type(None))
-    kept = [{k: v for k, v in vars(m).items() if type(v) in plain} for m in (again, layer)]
-    assert kept[0] == kept[1]
+    for one, two in zip(again.modules(), layer.modules(), strict=True):
+        exporting._compare(one, two, "here")
 
 
-NAMED = [name for name, entry in exporting._TABLE.items() if not entry.in_model]
-
-
-@pytest.mark.parametrize("name", NAMED)
-def test_every_name_is_tried(name):
-    "A class has its example above; a function comes back as itself."
-    entry = exporting._TABLE[name]
-    module = name.rpartition(".")[0]
-    if module in ("vision", "multilabel", "recipes", "collab"):
-        if not importlib.util.find_spec(entry.module):
-            pytest.skip("its lesson is not there yet")
-    thing = exporting._found(entry.module, entry.name)
-    if isinstance(thing, type):
-        made = (part.func if isinstance(part, functools.partial) else part for part in PARTS)
-        assert any(thing in (type(part), part) for part in made), f"{name} has no example in PARTS"
-    else:
-        assert through(thing) == thing
-
-
-def test_every_layer_is_tried():
-    torch_layers = {
-        n for n in exporting._TABLE if n.startswith("torch.nn.") and exporting._TABLE[n].in_model
+def test_every_part_of_the_table_is_tried():
+    tried = {
+        "step": {exporting._listed(step, "step") for step in STEPS},
+        "transform": {exporting._listed(step, "transform") for step in TRANSFORMS},
+        "layer": {exporting._listed(layer, "layer") for layer in LAYERS},
     }
-    tried = {f"torch.nn.{type(layer).__name__}" for layer in LAYERS}
-    assert {n for n in torch_layers if ".functional." not in n} <= tried
-    if collab:
-        assert {collab.EmbeddingDotBias, collab.EmbeddingNN} <= set(map(type, LAYERS))
+    made_by = {
+        "exporting._of_timm",
+        "exporting._of_torchvision",
+        "vision.create_body",
+        "recipes.xresnet18",
+        "recipes.xresnet34",
+        "recipes.xresnet50",
+    }
+    for role, names in tried.items():
+        assert exporting._TABLE[role] - names <= (made_by if role == "layer" else set()), role
+
+
+def test_every_argument_has_a_limit():
+    "Of each part of the table, all but those that say where numbers go, or what is drawn."
+    left_out = "device dtype output_padding draw draw_x draw_y sort pretrained weights arch "
+    left_out += "return_indices size_average reduce reduction weight ignore_index label_smoothing "
+    left_out += "pos_weight min_value max_value transposed"
+    for role in ("step", "transform", "layer"):
+        for name in exporting._TABLE[role]:
+            thing = exporting._found(name, role)
+            if inspect.ismethod(thing):
+                continue
+            mine = inspect.signature(thing).parameters.values()
+            names = {p.name for p in mine if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            missing = names - set(exporting._LIMITS) - set(left_out.split())
+            assert not {n for n in missing if n[0] != "_"}, name
 
 
 def test_no_public_transform_is_left_out():
-    "Whoever adds a transform to data or augment has to add it to the list of parts."
+    "Whoever adds a transform to data or augment has to add it to the table."
     steps = [
         f"{module.__name__.partition('.')[2]}.{name}"
         for module in (data, augment)
         for name in module.__all__
         if isinstance(thing := getattr(module, name), type)
-        and thing not in (Transform, data.Pipeline)
-        and any("__call__" in vars(kind) for kind in thing.__mro__)
+        and issubclass(thing, Transform)
+        and thing is not Transform
     ]
-    assert len(steps) > 20 and "augment.Flip" in steps and "data.Categorize" in steps
-    assert not [name for name in steps if name not in exporting._TABLE]
-    losses = [n for n in learner.__all__ if n.endswith("LossFlat")]
-    assert not [name for name in losses if f"learner.{name}" not in exporting._TABLE]
+    assert len(steps) > 12 and "augment.Flip" in steps
+    assert not set(steps) - exporting._TABLE["transform"]
 
 
-def test_plain_values_come_back():
-    values = [
-        None,
-        True,
-        3,
-        2.5,
-        "ä\u2028\ud83d",
-        [1, (2, [3])],
-        {"a": 1, 2: (None,)},
-        slice(1e-6, 1e-3),
-    ]
-    values += [float("inf"), torch.bfloat16, 10**30, (), {}]
-    for value in values:
-        again = through(value)
-        assert again == value and type(again) is type(value)
-    assert through(np.float32(0.1)) == float(np.float32(0.1)) and through(np.str_("a")) == "a"
-    assert type(through(True)) is bool and type(through(1)) is int and type(through(1.0)) is float
+def test_defaults_are_not_written():
+    "So a file does not name an argument that another version of PyTorch has not."
+    writer = exporting._Writer()
+    assert writer.layer(nn.InstanceNorm2d(3))["with"] == {"num_features": 3}
+    assert writer.layer(nn.BatchNorm2d(3, eps=1e-3))["with"] == {"num_features": 3, "eps": 1e-3}
+    assert writer.layer(nn.Linear(2, 3, bias=False))["with"]["bias"] is False
 
 
-def test_paths_of_the_other_system():
-    assert through(PureWindowsPath(r"C:\data\bears")) == Path("C:/data/bears")
-    assert through(PurePosixPath("data/bears")) == Path("data/bears")
-    again = through(ColReader("file", pref=PureWindowsPath(r"data\bears"), suff=".png"))
-    assert again({"file": "1"}) == Path("data/bears/1.png")
+# ---------------------------------------------------------------- losses
+def own_loss(pred, target):
+    return nn.functional.cross_entropy(pred, target)
 
 
-def test_metric_of_sklearn():
-    pred, target = torch.randn(20, 3), torch.randint(3, (20,))
-    for metric in (
-        sklearn_metric("f1_score", average="macro"),
-        sklearn_metric("roc_auc_score", wants="probabilities", multi_class="ovr", name="area"),
-    ):
-        again = through(metric)
-        assert again.name == metric.name and again.whole
-        assert again.func(pred, target) == metric.func(pred, target)
-        twice = through(again)
-        assert twice.func(pred, target) == metric.func(pred, target)
+class Read(nn.Module):
+    "A loss that says how its scores are read."
+
+    def __init__(self, sharp=2.0):
+        super().__init__()
+        self.sharp = sharp
+
+    def forward(self, pred, target):
+        return nn.functional.cross_entropy(pred * self.sharp, target)
+
+    def activation(self, pred):
+        return (pred * self.sharp).softmax(1)
+
+    def decodes(self, pred):
+        return pred.argmax(1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropyLossFlat(torch.tensor([1.0, 2]), axis=1, label_smoothing=0.1),
+        FocalLossFlat(3.0, torch.tensor([1.0, 2])),
+        recipes.LabelSmoothingCrossEntropy(0.2),
+        recipes.LabelSmoothingCrossEntropyFlat(0.2),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2])),
+        nn.functional.cross_entropy,
+        own_loss,
+        lambda pred, target: own_loss(pred, target),
+    ],
+    ids=by_kind,
+)
+def test_a_loss_counts_for_what_it_makes_of_scores(loss, pictures, tmp_path):
+    learn = learner_for(loaders(pictures), loss_func=loss)
+    again = there_and_back(learn, tmp_path)
+    assert type(again.loss_func) is CrossEntropyLossFlat
+    picture = get_image_files(pictures)[0]
+    learn.loss_func = CrossEntropyLossFlat()
+    assert torch.equal(learn.predict(picture)[2], again.predict(picture)[2])
+
+
+def test_a_loss_that_reads_scores_itself(pictures, tmp_path):
+    learn = learner_for(loaders(pictures), loss_func=Read(3.0))
+    file = exporting_to(learn, tmp_path)
+    with pytest.raises(DataError, match=r"Read.*If you know and trust it"):
+        load_learner(file)
+    again = load_learner(file, allow=Read)
+    assert again.loss_func.sharp == 3
+    assert_same_predictions(learn, again, pictures)
+
+
+def test_several_labels_keep_their_threshold(pictures, tmp_path):
+    block = (ImageBlock, multilabel.MultiCategoryBlock)
+    dls = loaders(pictures, get_y=lambda item: [item.parent.name], block=block)
+    learn = learner_for(dls, loss_func=BCEWithLogitsLossFlat(thresh=0.3))
+    again = there_and_back(learn, tmp_path)
+    assert again.loss_func.thresh == 0.3
+    assert_same_predictions(learn, again, pictures)
 
 
 # ---------------------------------------------------------------- other data, other models
 def test_points(pictures, tmp_path):
     dls = loaders(
-        pictures, get_y=two_points, block=(ImageBlock, PointBlock), batch_tfms=aug_transforms()
+        pictures,
+        get_y=lambda item: [(10, 20), (30, 4)],
+        block=(ImageBlock, PointBlock),
+        batch_tfms=aug_transforms(),
     )
     learn = learner_for(dls, nn.Sequential(small_net(4), nn.Unflatten(1, (2, 2))))
-    assert_same_predictions(learn, there_and_back(learn, tmp_path, allow=[two_points]), pictures)
-
-
-def two_points(item):
-    return [(10, 20), (30, 4)]
-
-
-def brightness(item):
-    return float(np.asarray(Image.open(item)).mean())
+    assert_same_predictions(learn, there_and_back(learn, tmp_path), pictures)
 
 
 def test_numbers(pictures, tmp_path):
+    def brightness(item):
+        return float(np.asarray(Image.open(item)).mean())
+
     dls = loaders(pictures, get_y=brightness, block=(ImageBlock(PILImageBW), RegressionBlock))
-    learn = learner_for(dls, small_net(1, channels=1), metrics=rmse)
-    again = there_and_back(learn, tmp_path, allow=brightness)
+    learn = learner_for(dls, small_net(1, channels=1))
+    again = there_and_back(learn, tmp_path)
     assert_same_predictions(learn, again, pictures)
     assert again.dls.c == 1 and isinstance(again.loss_func, MSELossFlat)
 
@@ -564,85 +551,91 @@ def assert_same_predictions(one, two, pictures):
     assert repr(one.predict(files[3])) == repr(two.predict(files[3]))
 
 
-def test_a_table(pictures, tmp_path):
+@pytest.mark.parametrize("get_x", ["column", "lambda"])
+def test_getters_stay_behind(get_x, pictures, tmp_path):
     import pandas as pd
 
-    table = pd.DataFrame(
-        {"name": [f"{kind}/{kind}_{i}" for kind in ("blue", "red") for i in range(6)]}
+    names = [f"{kind}/{kind}_{i}" for kind in ("blue", "red") for i in range(6)]
+    table = pd.DataFrame({"name": names, "label": [1, 2] * 6})
+    first = ColReader("name", pref=f"{pictures}/", suff=".png")
+    how = {
+        "column": first,
+        "lambda": lambda row: pictures / f"{row['name']}.png",
+    }
+    block = DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_x=how[get_x],
+        get_y=ColReader("label"),
+        splitter=RandomSplitter(0.25, 1),
+        item_tfms=Resize(32),
     )
-    table["label"] = [1, 2] * 6
-    dls = ImageDataLoaders.from_df(table, pictures, suff=".png", item_tfms=Resize(32), bs=4)
-    learn = learner_for(dls)
+    learn = learner_for(block.dataloaders(table, bs=4, num_workers=0))
     again = there_and_back(learn, tmp_path)
-    one, two = (x.get_preds(dl=x.dls.test_dl(table, with_labels=True)) for x in (learn, again))
-    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
-    assert again.dls.vocab == [1, 2] and again.predict(table.iloc[0])[0] in (1, 2)
+    files = [pictures / f"{name}.png" for name in names]
+    one = learn.get_preds(dl=learn.dls.test_dl(table))[0]
+    assert torch.equal(one, again.get_preds(dl=again.dls.test_dl(files))[0])
+    assert again.dls.vocab == [1, 2] and again.predict(files[0])[0] in (1, 2)
+
+
+def test_a_csv(pictures, tmp_path):
+    import pandas as pd
+
+    names = [f"{kind}/{kind}_{i}" for kind in ("blue", "red") for i in range(6)]
+    pd.DataFrame({"name": names, "label": ["a", "b"] * 6}).to_csv(pictures / "l.csv", index=False)
+    dls = ImageDataLoaders.from_csv(
+        pictures, "l.csv", suff=".png", item_tfms=Resize(32), bs=4, num_workers=0
+    )
+    again = there_and_back(learner_for(dls), tmp_path)
+    assert again.predict(pictures / "red" / "red_1.png")[0] in ("a", "b")
 
 
 def test_mask(pictures, tmp_path):
     block = (ImageBlock, MaskBlock(["a", "b"]))
-    dls = loaders(pictures, get_y=small_mask, block=block, item_tfms=Resize(16))
+    zeros = np.zeros((40, 52), dtype=np.uint8)
+    dls = loaders(pictures, get_y=lambda item: zeros, block=block, item_tfms=Resize(16))
     model = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1))
     learn = learner_for(dls, model, loss_func=CrossEntropyLossFlat(axis=1))
-    again = there_and_back(learn, tmp_path, allow=[small_mask])
-    batch = again.dls.test_dl(get_image_files(pictures), with_labels=True).one_batch()
-    assert batch[1].dtype == torch.int64 and again.dls.vocab == ["a", "b"]
-    assert again.loss_func.axis == 1
-
-
-def small_mask(item):
-    return np.zeros((40, 52), dtype=np.uint8)
+    again = there_and_back(learn, tmp_path)
+    assert list(again.dls.vocab) == ["a", "b"] and again.loss_func.axis == 1
+    assert_same_predictions(learn, again, pictures)
 
 
 def test_tensors_in_memory(tmp_path):
     pairs = torch.utils.data.TensorDataset(torch.randn(20, 3), torch.randn(20, 1))
-    dls = DataLoaders(DataLoader(pairs, 5, shuffle=True), DataLoader(pairs, 5))
-    learn = learner_for(dls, nn.Sequential(nn.Linear(3, 1)), loss_func=nn.functional.mse_loss)
-    again = there_and_back(learn, tmp_path)
-    batches = [pairs[:7]]
-    assert torch.equal(learn.get_preds(dl=batches)[0], again.get_preds(dl=batches)[0])
-    with pytest.raises(DataError, match="test_dl needs loaders"):
-        again.predict(torch.zeros(3))
     plain = torch.utils.data.DataLoader(pairs, 5)
-    again = there_and_back(
-        learner_for(DataLoaders(plain, plain), learn.model, loss_func=MSELossFlat()), tmp_path
-    )
-    assert torch.equal(learn.get_preds(dl=batches)[0], again.get_preds(dl=batches)[0])
+    for dls, loss in (
+        (DataLoaders(DataLoader(pairs, 5, shuffle=True), DataLoader(pairs, 5)), MSELossFlat()),
+        (DataLoaders(plain, plain), nn.functional.mse_loss),
+    ):
+        learn = learner_for(dls, nn.Sequential(nn.Linear(3, 1)), loss_func=loss)
+        again = there_and_back(learn, tmp_path)
+        batches = [pairs[:7]]
+        assert torch.equal(learn.get_preds(dl=batches)[0], again.get_preds(dl=batches)[0])
+    assert again.validate(dl=batches)[0] != again.validate(dl=batches)[0]  # not a number
+    again.loss_func = nn.functional.mse_loss
+    assert again.validate(dl=batches)[0] == learn.validate(dl=batches)[0]
 
 
-def test_all_that_training_needs(pictures, tmp_path):
-    from coursekit.training import SGD
+def test_recommender(tmp_path):
+    import pandas as pd
 
-    learn = learner_for(
-        loaders(pictures),
-        opt_func=ADAM,
-        lr=slice(1e-5, 1e-3),
-        wd=0.02,
-        moms=(0.9, 0.8, 0.9),
-        train_bn=False,
-        wd_bn_bias=True,
-        splitter=two_groups,
-        loss_func=CrossEntropyLossFlat(weight=torch.tensor([1.0, 2.0])),
-    )
-    for p in learn.model[0].parameters():
-        p.requires_grad_(False)
-    again = there_and_back(learn, tmp_path, allow=[two_groups])
-    for name in ("lr", "wd", "moms", "train_bn", "wd_bn_bias", "splitter"):
-        assert getattr(again, name) == getattr(learn, name), name
-    assert again.opt_func.func is training.Adam and again.opt_func.keywords["mom"] == 0.8
-    assert again.loss_func.weight.tolist() == [1, 2]
-    frozen = [[p.requires_grad for p in x.model.parameters()] for x in (learn, again)]
-    assert frozen[0] == frozen[1] and len(set(frozen[0])) == 2
-    again.dls = loaders(pictures)
-    again.unfreeze()
-    with again.no_logging():
-        again.fit_one_cycle(1)
-    learn = learner_for(loaders(pictures), opt_func=SGD)
-    assert there_and_back(learn, tmp_path).opt_func is SGD
-
-
-def two_groups(model):
-    return [list(model[0].parameters()), list(model[1].parameters())]
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 20, 300), rng.integers(0, 9, 300)
+    table = pd.DataFrame({"user": users, "film": items, "rating": rng.integers(1, 6, 300)})
+    dls = collab.CollabDataLoaders.from_df(table, bs=64, seed=1, duplicates="last")
+    for kwargs in ({}, {"use_nn": True, "layers": [8], "config": {"ps": 0.1}}):
+        learn = collab.collab_learner(dls, n_factors=4, y_range=(0, 5.5), **kwargs)
+        again = there_and_back(learn, tmp_path)
+        one, two = (each.get_preds(dl=each.dls.test_dl(table))[0] for each in (learn, again))
+        assert torch.equal(one, two)
+        assert again.dls.classes == learn.dls.classes
+        if not kwargs:
+            assert torch.equal(again.model.bias([3, 4]), learn.model.bias([3, 4]))
+        assert again.predict({"user": 3, "film": 4})[0] == learn.predict({"user": 3, "film": 4})[0]
+        labelled = again.dls.test_dl(table, with_labels=True)
+        assert torch.equal(
+            again.get_preds(dl=labelled)[1], torch.tensor(table.rating.values).float()
+        )
 
 
 def test_half_precision(pictures, tmp_path):
@@ -653,14 +646,10 @@ def test_half_precision(pictures, tmp_path):
         p.dtype for p in learn.model.parameters()
     ]
     assert torch.equal(again.model[1][3].weight, learn.model[1][3].weight)
-    learn = learner_for(loaders(pictures)).to_bf16()
-    again = there_and_back(learn, tmp_path)
-    assert_same_predictions(learn, again, pictures)
-    assert again.autocast.fast_dtype is torch.bfloat16
-    again.to_fp32()
 
 
 def test_shared_weights(tmp_path):
+    "Stored for each place; in a file that holds what prediction needs they need not be one."
     class_of = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False))
     class_of[1].weight = class_of[0].weight
     shared = nn.Linear(5, 5)
@@ -670,19 +659,9 @@ def test_shared_weights(tmp_path):
     again = there_and_back(learn, tmp_path)
     batch = [(torch.arange(5), torch.arange(5))]
     assert torch.equal(learn.get_preds(dl=batch)[0], again.get_preds(dl=batch)[0])
-    assert again.model[0][0].weight is again.model[0][1].weight
-    assert (
-        again.model[1].weight is again.model[3].weight
-        and again.model[1].bias is again.model[3].bias
-    )
-    assert len(list(again.model.parameters())) == len(list(model.parameters())) == 3
-    again.dls = learn.dls
-    with again.no_logging():
-        again.fit(1, 0.1)
-    assert torch.equal(again.model[0][0].weight, again.model[0][1].weight)
 
 
-def test_memory_that_is_shared_in_part(pictures, tmp_path):
+def test_memory_that_is_shared_in_part(tmp_path):
     "Views of one piece of memory are stored each for itself; so is a piece of something larger."
     flat, model = torch.randn(100), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
     model[0].weight = nn.Parameter(flat[:12].view(4, 3))
@@ -726,32 +705,34 @@ def test_a_network_of_torchvision(block, pictures, tmp_path):
     assert repr(there_and_back(again, tmp_path).model) == repr(again.model)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "efficientnet_lite0", "text"])
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "resnet34", "efficientnet_lite0", "text", "torchvision", "own"]
+)
 def test_a_vision_learner(arch, pictures, tmp_path):
-    "Body by its layers or by how it was made, head by its layers; nothing is fetched."
-    vision = pytest.importorskip("coursekit.vision")
-    which = "resnet10t" if arch == "text" else getattr(vision, arch)
-    learn = vision.vision_learner(
-        loaders(pictures), which, pretrained=False, metrics=error_rate, lin_ftrs=[16]
-    )
-    again = there_and_back(learn, tmp_path)
+    "Body by its layers or by the name of its network, head by its layers; nothing is fetched."
+    import torchvision
+
+    which = {"text": "resnet10t", "torchvision": torchvision.models.squeezenet1_1, "own": narrow}
+    which = which.get(arch) or getattr(vision, arch)
+    learn = vision.vision_learner(loaders(pictures), which, pretrained=False, lin_ftrs=[16])
+    allow = [narrow] if arch == "own" else []
+    again = there_and_back(learn, tmp_path, allow=allow)
     assert_same_predictions(learn, again, pictures)
-    assert again.splitter is learn.splitter
-    groups = [list(map(len, x.splitter(x.model))) for x in (learn, again)]
-    assert groups[0] == groups[1]
     strides = [[p.stride() for p in x.model.parameters()] for x in (learn, again)]
     assert strides[0] == strides[1]
     if arch == "resnet18":
         again.dls = loaders(pictures)
         with again.no_logging():
-            again.fine_tune(1)
+            again.fit_one_cycle(1)
         assert there_and_back(again, tmp_path).dls.vocab == ["blue", "red"]
 
 
+def narrow(pretrained=True):
+    return recipes.xresnet18(widen=0.25)
+
+
 def test_an_xresnet(pictures, tmp_path):
-    recipes = pytest.importorskip("coursekit.recipes")
-    model = recipes.xresnet18(n_out=2, widen=0.25)
-    learn = learner_for(loaders(pictures), model)
+    learn = learner_for(loaders(pictures), recipes.xresnet18(n_out=2, widen=0.25))
     assert_same_predictions(learn, there_and_back(learn, tmp_path), pictures)
 
 
@@ -766,34 +747,6 @@ def test_on_a_gpu(exported, pictures):
 
 
 # ---------------------------------------------------------------- what belongs to the user
-def label_of(item):
-    return Path(item).parent.name
-
-
-class Shout:
-    "A getter with an argument, which it keeps."
-
-    def __init__(self, loud=True):
-        self.loud = loud
-
-    def __call__(self, item):
-        name = Path(item).parent.name
-        return name.upper() if self.loud else name
-
-    def method(self, item):
-        return self(item)
-
-
-class Forgets(Shout):
-    def __init__(self, volume):
-        self.loud = volume > 3
-
-
-class Learns(Shout):
-    def setup(self, items):
-        self.seen = len(items)
-
-
 class Darker(Transform):
     def __init__(self, by):
         self.by = by
@@ -817,41 +770,42 @@ class MyNet(nn.Module):
         return self.last(self.act(self.body(x).mean((2, 3)))) * self.scale
 
 
-lambda_with_a_name = lambda item: "a"
+class Swish(nn.Module):
+    def forward(self, x):
+        return x * x.sigmoid()
+
+
+def brighter(picture):
+    return picture.point(lambda value: min(255, 2 * value))
 
 
 def test_functions_of_the_user(pictures, tmp_path):
-    learn = learner_for(loaders(pictures, get_y=label_of))
+    learn = learner_for(loaders(pictures, item_tfms=[Resize(32), brighter]))
     file = exporting_to(learn, tmp_path)
-    path = f"{__name__}.label_of"
-    for allow in ((), [Shout], "os.system", [os.getcwd], ["tests"]):
+    path = f"{__name__}.brighter"
+    for allow in ((), [Darker], "os.system", [os.getcwd], ["tests"]):
         with pytest.raises(
-            DataError, match=rf"uses what is not part of coursekit: {path}.*allow=\[label_of\]"
+            DataError, match=rf"uses what is not part of coursekit: {path}.*allow=\[brighter\]"
         ):
             load_learner(file, allow=allow)
-    for allow in ([label_of], label_of, (label_of, Shout), [path], path):
+    for allow in ([brighter], brighter, (brighter, Darker), [path], path):
         assert_same_predictions(learn, load_learner(file, allow=allow), pictures)
 
 
 def test_classes_of_the_user(pictures, tmp_path):
     block = (ImageBlock(MyPicture), CategoryBlock)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-    dls = loaders(pictures, get_y=Shout(False), block=block, item_tfms=[Darker(0.5), Resize(32)])
-    learn = learner_for(dls, MyNet(body, 2, act=nn.functional.gelu), metrics=my_metric)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), Swish())
+    dls = loaders(pictures, block=block, item_tfms=[Darker(0.5), Resize(32)])
+    learn = learner_for(dls, MyNet(body, 2, act=nn.functional.gelu))
     file = exporting_to(learn, tmp_path)
     with pytest.raises(DataError) as caught:
         load_learner(file)
-    for name in ("Shout", "Darker", "MyPicture.create", "MyNet", "my_metric", "gelu"):
-        assert (f"{__name__}.{name}" in str(caught.value)) == (name != "gelu")
-    again = load_learner(file, allow=[Shout, Darker, MyPicture.create, MyNet, my_metric])
+    for name in ("Darker", "MyPicture.create", "MyNet", "Swish"):
+        assert f"{__name__}.{name}" in str(caught.value)
+    again = load_learner(file, allow=[Darker, MyPicture.create, MyNet, Swish])
     assert_same_predictions(learn, again, pictures)
     assert type(again.model) is MyNet and again.model.act is nn.functional.gelu
     assert type(again.dls.test_dl(get_image_files(pictures)).source[0][0]) is MyPicture
-    assert again.metrics[0].func is my_metric
-
-
-def my_metric(pred, target):
-    return (pred.argmax(1) != target).float().sum() / len(pred)
 
 
 def test_a_script_of_the_user(pictures, tmp_path):
@@ -860,18 +814,20 @@ def test_a_script_of_the_user(pictures, tmp_path):
         """
 import sys
 from coursekit.all import *
-def get_label(file): return file.parent.name[:2]
+def is_blue(file): return file.parent.name[0] == "b"
+class Head(nn.Module):
+    def forward(self, x): return x.mean((2, 3))
 parts = ImageBlock, CategoryBlock
-block = DataBlock(parts, get_image_files, RandomSplitter(.2, 1), get_y=get_label, item_tfms=Resize(32))
+block = DataBlock(parts, get_image_files, RandomSplitter(.2, 1), get_y=is_blue, item_tfms=Resize(32))
 dls = block.dataloaders(sys.argv[1], bs=4, num_workers=0)
-from coursekit.exporting import load_learner
-model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-learn = Learner(dls, model, path=".")
+learn = Learner(dls, nn.Sequential(nn.Conv2d(3, 2, 3), Head()), path=".")
 learn.export()
 print(*learn.predict(get_image_files(sys.argv[1])[0])[2].tolist())
 """
     )
-    (tmp_path / "labels.py").write_text("def get_label(file): return 'x'\n")
+    (tmp_path / "heads.py").write_text(
+        "from torch import nn\nclass Head(nn.Module):\n    def forward(self, x): return x.mean((2, 3))\n"
+    )
     command = [sys.executable, "train.py", str(pictures)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -879,11 +835,11 @@ print(*learn.predict(get_image_files(sys.argv[1])[0])[2].tolist())
 import sys
 from coursekit.exporting import load_learner
 from coursekit.datasets import DataError
-from labels import get_label
+from heads import Head
 try: load_learner("export.pkl")
-except DataError as error: assert "__main__.get_label" in str(error), error
+except DataError as error: assert "__main__.Head" in str(error), error
 else: raise SystemExit("loaded without being asked")
-learn = load_learner("export.pkl", allow=[get_label])
+learn = load_learner("export.pkl", allow=[Head])
 print(*learn.predict(sys.argv[1])[2].tolist())
 """
     picture = get_image_files(pictures)[0]
@@ -896,122 +852,145 @@ print(*learn.predict(sys.argv[1])[2].tolist())
 
 def test_allowed_text_is_imported_only_then(pictures, tmp_path, monkeypatch):
     module = tmp_path / "labels_of_mine.py"
-    module.write_text("def get_label(item): return item.parent.name\n")
+    module.write_text("def darker(picture): return picture.point(lambda v: v // 2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     labels = importlib.import_module("labels_of_mine")
-    file = exporting_to(learner_for(loaders(pictures, get_y=labels.get_label)), tmp_path)
+    file = exporting_to(
+        learner_for(loaders(pictures, item_tfms=[Resize(8), labels.darker])), tmp_path
+    )
     del sys.modules["labels_of_mine"]
-    with pytest.raises(DataError, match=r"labels_of_mine\.get_label"):
+    with pytest.raises(DataError, match=r"labels_of_mine\.darker"):
         load_learner(file, allow=["labels_of_mine.other"])
     assert "labels_of_mine" not in sys.modules
-    assert load_learner(file, allow=["labels_of_mine.get_label"]).dls.c == 2
+    assert load_learner(file, allow=["labels_of_mine.darker"]).dls.c == 2
     assert "labels_of_mine" in sys.modules
     module.unlink()
     del sys.modules["labels_of_mine"]
     importlib.invalidate_caches()
-    with pytest.raises(DataError, match="there is no such thing to import"):
-        load_learner(file, allow=["labels_of_mine.get_label"])
+    with pytest.raises(DataError, match="allow names what cannot be imported"):
+        load_learner(file, allow=["labels_of_mine.darker"])
 
 
-def refused(pictures, tmp_path, words, model=None, get_y=None, **kwargs):
+def refused(pictures, tmp_path, words, model=None, **kwargs):
     item_tfms = kwargs.pop("item_tfms", None)
-    dls = loaders(pictures, get_y=get_y or parent_label, item_tfms=item_tfms)
-    learn = learner_for(dls, model, **kwargs)
+    learn = learner_for(loaders(pictures, item_tfms=item_tfms), model, **kwargs)
     with pytest.raises(LearnerError, match=words) as caught:
         learn.export(tmp_path / "never.pkl")
     assert not list(tmp_path.glob("*never*"))
     return str(caught.value)
 
 
-def test_lambdas_are_refused_by_name(pictures, tmp_path):
-    def inside(item):
-        return item.parent.name
-
-    def hidden_loss(pred, target):
-        return pred.sum()
-
-    said = refused(pictures, tmp_path, "there is a lambda", get_y=lambda item: item.parent.name)
-    assert (
-        "what makes the target (get_y)" in said
-        and "test_exporting.py" in said
-        and "def get_y(...)" in said
-    )
-    refused(pictures, tmp_path, "inside is defined inside test_lambdas", get_y=inside)
-    refused(pictures, tmp_path, r"loss_func: hidden_loss is defined inside", loss_func=hidden_loss)
-    refused(
-        pictures, tmp_path, r"metrics, func of Metric: there is a lambda", metrics=lambda a, b: 1.0
-    )
-    refused(
-        pictures, tmp_path, "splitter: there is a lambda", splitter=lambda m: list(m.parameters())
-    )
-    refused(pictures, tmp_path, "Shout.method is a method of an object", get_y=Shout().method)
-    refused(
-        pictures, tmp_path, "transforms of an item: .*lambda", item_tfms=[Resize(8), lambda x: x]
-    )
-    partly = functools.partial(accuracy, axis=lambda: 1)
-    refused(pictures, tmp_path, "metrics, .*lambda", metrics=partly)
-
-
-def test_a_lambda_with_a_name(tmp_path, pictures):
-    picture = Flip(draw=lambda_with_a_name)
-    said = r"lambda_with_a_name is a lambda.*def lambda_with_a_name\("
-    with pytest.raises(LearnerError, match=said):
-        through(picture)
-
-
-def test_what_does_not_say_how_it_was_made(pictures, tmp_path):
-    said = refused(pictures, tmp_path, "made with 'volume' and does not keep it", get_y=Forgets(5))
-    assert "self.volume = volume" in said
-    refused(pictures, tmp_path, "seen of Learns: 9 would come back as 0", get_y=Learns())
-    changed = small_net()
-    changed[0].forward = changed[0].forward
-    refused(pictures, tmp_path, "the layer 0 has a forward of its own", model=changed)
-    counted = MyNet(nn.Conv2d(3, 8, 3), 2)
-    counted.calls = 5
-    refused(pictures, tmp_path, "the model: MyNet keeps 'calls'", model=counted)
+def test_what_has_no_name_is_refused_by_name(pictures, tmp_path):
+    def inside(picture):
+        return picture
 
     class Local(nn.Module):
         pass
 
+    for step, name in ((lambda x: x, "<lambda> .line"), (inside, "inside .line")):
+        said = refused(pictures, tmp_path, name, item_tfms=[Resize(8), step])
+        assert "test_exporting.py" in said and "the transforms after_item" in said
+    refused(pictures, tmp_path, "Local has no name", model=nn.Sequential(small_net(), Local()))
     refused(
-        pictures, tmp_path, "Local is defined inside", model=nn.Sequential(small_net(), Local())
+        pictures,
+        tmp_path,
+        "act of MyNet: <lambda>",
+        model=MyNet(nn.Conv2d(3, 8, 3), 2, lambda x: x),
     )
+
+
+def test_what_cannot_come_back_as_it_is(pictures, tmp_path):
+    changed = small_net()
+    changed[0].forward = changed[0].forward
+    refused(pictures, tmp_path, "the layer 0, a Sequential, was changed", model=changed)
     weight_normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
-    refused(pictures, tmp_path, "the model", model=weight_normed)
+    refused(pictures, tmp_path, "Linear", model=weight_normed)
     step = Resize(8)
     step.order = 5
-    refused(pictures, tmp_path, "Resize keeps 'order'", item_tfms=[step])
-    learn = learner_for(loaders(pictures))
-    learn.loss_func = os.system
-    file = exporting_to(learn, tmp_path)  # it is theirs to say so, and nobody has to believe it
-    with pytest.raises(DataError, match=r"\bsystem\b.*If you know and trust it"):
-        load_learner(file)
+    refused(pictures, tmp_path, "Resize keeps order=5", item_tfms=[step])
+    cut = vision.create_body(vision.efficientnet_lite0, pretrained=False)
+    cut.model.conv_stem = nn.Identity()
+    refused(pictures, tmp_path, "conv_stem", model=nn.Sequential(cut))
+    odd = MyNet(nn.Conv2d(3, 8, 3), 2, {"lr": {1, 2}})
+    refused(pictures, tmp_path, "act of MyNet: .* is a set", model=odd)
 
 
-def test_a_function_that_was_replaced(pictures, tmp_path, monkeypatch):
-    learn = learner_for(loaders(pictures, get_y=label_of))
-    monkeypatch.setattr(sys.modules[__name__], "label_of", Shout())
-    with pytest.raises(LearnerError, match="label_of is not what it was"):
+def test_a_class_need_not_keep_its_arguments(pictures, tmp_path):
+    "It comes back with what it keeps: numbers, lists, dicts, layers, weights, loose tensors."
+    learn = learner_for(loaders(pictures), LeNet(2))
+    learn.model.calls = {"many": [1, (2, 3)]}
+    again = there_and_back(learn, tmp_path, allow=[LeNet])
+    assert_same_predictions(learn, again, pictures)
+    assert again.model.calls == {"many": [1, (2, 3)]} and again.model.named is None
+    assert [*again.model.state_dict()] == [*learn.model.state_dict()]
+    again.dls = learn.dls
+    with again.no_logging():
+        again.fit(1, 0.05)
+    assert not torch.equal(again.model.scale, learn.model.scale)
+
+
+class LeNet(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.ModuleList([nn.Conv2d(3, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(3)])
+        self.ends = nn.ModuleDict({"last": nn.Linear(36, num_classes)})
+        self.scale = nn.Parameter(torch.rand(num_classes))
+        self.register_buffer("shift", torch.rand(num_classes))
+        self.register_buffer("loose", torch.rand(1), persistent=False)
+        self.named = None
+
+    def forward(self, x):
+        for layer in self.features:
+            x = layer(x)
+        return self.ends["last"](x.flatten(1)) * self.scale + self.shift + self.loose
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_whole_network_of_a_library(library, pictures, tmp_path):
+    import timm
+    import torchvision
+
+    if library == "timm":
+        model = timm.create_model("mobilenetv3_small_050", num_classes=2, in_chans=3)
+    else:
+        model = torchvision.models.mobilenet_v3_small(num_classes=2)
+    learn = learner_for(loaders(pictures), model)
+    assert_same_predictions(learn, there_and_back(learn, tmp_path), pictures)
+    last = model.classifier if library == "timm" else model.classifier[3]
+    last.extra = nn.Identity()
+    with pytest.raises(LearnerError, match=r"was changed|as they are"):
+        learn.export(tmp_path / "changed")
+
+
+def test_a_partial_as_architecture_needs_a_function(pictures, tmp_path):
+    import functools
+
+    short = functools.partial(vision.efficientnet_lite0, drop_rate=0.1)
+    learn = vision.vision_learner(loaders(pictures), short, pretrained=False)
+    with pytest.raises(LearnerError, match="in its place write a function with def"):
+        learn.export(tmp_path / "short")
+
+
+def test_a_class_that_was_replaced(pictures, tmp_path, monkeypatch):
+    learn = learner_for(loaders(pictures), MyNet(nn.Conv2d(3, 8, 3), 2))
+    monkeypatch.setattr(sys.modules[__name__], "MyNet", Swish)
+    with pytest.raises(LearnerError, match="MyNet is not what it was"):
         learn.export(tmp_path / "x")
 
 
 def test_labels_that_json_does_not_know():
-    with pytest.raises(LearnerError, match="vocab of Categorize"):
-        through(categories(labels=[b"a", b"b"]))
-    with pytest.raises(LearnerError, match="vocab of Categorize"):
-        through(categories([1 + 2j, 3], labels=[3]))
+    for labels in ([b"a", b"b"], [1 + 2j, 3]):
+        with pytest.raises(LearnerError, match="vocab of Categorize"):
+            through(categories(labels, labels=labels), "step")
 
 
-def test_callbacks_and_hooks_are_named(pictures, tmp_path):
+def test_what_else_stays_behind_is_named(pictures, tmp_path):
     class Mine(Callback):
         pass
 
     learn = learner_for(loaders(pictures), cbs=Mine())
-    with pytest.warns(UserWarning, match="callbacks are not exported: Mine"):
-        learn.export(tmp_path / "a.pkl")
-    learn = learner_for(loaders(pictures))
     learn.model[0].register_forward_hook(lambda *args: None)
-    with pytest.warns(UserWarning, match="hooks are not exported: 0"):
+    with pytest.warns(UserWarning, match="not exported: Mine, the hooks of layer 0"):
         learn.export(tmp_path / "a.pkl")
 
 
@@ -1070,15 +1049,15 @@ def test_other_files(exported, pictures, tmp_path):
 
     from safetensors.torch import save_file
 
-    with pytest.raises(DataError, match=r"there is no file .*export\.safetensors"):
+    with pytest.raises(DataError, match="there is no file of that name"):
         load_learner(tmp_path / "export.pkl")
     with pytest.raises(DataError, match="it is a folder"):
         load_learner(tmp_path)
     with pytest.raises(DataError, match=r"no file of learn\.export"):
         load_learner(get_image_files(pictures)[0])
-    for name, content in (("a.pkl", pickle.dumps({"x": 1})), ("b.pkl", pickle.dumps(Shout(), 2))):
+    for name, content in (("a.pkl", pickle.dumps({"x": 1})), ("b.pkl", pickle.dumps(Swish(), 2))):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="is a pickle, which is a small program"):
+        with pytest.raises(DataError, match="is a pickle"):
             load_learner(tmp_path / name)
     torch.save(nn.Linear(2, 2), tmp_path / "c.pkl")
     with pytest.raises(DataError, match="is a pickle"):
@@ -1086,469 +1065,14 @@ def test_other_files(exported, pictures, tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(DataError, match="no description of a learner"):
         load_learner(tmp_path / "weights.safetensors")
-    exporting_to(exported[0], tmp_path, "a.pkl")  # beside a pickle of that name
-    assert load_learner(tmp_path / "a.pkl").dls.c == 2
-
-
-# ---------------------------------------------------------------- attacks
-def crafted(file, description, tensors=None, form="1", more=None):
-    "A file with a right sum, as an attacker would make it."
-    from safetensors.torch import save
-
-    text = description if isinstance(description, str) else json.dumps(description)
-    made = save(tensors or {}, {"coursekit.format": form, "coursekit": text, "sha256": "0" * 64})
-    size = 8 + int.from_bytes(made[:8], "little")
-    header, body = made[:size], made[size:]
-    return signed(file, header, body)
-
-
-def signed(file, header, body):
-    total = exporting._sum(header, memoryview(body))
-    file.write_bytes(exporting._SUM.sub(b'"sha256":"' + total + b'"', header) + body)
-    return file
-
-
-@pytest.fixture
-def craft(exported, tmp_path):
-    "A function that changes the description of a good file."
-
-    def make(*path_and_value, **more):
-        description, tensors = exporting._read(exported[1])
-        *path, last, value = path_and_value
-        inner = description
-        for key in path:
-            inner = inner[key]
-        inner[last] = value
-        return crafted(tmp_path / "crafted.safetensors", description, tensors, **more)
-
-    return make
-
-
-def harmless(file, words="", seconds=2.0, megabytes=60):
-    "It is a DataError, and soon, and there was no memory for it."
-    start = time.perf_counter()
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match=words or None) as caught:
-            load_learner(file)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert type(caught.value) is DataError and str(file) in str(caught.value)
-    assert time.perf_counter() - start < seconds * 5 and peak < megabytes * 1e6
-    assert len(str(caught.value)) < 1000
-
-
-LAST = ("model", "layers", "with", "1", "with", "3", "with")
-EVIL = [
-    "os.system",
-    "builtins.eval",
-    "subprocess.Popen",
-    "posix.system",
-    "data.os.system",
-    "data.patch",
-    "data.TorchDataLoader",
-    "data.Categorize.__init__",
-    "data.__builtins__",
-    "learner.safe_load",
-    "learner.Learner",
-    "learner.pickle.loads",
-    "datasets.untar_data",
-    "exporting._imported",
-    "exporting.importlib.import_module",
-    "training.torch.load",
-    "vision.nonsense",
-    "torch.nn.Module",
-    "torch.load",
-    "torch.nn.functional.torch.load",
-    "torchvision.models.os",
-    "torchvision.models.get_model",
-    "coursekit.data.parent_label",
-    "__main__.x",
-    "",
-    ".",
-    "data.",
-    "cli.main",
-    "data\n",
-]
-
-
-def test_the_crafter_makes_good_files(craft):
-    assert load_learner(craft("dls", "n_inp", 1)).dls.c == 2
-
-
-@pytest.mark.parametrize("name", EVIL)
-def test_no_name_outside_of_the_list(name, craft):
-    harmless(craft("learner", "loss_func", {"name": name}), "does not know|outside of the model")
-    harmless(
-        craft("dls", "parts", 1, "steps", 0, {"make": name, "with": {}}), "does not know|outside of"
-    )
-    harmless(craft("model", "layers", {"make": name, "with": {}}), "does not know")
-    harmless(
-        craft("learner", "opt_func", {"partial": [{"name": name}, ["id"], {"dict": []}]}),
-        "does not know|outside",
-    )
-    if name:
-        harmless(
-            craft("learner", "opt_func", {"yours": name}), "uses what is not part of coursekit"
-        )
-
-
-@pytest.mark.parametrize(
-    "node",
-    [
-        {},
-        {"make": "data.Resize"},
-        {"make": "data.Resize", "with": {}, "and": 1},
-        {"make": ["augment.Resize"], "with": {"size": 8}},
-        {"make": "augment.Resize", "with": [8]},
-        {"make": "augment.Resize", "with": {"size": 8, "__class__": 1}},
-        {"make": "augment.Resize", "with": {"self": 1}},
-        {"make": "augment.Resize", "with": {"size": -1}},
-        {"make": "augment.Resize", "with": {"breadth": 8}},
-        {"make": "augment.Normalize", "with": {"mean": [1], "std": [0]}},
-        {"make": "data.parent_label", "with": {"item": "a/b"}},
-        {"make": "data.PILImage.create", "with": {"source": "/etc/passwd"}},
-        {"make": "data.Categorize", "with": {"vocab": ["a", "a"]}},
-        {"make": "data.using_attr", "with": {"f": {"name": "data.parent_label"}}},
-        {"make": "data.RegexLabeller", "with": {"pat": "(("}},
-        {"make": "learner._adamw", "with": {"params": [], "lr": 1}},
-        {"make": "torch.nn.Linear", "with": {"in_features": 10**9, "out_features": 10**9}},
-        {"name": "torch.nn.Linear"},
-        {"name": "vision.create_body"},
-        {"name": 3},
-        {"name": {"name": "data.parent_label"}},
-        {"yours": ["a"]},
-        {"call": "data.parent_label"},
-        {"tensor": "model.0.0.weight"},
-        {"tensor": "nothing"},
-        {"tensor": ["given.0"]},
-        {"dtype": "load"},
-        {"dtype": "nn"},
-        {"float": "much"},
-        {"path": 3},
-        {"tuple": 3},
-        {"dict": [[1]]},
-        {"dict": [[[], 1]]},
-        {"slice": [1, 2, 3, 4]},
-        {"partial": [3, [], {}]},
-        {"partial": [{"name": "data.parent_label"}]},
-        [[[{"name": "os.system"}]]],
-        7,
-        "os.system",
-        None,
-    ],
-    ids=repr,
-)
-def test_nodes_that_mean_nothing(node, craft):
-    harmless(craft("learner", "loss_func", node))
-    harmless(craft("learner", "metrics", [node]))
-    harmless(craft("dls", "parts", 0, "steps", 0, node))
-    harmless(craft("dls", "loaders", 0, "after_item", 0, node))
-    harmless(craft("model", "layers", node))
-
-
-def test_attributes_with_underscores(craft):
-    f = {"name": "data.parent_label"}
-    harmless(
-        craft(
-            "dls",
-            "parts",
-            1,
-            "steps",
-            0,
-            {"make": "data.using_attr", "with": {"f": f, "attr": "__class__"}},
-        ),
-        "__class__",
-    )
-
-
-@pytest.mark.parametrize("key", ["model", "dls", "learner", "half", "coursekit"])
-def test_parts_of_the_description(key, craft, tmp_path, exported):
-    for value in ({}, [], 7, "x", {"layers": 1}, [1, 2]):
-        if key != "coursekit" and not (key == "half" and value in ({}, [], [1, 2])):
-            harmless(craft(key, value))
-    description, tensors = exporting._read(exported[1])
-    del description[key]
-    if key != "coursekit":
-        harmless(crafted(tmp_path / "less", description, tensors))
-    for whole in (7, [], {}, "x", None, "[" * 10, ""):
-        harmless(
-            crafted(
-                tmp_path / "whole", whole if isinstance(whole, str) else json.dumps(whole), tensors
-            )
-        )
-
-
-def test_a_layer_larger_than_the_world(craft):
-    for n, k in (
-        (10**9, 10**9),
-        (50_000, 60_000),
-        (10**30, 2),
-        (2**62, 2**3),
-        (-1, 3),
-        (2.5, 2),
-        ("9", 2),
-    ):
-        for more in ({}, {"bias": False}):
-            harmless(craft(*LAST[:-1], "with", {"in_features": n, "out_features": k, **more}))
-    for device in ("cpu", "meta", "cuda"):
-        harmless(
-            craft(
-                *LAST[:-1],
-                "with",
-                {"in_features": 50_000, "out_features": 60_000, "device": device},
-            ),
-            "device",
-        )
-    huge = {"make": "torch.nn.Embedding", "with": {"num_embeddings": 10**12, "embedding_dim": 100}}
-    harmless(craft("model", "layers", huge), "do not fit")
-    for spot in (("learner", "loss_func"), ("dls", "collate_fn")):
-        harmless(craft(*spot, huge), "outside of the model") if spot[0] == "learner" else None
-
-
-def test_a_large_layer_in_hiding(craft):
-    "It is no part of the model, so its size would be compared with nothing."
-    large = {"in_features": 50_000, "out_features": 60_000}
-    hidden = {"tuple": [{"make": "torch.nn.Linear", "with": large}]}
-    flat = {"make": "torch.nn.Flatten", "with": {"start_dim": hidden}}
-    harmless(craft(*LAST[:-2], "1", flat), "in no place of the model")
-    head = {"make": "vision.create_head", "with": {"nf": 8, "n_out": 2, "ps": hidden}}
-    if importlib.util.find_spec("coursekit.vision"):
-        harmless(craft(*LAST[:-2], "1", head))
-
-
-def test_many_and_deep(craft, exported, tmp_path):
-    node = {"make": "torch.nn.Identity", "with": {}}
-    many = {"make": "exporting._in_order", "with": {str(i): node for i in range(25_000)}}
-    harmless(craft("model", "layers", many), "more than", seconds=20, megabytes=200)
-    for _ in range(200):
-        node = {"make": "exporting._in_order", "with": {"0": node}}
-    harmless(craft("model", "layers", node), "levels")
-    description, tensors = exporting._read(exported[1])
-    text = json.dumps(description)
-    for deep in ("[" * 10_000 + "]" * 10_000, '{"tuple":[' * 10_000 + "]}" * 10_000):
-        bad = text.replace('"loss_func": {', f'"loss_func": {deep}, "more": {{', 1)
-        assert bad != text
-        harmless(crafted(tmp_path / "deep", bad, tensors))
-    header = b'{"__metadata__":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001
-    harmless(signed_raw(tmp_path / "deep", header))
-
-
-def signed_raw(file, header, body=b"", length=None):
-    header = struct.pack("<Q", len(header) if length is None else length) + header
-    file.write_bytes(header + body)
-    return file
-
-
-def test_json_that_is_not_strict(exported, tmp_path):
-    description, tensors = exporting._read(exported[1])
-    text = json.dumps(description)
-    for old, new in (
-        ('"n_inp": 1', '"n_inp": 1, "n_inp": 2'),
-        ('"n_inp": 1', '"n_inp": NaN'),
-        ('"n_inp": 1', '"n_inp": -Infinity'),
-        ('"n_inp": 1', '"n_inp": 1e999'),
-        ('"n_inp": 1', f'"n_inp": {"9" * 5000}'),
-        ('"p": 0.2', '"p": NaN'),
-        ('"p": 0.2', '"p": 1e999'),
-        ('"p": 0.2', '"p": 0.2, "p": 0.2'),
-    ):
-        assert old in text
-        harmless(crafted(tmp_path / "loose", text.replace(old, new, 1), tensors))
-    name, header = "model.0.0.weight", {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    one = json.dumps(header)
-    for raw in (
-        f'{{"{name}":{one},"{name}":{one}}}',
-        f'{{"__metadata__":{{"coursekit":"1","coursekit":"2"}},"{name}":{one}}}',
-        '{"__metadata__":{"coursekit":1}}',
-        '{"__metadata__":[1]}',
-        '{"__metadata__":{"coursekit":"{}","coursekit.format":"1"}}',
-        "{}",
-        "{",
-    ):
-        harmless(signed_raw(tmp_path / "raw", raw.encode(), b"\0" * 4))
-
-
-def test_headers_that_lie(exported, tmp_path):
-    good = exported[1].read_bytes()
-    size = 8 + int.from_bytes(good[:8], "little")
-    header = json.loads(good[8:size])
-    file = tmp_path / "lies"
-    for length in (2**63, 2**64 - 1, len(good), 10**9, size + 10**6):
-        file.write_bytes(struct.pack("<Q", length) + good[8:])
-        harmless(file, "cut off or damaged|damaged")
-
-    def lying(name, **changes):
-        changed = json.loads(json.dumps(header))
-        changed[name] |= changes
-        text = json.dumps(changed, separators=(",", ":")).encode()
-        return signed(file, struct.pack("<Q", len(text)) + text, good[size:])
-
-    name = "model.0.0.weight"
-    signed(
-        file,
-        struct.pack("<Q", size - 8)
-        + json.dumps(header, separators=(",", ":")).encode().ljust(size - 8),
-        good[size:],
-    )
-    load_learner(file)  # the crafting itself is right
-    harmless(lying(name, shape=[50_000, 50_000], data_offsets=[0, 10_000_000_000]))
-    harmless(lying(name, shape=[50_000, 50_000]))
-    harmless(lying(name, shape=[2**40, 2**40]))
-    harmless(lying(name, shape=[-1, 3]))
-    harmless(lying(name, dtype="F7"))
-    harmless(lying(name, dtype="I32"))
-    harmless(lying(name, data_offsets=[0, 2**63]))
-    harmless(lying(name, data_offsets=[8, 0]))
-    harmless(
-        lying(
-            "model.0.1.running_mean", data_offsets=header["model.0.1.running_var"]["data_offsets"]
-        )
-    )
-
-
-def test_weights_that_do_not_fit(exported, tmp_path):
-    description, tensors = exporting._read(exported[1])
-    file, name = tmp_path / "misfit", "model.0.0.weight"
-    harmless(
-        crafted(file, description, {k: v for k, v in tensors.items() if k != name}),
-        "the file lacks 0.0.weight",
-    )
-    harmless(
-        crafted(file, description, tensors | {"model.9.weight": torch.zeros(1)}),
-        "the model lacks 9.weight",
-    )
-    harmless(
-        crafted(file, description, tensors | {name: torch.zeros(8, 3, 3, 2)}),
-        r"has shape \(8, 3, 3, 2\) in the file",
-    )
-    harmless(crafted(file, description, tensors | {name: tensors[name].long()}), "do not fit")
-    for key in ("same", "channels_last", "frozen"):
-        values = ["nothing"], [3], 7, ["0.0"]
-        if key == "same":
-            values += {"0.0.weight": "nothing"}, {"x.y": "0.0.weight"}
-        for value in values:
-            changed = json.loads(json.dumps(description))
-            changed["model"][key] = value
-            harmless(crafted(file, changed, tensors))
-
-
-@pytest.mark.parametrize("form", ["2", "999", "0", "", "x", "1.0", "-1", " 1"])
-def test_other_formats(form, craft):
-    words = "update coursekit" if form in ("2", "999") else "export it again|does not say which"
-    harmless(craft("coursekit", "9.9", form=form), words)
-    if form == "2":
-        harmless(craft("coursekit", "9.9", form=form), r"written by coursekit 9\.9 in format 2")
-
-
-def test_builders_fetch_nothing(craft):
-    if not importlib.util.find_spec("coursekit.vision"):
-        pytest.skip("its lesson is not there yet")
-    for arch in ("hf-hub:someone/something", "local-dir:/tmp", "../x", "http://x", "nonsense"):
-        body = {"make": "vision.create_body", "with": {"arch": arch, "n_in": 3, "cut": None}}
-        harmless(craft("model", "layers", body), seconds=60, megabytes=500)
-    for name in ("pretrained", "weights"):
-        body = {
-            "make": "vision.create_body",
-            "with": {"arch": {"name": "vision.resnet18"}, name: True},
-        }
-        harmless(craft("model", "layers", body), f"no argument '{name}'")
-        made = {"make": "vision.resnet18", "with": {name: "DEFAULT"}}
-        harmless(craft("model", "layers", made), f"no argument '{name}'")
-
-
-def partial_of(name, *args, **kwargs):
-    return {"partial": [{"name": name}, list(args), {"dict": list(map(list, kwargs.items()))}]}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"arch": partial_of("vision.efficientnet_lite0", checkpoint_path="x.pth")},
-        {"arch": partial_of("vision.create_body", arch="hf-hub:someone/something")},
-        {"arch": partial_of("vision.resnet18", weights="DEFAULT")},
-        {"arch": partial_of("torchvision.models.vgg11", "DEFAULT")},
-        {"arch": {"name": "vision.resnet18"}, "cut": {"name": "vision.resnet18"}},
-        {"arch": {"name": "vision.resnet18"}, "cut": partial_of("vision.efficientnet_lite0", True)},
-    ],
-    ids=repr,
-)
-def test_no_builder_with_arguments_of_the_file(arguments, craft, monkeypatch):
-    "It could fetch weights, or read them from the disk."
-
-    def fetches(*args, **kwargs):
-        raise AssertionError("it asks the network")
-
-    monkeypatch.setattr("socket.getaddrinfo", fetches)
-    body = {"make": "vision.create_body", "with": arguments}
-    harmless(craft("model", "layers", body), "hands on", seconds=60, megabytes=500)
-
-
-def dropping(pretrained=True):
-    from coursekit.vision import efficientnet_lite0
-
-    return efficientnet_lite0(pretrained, drop_rate=0.1)
-
-
-def test_a_builder_with_arguments_needs_a_function(pictures, tmp_path):
-    from coursekit.vision import efficientnet_lite0, vision_learner
-
-    dls = loaders(pictures)
-    short = vision_learner(
-        dls, functools.partial(efficientnet_lite0, drop_rate=0.1), pretrained=False
-    )
-    with pytest.raises(LearnerError, match="in the place of a partial, write a function"):
-        short.export(tmp_path / "short")
-    named = vision_learner(dls, dropping, pretrained=False)
-    again = load_learner(named.export(tmp_path / "named"), allow=[dropping])
-    assert again.model[0].model.drop_rate == 0.1
-
-
-def test_a_short_text_for_many_layers(craft):
-    head = {"make": "vision.create_head", "with": {"nf": 8, "n_out": 2, "lin_ftrs": [1] * 500_000}}
-    harmless(craft("model", "layers", head), "more than 20,000 parts", seconds=20, megabytes=200)
-
-
-def test_no_processes(craft):
-    harmless(craft("dls", "loaders", 1, "num_workers", 64), "processes of its own")
-
-
-def test_an_allowed_function_is_not_called_on_load(craft):
-    called = []
-
-    def get_y(**kwargs):
-        called.append(kwargs)
-
-    get_y.__qualname__ = "get_y"
-    node = {"yours": f"{__name__}.get_y", "with": {"a": 1}}
-    file = craft("learner", "loss_func", node)
-    with pytest.raises(DataError, match="as a function to use"):
-        load_learner(file, allow=[get_y])
-    assert not called
-
-
-def test_a_file_larger_than_the_memory(craft, monkeypatch):
-    file = craft("dls", "n_inp", 1)
-    real = open
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            self.file.close()
-
-        def read(self, n=None):
-            if n is None:
-                raise MemoryError
-            return self.file.read(n)
-
-    monkeypatch.setattr(type(file), "open", lambda self, mode: Full(real(self, mode)))
-    harmless(file, "more than fits into the memory")
+    made = exported[1].read_bytes().replace(b'"coursekit.format":"2"', b'"coursekit.format":"1"')
+    (tmp_path / "old.pkl").write_bytes(made)
+    with pytest.raises(DataError, match=r"format is '1'.*export the learner again"):
+        load_learner(tmp_path / "old.pkl")
+    with (tmp_path / "sparse").open("wb") as f:
+        f.truncate(2**30)
+    with pytest.raises(DataError, match="no holes"):
+        load_learner(tmp_path / "sparse")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="no file"):
+        load_learner(tmp_path / "pipe")
