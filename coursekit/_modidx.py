@@ -866,6 +866,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'coursekit.exporting._write': ('exporting.html#_write', 'coursekit/exporting.py'),
                                      'coursekit.exporting._yours': ('exporting.html#_yours', 'coursekit/exporting.py'),
                                      'coursekit.exporting.load_learner': ('exporting.html#load_learner', 'coursekit/exporting.py')},
+            'coursekit.files': { 'coursekit.files._clear_up': ('files.html#_clear_up', 'coursekit/files.py'),
+                                 'coursekit.files.written_whole': ('files.html#written_whole', 'coursekit/files.py')},
             'coursekit.learner': { 'coursekit.learner.ActivationStats': ('learner.html#activationstats', 'coursekit/learner.py'),
                                    'coursekit.learner.ActivationStats.__init__': ( 'learner.html#activationstats.__init__',
                                                                                    'coursekit/learner.py'),
