@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from .basics import to_np
 from .data import DataLoader, DataLoaders, show_parts, to_cpu, to_device
 from .datasets import DataError
-from .weights import fitting_opt, fitting_weights, safe_load, safe_save
+from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
 
 # %% ../nbs/04_learner.ipynb #c2629f7a
 def _told(x) -> str: return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -865,9 +865,6 @@ def _check_number(learn: Learner, loss: float) -> None:
     raise LearnerError(f"the loss is {loss} in {learn._where()}; {why}")
 
 # %% ../nbs/04_learner.ipynb #cdfc3588
-def _are_numbers(values: list) -> bool: return all(type(value) in (int, float) for value in values)
-
-
 class Recorder(Callback):
     "Keeps the smoothed training loss and the learning rate of every batch, and for every epoch a row with the losses, the metrics and the time."
     order = 50
@@ -922,17 +919,19 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict:
         "All that it has kept, for a run that is to go on later."
-        kept = {name: getattr(self, name) for name in ("losses", "lrs", "iters", "times", "_smooth")}
-        return kept | {"values": [list(row) for row in self.values], "_first": self._first}
+        names = "losses", "lrs", "iters", "times", "_smooth", "_first"
+        kept = {name: getattr(self, name) for name in names}
+        return kept | {"values": [list(row) for row in self.values]}
 
     def load_state_dict(self, state: dict) -> None:
-        rows, n = state["values"], len(self.metric_names) - 2
-        numbers = [*state["losses"], *state["lrs"], *state["iters"], *state["times"]]
-        for row in rows: numbers += [value for value in row if value is not None]
+        rows, losses, names = state["values"], state["losses"], self.metric_names
+        lists = [losses, state["lrs"], state["iters"], state["times"]]
+        lists += [[value for value in row if value is not None] for row in rows]
         lengths = {len(rows), len(state["iters"]), len(state["times"])}
-        if len(lengths) > 1 or any(len(row) != n for row in rows) or not _are_numbers(numbers):
-            raise LearnerError(f"its table is not one of {', '.join(self.metric_names)}")
-        self.__dict__.update(state, values=[L(row) for row in rows], _count=len(state["losses"]))
+        widths = {len(row) for row in rows} | {len(names) - 2}
+        if len(lengths) > 1 or len(widths) > 1 or not all(map(are_numbers, lists)):
+            raise LearnerError(f"its table is not one of {', '.join(names)}")
+        self.__dict__.update(state, values=[L(row) for row in rows], _count=len(losses))
 
     @property
     def metric_names(self) -> list[str]:
@@ -1046,7 +1045,8 @@ class _NotebookScreen:
 
     def row(self, names: list[str], row: list[str]) -> None:
         def cells(texts: list[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+            inner = "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+            return f"<tr>{inner}</tr>"
         self._table = self._table or f"<thead>{cells(names, 'th')}</thead>"
         self._table += cells(row, "td")
         self.end()
@@ -1251,14 +1251,14 @@ def load(
     strict: bool = True,  # must all names of the weights agree?
     device: str | torch.device | None = None,  # that of the data if None
 ) -> "Learner":
-    """Load weights that `save` wrote, or a `state_dict`. Raises `DataError` for a damaged file,
-    or one that could run code, `LearnerError` for another model's; then nothing was loaded."""
+    """Load weights that `save` wrote, or a `state_dict`. Raises `DataError` for a file that
+    is damaged or could run code, `LearnerError` for another model's, and loads nothing."""
     state = safe_load(self._file(file), "cpu")
     ours = isinstance(state, dict) and isinstance(state.get("model"), dict)
     opt = state.get("opt") if ours and with_opt else None
     try: weights = fitting_weights(self.model, state["model"] if ours else state, strict)
     except DataError as error:
-        raise LearnerError(f"{file} {error}. Make the model as the saved one was made") from error
+        raise LearnerError(f"{file} {error}. Make the model as that one was") from error
     if opt is not None: opt = self._fitting_opt(opt, file)
     self.model.to(device or self.device)
     self.model.load_state_dict(weights, strict=strict)

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from .data import DataLoaders
 from .datasets import DataError
 from coursekit.learner import (
-    CancelBatchException, CancelFitException, CancelStepException, CancelValidException, Callback,
-    Learner, LearnerError, Recorder, even_mults, norm_bias_params,
+    CancelBatchException, CancelFitException, CancelStepException, CancelValidException,
+    Callback, Learner, LearnerError, Recorder, even_mults, norm_bias_params,
 )
-from .weights import fitting_opt, fitting_weights, safe_load, safe_save
+from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
 
 # %% ../nbs/05_training.ipynb #ab92e283
 def _as_groups(params: Iterable) -> list[dict]:
@@ -274,13 +274,9 @@ class ParamScheduler(Callback):
 
     def load_state_dict(self, state: dict) -> None:
         hps = state["hps"]
-        if hps.keys() != self.scheds.keys() or not all(map(_are_numbers, hps.values())):
+        if hps.keys() != self.scheds.keys() or not all(map(are_numbers, hps.values())):
             raise LearnerError(f"it scheduled {', '.join(map(str, hps))[:80]}")
         self.hps = self.learn.recorder.hps = hps
-
-
-def _are_numbers(values) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
 
 
 @patch
@@ -296,9 +292,9 @@ def plot_sched(
     axes = plt.subplots(1, len(keys), figsize=figsize or (4 * len(keys), 3), squeeze=False, layout="constrained")[1][0]
     for ax, key in zip(axes, keys, strict=True):
         ax.plot(self.hps[key])
-        long = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}.get(key, key)
+        names = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}
         ax.set_xlabel("batch")
-        ax.set_ylabel(long, parse_math=False)
+        ax.set_ylabel(names.get(key, key), parse_math=False)
     return axes
 
 # %% ../nbs/05_training.ipynb #10f6125c
@@ -443,7 +439,7 @@ def _set_random_states(dls: DataLoaders, states: dict, trial: bool = False) -> N
     of_torch.set_state(_bytes(states["torch"]))
     name, keys, at, *gauss = states["numpy"]
     version, numbers, last = states["python"]
-    if not (0 <= at <= 624 and isinstance(last, float | None)): raise ValueError(f"{at} of 624")
+    if not (0 <= at <= 624 and isinstance(last, float | None)): raise ValueError("position")
     of_numpy.set_state((name, keys.cpu().numpy().astype(np.uint32), at, *gauss))
     of_python.setstate((version, tuple(numbers), last))
     for i, state in enumerate(states.get("cuda", [])[:torch.cuda.device_count()]):
@@ -455,7 +451,7 @@ def _set_random_states(dls: DataLoaders, states: dict, trial: bool = False) -> N
             place.set_state(_bytes(state))
 
 
-def _bytes(state: Tensor) -> Tensor: return state.cpu().contiguous()  # a view may end too early
+def _bytes(state: Tensor) -> Tensor: return state.cpu().contiguous()  # it may be a view
 
 
 def _generators(dl) -> list[torch.Generator]:
@@ -643,8 +639,10 @@ class MixedPrecision(Callback):
 
     def load_state_dict(self, state: dict) -> None:
         own = self.state_dict()
-        tracked = {name: state[name] for name in own if name in ("scale", "_growth_tracker")}
-        if state != own | tracked or not all(0 <= value < 2**63 for value in tracked.values()):
+        scale, steps = state.get("scale", 1.0), state.get("_growth_tracker", 0)
+        as_here = {name for name in own if name not in ("scale", "_growth_tracker")}
+        same = all(state[name] == own[name] for name in as_here)
+        if not (same and 0 < scale < 2.0**127 and 0 <= steps < 2**31):
             raise LearnerError(f"it scaled with {str(state)[:80]}")
         self.scaler.load_state_dict(state)
 
@@ -749,7 +747,7 @@ class TrackerCallback(Callback):
     def state_dict(self) -> dict: return {name: getattr(self, name) for name in ("best", "best_epoch")}
 
     def load_state_dict(self, state: dict) -> None:
-        if not _are_numbers([value for value in state.values() if value is not None]):
+        if not are_numbers([value for value in state.values() if value is not None]):
             raise LearnerError(f"it watched {str(state)[:80]}")
         self.__dict__.update(state)
 
@@ -828,7 +826,7 @@ class Checkpoint(Callback):
         learn, file = self.learn, self.learn._file(self.fname)
         if not isinstance(learn.opt, torch.optim.Optimizer):
             kind = type(learn.opt).__name__
-            raise LearnerError(f"Checkpoint keeps optimisers of torch.optim, and {kind} is none")
+            raise LearnerError(f"Checkpoint keeps optimisers of torch.optim, not a {kind}")
         self._data = [_marks(dl) for dl in getattr(learn.dls, "loaders", [])]
         if not file.exists() or self.resume is False: return
         try: self._go_on(_checked(safe_load(file, "cpu"), file), file)
@@ -842,11 +840,11 @@ class Checkpoint(Callback):
         run = "a run" if done == n_epoch else "an unfinished run"
         at = f"{file} holds {run}, {done} of {n_epoch} epochs"
         if self.resume is None:
-            raise LearnerError(f"{at}: Checkpoint({self.fname!r}, resume=True) goes on with it, "
-                               "resume=False begins anew")
+            raise LearnerError(f"{at}: Checkpoint({self.fname!r}, resume=True) goes on "
+                               "with it, resume=False begins anew")
         if n_epoch != self.learn.n_epoch:
-            raise LearnerError(f"{at}, and this call trains for {self.learn.n_epoch}: the schedule "
-                               f"would be another one. Call it with {n_epoch}")
+            raise LearnerError(f"{at}, and this call trains for {self.learn.n_epoch}: the "
+                               f"schedule would be another one. Call it with {n_epoch}")
         self._compare(state, at)
         try: self._restore(state)
         except DataError as error: raise DataError(f"{at}; it {error}") from error
@@ -861,11 +859,11 @@ class Checkpoint(Callback):
                         if repr(ours[name]) != repr(theirs.get(name))})
         if len(self._data) != len(state["data"]): other.append("number of loaders")
         if other == ["workers"]:
-            warnings.warn(f"{at}, with another number of workers: random changes of items will "
-                          "differ from those of a run in one piece", stacklevel=2)
+            warnings.warn(f"{at}, with another number of workers: random changes of items "
+                          "will differ from those of a run in one piece", stacklevel=2)
         elif other:
-            raise LearnerError(f"{at}, on other data: {', '.join(other)} differ. Is the split "
-                               "drawn anew in each run? Give the splitter a seed")
+            raise LearnerError(f"{at}, on other data: {', '.join(other)} differ. Is the "
+                               "split drawn anew in each run? Give the splitter a seed")
 
     def _restore(self, state: dict) -> None:
         "First all that can be refused, then what cannot fail any more."
@@ -889,7 +887,7 @@ class Checkpoint(Callback):
         before = [deepcopy(cb.state_dict()) for cb in cbs]
         try:
             for cb, own, kept in zip(cbs, before, states, strict=True):
-                if not _same_parts(kept, own): raise LearnerError(f"its parts are {str(kept)[:80]}")
+                if not _same_parts(kept, own): raise LearnerError(f"it is {str(kept)[:80]}")
                 cb.load_state_dict(kept)
         except Exception as error:  # those of a user may raise anything
             for each, own in zip(cbs, before, strict=True): each.load_state_dict(own)
@@ -905,8 +903,8 @@ class Checkpoint(Callback):
             if getattr(dl, "persistent_workers", False): dl._iterator = None
         grads = {name: p.grad for name, p in learn.model.named_parameters()}
         safe_save({
-            "done": learn.epoch + 1, "n_epoch": learn.n_epoch, "train_iter": learn.train_iter,
-            "data": self._data, "random": _random_states(learn.dls),
+            "done": learn.epoch + 1, "n_epoch": learn.n_epoch, "data": self._data,
+            "train_iter": learn.train_iter, "random": _random_states(learn.dls),
             "model": learn.model.state_dict(), "opt": learn.opt.state_dict(),
             "grads": {name: grad for name, grad in grads.items() if grad is not None},
             "cbs": [(repr(cb), cb.state_dict()) for cb in self._with_state()],
@@ -914,8 +912,8 @@ class Checkpoint(Callback):
 
 
 _PARTS = {
-    "done": int, "n_epoch": int, "train_iter": int, "data": list, "random": dict, "model": dict,
-    "opt": dict, "grads": dict, "cbs": list,
+    "done": int, "n_epoch": int, "train_iter": int, "data": list, "random": dict,
+    "model": dict, "opt": dict, "grads": dict, "cbs": list,
 }
 
 
@@ -934,13 +932,15 @@ def _checked(state, file) -> dict:
 
 def _same_parts(theirs, own) -> bool:
     "What was None may have become anything; a number stays a number, a list a list."
-    if isinstance(theirs, dict) and isinstance(own, dict):
-        return theirs.keys() == own.keys() and all(_same_kind(theirs[name], own[name]) for name in own)
-    return _same_kind(theirs, own)
+    if not isinstance(theirs, dict) or not isinstance(own, dict):
+        return _same_kind(theirs, own)
+    same_names = theirs.keys() == own.keys()
+    return same_names and all(_same_kind(theirs[name], own[name]) for name in own)
 
 
 def _same_kind(theirs, own) -> bool:
-    return own is None or type(theirs) is type(own) or (type(own), type(theirs)) == (float, int)
+    number = type(own) is float and type(theirs) is int
+    return own is None or number or type(theirs) is type(own)
 
 
 def _marks(dl) -> dict:
