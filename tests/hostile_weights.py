@@ -50,7 +50,7 @@ OPTIMISERS = {"adam": Adam, "momentum": momentum, "radam": torch.optim.RAdam}
 def aliens(draw, old):
     "What may stand in the place of `old`."
     deep = []
-    for _ in range(draw.choice((3, 60, 600))):
+    for _ in range(draw.choice((3, 60, 150))):
         deep = [deep]
     plain = [None, True, -1, 0, 7, 2**63, 2**100, -(2**70), 1e308, 5e-324, math.nan, math.inf]
     plain += ["", "text", "$x$", [], {}, (), [0.5], {"a": 1}, deep, [[]] * 50, -1.0, 1.0, 1e5]
