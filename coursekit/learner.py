@@ -7,20 +7,18 @@ __all__ = ['EVENTS', 'CrossEntropyLossFlat', 'BCEWithLogitsLossFlat', 'MSELossFl
            'top_k_accuracy', 'accuracy_multi', 'mse', 'mae', 'rmse', 'Metric', 'sklearn_metric', 'CancelFitException',
            'CancelEpochException', 'CancelTrainException', 'CancelValidException', 'CancelBatchException',
            'CancelStepException', 'Callback', 'loss_for', 'trainable_params', 'even_mults', 'Learner', 'LearnerError',
-           'norm_bias_params', 'Recorder', 'ProgressCallback', 'atomic_save', 'safe_load', 'hook_outputs',
-           'ActivationStats', 'total_params']
+           'norm_bias_params', 'Recorder', 'ProgressCallback', 'hook_outputs', 'ActivationStats', 'total_params']
 
 # %% ../nbs/04_learner.ipynb #7f12fab2
 import inspect
 import math
-import os
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial
+from html import escape
 
 import numpy as np
 import torch
@@ -33,6 +31,7 @@ from torch import Tensor, nn
 from .basics import to_np
 from .data import DataLoader, DataLoaders, show_parts, to_cpu, to_device
 from .datasets import DataError
+from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
 
 # %% ../nbs/04_learner.ipynb #c2629f7a
 def _told(x) -> str: return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -920,9 +919,19 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict:
         "All that it has kept, for a run that is to go on later."
-        return {name: [list(row) for row in value] if name == "values" else value for name, value in self.__dict__.items() if name not in ("learn", "final_record", "beta")}
+        names = "losses", "lrs", "iters", "times", "_smooth", "_first"
+        kept = {name: getattr(self, name) for name in names}
+        return kept | {"values": [list(row) for row in self.values]}
 
-    def load_state_dict(self, state: dict) -> None: self.__dict__.update(state | {"values": [L(row) for row in state["values"]]})
+    def load_state_dict(self, state: dict) -> None:
+        rows, losses, names = state["values"], state["losses"], self.metric_names
+        lists = [losses, state["lrs"], state["iters"], state["times"]]
+        lists += [[value for value in row if value is not None] for row in rows]
+        lengths = {len(rows), len(state["iters"]), len(state["times"])}
+        widths = {len(row) for row in rows} | {len(names) - 2}
+        if len(lengths) > 1 or len(widths) > 1 or not all(map(are_numbers, lists)):
+            raise LearnerError(f"its table is not one of {', '.join(names)}")
+        self.__dict__.update(state, values=[L(row) for row in rows], _count=len(losses))
 
     @property
     def metric_names(self) -> list[str]:
@@ -973,7 +982,8 @@ def plot_metrics(
     for ax in list(axes.flat)[len(names):]: ax.remove()
     for ax, columns in zip(axes.flat, names, strict=False):
         for name in columns: ax.plot(table.index, table[name].astype(float), marker="o", markersize=3, label=name)
-        ax.set(xlabel="epoch", ylabel="loss" if len(columns) > 1 else columns[0])
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss" if len(columns) > 1 else columns[0], parse_math=False)
         ax.xaxis.get_major_locator().set_params(integer=True)
         if len(columns) > 1: ax.legend()
     return axes
@@ -1034,7 +1044,9 @@ class _NotebookScreen:
         self._html, self._table, self._handle = HTML, "", display(HTML(""), display_id=True)
 
     def row(self, names: list[str], row: list[str]) -> None:
-        def cells(texts: list[str], tag: str) -> str: return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+        def cells(texts: list[str], tag: str) -> str:
+            inner = "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+            return f"<tr>{inner}</tr>"
         self._table = self._table or f"<thead>{cells(names, 'th')}</thead>"
         self._table += cells(row, "td")
         self.end()
@@ -1213,39 +1225,10 @@ def _colour_titles(right: list[bool]) -> None:
     for ax, good in zip(plt.gcf().axes, right, strict=False): ax.title.set_color("tab:green" if good else "tab:red")
 
 # %% ../nbs/04_learner.ipynb #d5a6c6b1
-def atomic_save(
-    content,  # what `torch.save` takes
-    file: str | Path,
-) -> None:
-    "Save under a name of its own, then rename: whatever happens, the file is the old one or the new one, never half of one."
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as f:
-            torch.save(content, f)
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(file)
-    finally: part.unlink(missing_ok=True)
-
-
-def safe_load(
-    file: str | Path,
-    device: str | torch.device | None = None,  # where tensors go; where they were if None
-):
-    "What `torch.save` wrote, if it is numbers, texts and containers of them: no code is run. Raises `DataError` for anything else."
-    file = Path(file)
-    if not file.exists(): raise FileNotFoundError(f"{file} does not exist; in {file.parent} there is {', '.join(sorted(p.name for p in file.parent.glob('*.pth'))) or 'no file of a model'}")
-    try: return torch.load(file, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error: raise DataError(f"{file} holds more than numbers: loading it would run code, so it was not loaded. Save it anew with learn.save") from error
-    except Exception as error: raise DataError(f"{file} cannot be read, it is damaged or no file of torch.save: {error}") from error
-
-
 @patch
 def _file(self: Learner, file: str | Path) -> Path:
-    file = Path(file)
-    return self.path / self.model_dir / (file if file.suffix == ".pth" else file.with_name(f"{file.name}.pth"))
+    named = Path(file) if Path(file).suffix == ".pth" else Path(f"{file}.pth")
+    return self.path / self.model_dir / named
 
 
 @patch
@@ -1256,7 +1239,7 @@ def save(
 ) -> Path:  # where it is
     "Save the weights under `path/model_dir`, whole or not at all."
     opt = self.opt.state_dict() if with_opt and hasattr(self.opt, "state_dict") else None
-    atomic_save({"model": self.model.state_dict(), "opt": opt}, self._file(file))
+    safe_save({"model": self.model.state_dict(), "opt": opt}, self._file(file))
     return self._file(file)
 
 
@@ -1268,23 +1251,31 @@ def load(
     strict: bool = True,  # must all names of the weights agree?
     device: str | torch.device | None = None,  # that of the data if None
 ) -> "Learner":
-    "Load weights that `save` wrote, without running code; raises `LearnerError` if they are another model's."
-    state = safe_load(self._file(file), device or self.device)
-    weights = state["model"] if isinstance(state, dict) and "model" in state else state
+    """Load weights that `save` wrote, or a `state_dict`. Raises `DataError` for a file that
+    is damaged or could run code, `LearnerError` for another model's, and loads nothing."""
+    state = safe_load(self._file(file), "cpu")
+    ours = isinstance(state, dict) and isinstance(state.get("model"), dict)
+    opt = state.get("opt") if ours and with_opt else None
+    try: weights = fitting_weights(self.model, state["model"] if ours else state, strict)
+    except DataError as error:
+        raise LearnerError(f"{file} {error}. Make the model as that one was") from error
+    if opt is not None: opt = self._fitting_opt(opt, file)
     self.model.to(device or self.device)
-    _check_fits(self.model, weights, file, strict)
     self.model.load_state_dict(weights, strict=strict)
-    if with_opt and isinstance(state, dict) and state.get("opt"):
-        if self.opt is None: self.create_opt()
-        self.opt.load_state_dict(state["opt"])
+    if opt is not None: self.opt.load_state_dict(opt)
     return self
 
 
-def _check_fits(model: nn.Module, weights: dict, file, strict: bool) -> None:
-    own = model.state_dict()
-    wrong = [f"{name} is {tuple(weights[name].shape)} in the file and {tuple(own[name].shape)} in the model" for name in own if name in weights and weights[name].shape != own[name].shape]
-    if strict: wrong += [f"the file lacks {name}" for name in own if name not in weights] + [f"the model lacks {name}" for name in weights if name not in own]
-    if wrong: raise LearnerError(f"{file} holds another model: {'; '.join(wrong[:3])}" + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
+@patch
+def _fitting_opt(self: Learner, opt, file) -> dict:
+    before = self.opt, self.layers
+    try:
+        if self.opt is None: self.create_opt()
+        return fitting_opt(self.opt, opt)
+    except DataError as error:
+        self.opt, self.layers = before
+        hint = "load(..., with_opt=False) takes the weights alone"
+        raise LearnerError(f"{file} {error}. {hint}") from error
 
 # %% ../nbs/04_learner.ipynb #93b500d7
 @contextmanager
@@ -1348,7 +1339,7 @@ class ActivationStats(Callback):
             for i, name in enumerate(self.names):
                 if self.stats[i]: ax.plot(self.layer_stats(i)[k], label=name)
             ax.set(xlabel="batch", ylabel=label)
-        axes[0].legend(fontsize=8)
+        for text in axes[0].legend(fontsize=8).get_texts(): text.set_parse_math(False)
         return axes
 
 # %% ../nbs/04_learner.ipynb #22a1360b

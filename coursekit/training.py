@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from .data import DataLoaders
 from .datasets import DataError
 from coursekit.learner import (
-    CancelBatchException, CancelFitException, CancelStepException, CancelValidException, Callback, Learner, LearnerError, Recorder, atomic_save, even_mults, norm_bias_params, safe_load,
+    CancelBatchException, CancelFitException, CancelStepException, CancelValidException,
+    Callback, Learner, LearnerError, Recorder, even_mults, norm_bias_params,
 )
+from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
 
 # %% ../nbs/05_training.ipynb #ab92e283
 def _as_groups(params: Iterable) -> list[dict]:
@@ -270,7 +272,11 @@ class ParamScheduler(Callback):
 
     def state_dict(self) -> dict: return {"hps": self.hps}
 
-    def load_state_dict(self, state: dict) -> None: self.hps = self.learn.recorder.hps = state["hps"]
+    def load_state_dict(self, state: dict) -> None:
+        hps = state["hps"]
+        if hps.keys() != self.scheds.keys() or not all(map(are_numbers, hps.values())):
+            raise LearnerError(f"it scheduled {', '.join(map(str, hps))[:80]}")
+        self.hps = self.learn.recorder.hps = hps
 
 
 @patch
@@ -286,7 +292,9 @@ def plot_sched(
     axes = plt.subplots(1, len(keys), figsize=figsize or (4 * len(keys), 3), squeeze=False, layout="constrained")[1][0]
     for ax, key in zip(axes, keys, strict=True):
         ax.plot(self.hps[key])
-        ax.set(xlabel="batch", ylabel={"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}.get(key, key))
+        names = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}
+        ax.set_xlabel("batch")
+        ax.set_ylabel(names.get(key, key), parse_math=False)
     return axes
 
 # %% ../nbs/05_training.ipynb #10f6125c
@@ -423,15 +431,27 @@ def _random_states(dls: DataLoaders) -> dict:
     return states | {"loaders": [[generator.get_state() for generator in _generators(dl)] for dl in getattr(dls, "loaders", [])]}
 
 
-def _set_random_states(dls: DataLoaders, states: dict) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    if "cuda" in states and torch.cuda.is_available(): torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+def _set_random_states(dls: DataLoaders, states: dict, trial: bool = False) -> None:
+    "Put random numbers back to what was kept; as a trial, those of generators made for it."
+    made = torch.Generator(), np.random.RandomState(), random.Random()
+    there = torch.default_generator, np.random, random
+    of_torch, of_numpy, of_python = made if trial else there
+    of_torch.set_state(_bytes(states["torch"]))
+    name, keys, at, *gauss = states["numpy"]
+    version, numbers, last = states["python"]
+    if not (0 <= at <= 624 and isinstance(last, float | None)): raise ValueError("position")
+    of_numpy.set_state((name, keys.cpu().numpy().astype(np.uint32), at, *gauss))
+    of_python.setstate((version, tuple(numbers), last))
+    for i, state in enumerate(states.get("cuda", [])[:torch.cuda.device_count()]):
+        of_cuda = torch.Generator("cuda") if trial else torch.cuda.default_generators[i]
+        of_cuda.set_state(_bytes(state))
     for dl, saved in zip(getattr(dls, "loaders", []), states["loaders"], strict=True):
-        for generator, state in zip(_generators(dl), saved, strict=True): generator.set_state(state.cpu())
+        for generator, state in zip(_generators(dl), saved, strict=True):
+            place = torch.Generator(generator.device) if trial else generator
+            place.set_state(_bytes(state))
+
+
+def _bytes(state: Tensor) -> Tensor: return state.cpu().contiguous()  # it may be a view
 
 
 def _generators(dl) -> list[torch.Generator]:
@@ -501,7 +521,8 @@ class LRFinder(Callback):
             at = int(np.abs(np.log(self.lrs) - np.log(rate)).argmin())
             ax.plot(rate, self.losses[at], "o", color=f"C{i + 1}", label=f"{name} {rate:.2e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
-        if suggestions: ax.legend()
+        if suggestions:
+            for text in ax.legend().get_texts(): text.set_parse_math(False)
         return ax
 
 
@@ -616,7 +637,14 @@ class MixedPrecision(Callback):
 
     def state_dict(self) -> dict: return self.scaler.state_dict()
 
-    def load_state_dict(self, state: dict) -> None: self.scaler.load_state_dict(state)
+    def load_state_dict(self, state: dict) -> None:
+        own = self.state_dict()
+        scale, steps = state.get("scale", 1.0), state.get("_growth_tracker", 0)
+        as_here = {name for name in own if name not in ("scale", "_growth_tracker")}
+        same = all(state[name] == own[name] for name in as_here)
+        if not (same and 0 < scale < 2.0**127 and 0 <= steps < 2**31):
+            raise LearnerError(f"it scaled with {str(state)[:80]}")
+        self.scaler.load_state_dict(state)
 
 
 def _to_float(pred):
@@ -666,6 +694,10 @@ class GradientAccumulation(Callback):
         if self.count < self.n_acc: raise CancelBatchException
         self.count, self.steps = 0, self.steps + 1
 
+    def state_dict(self) -> dict: return {"count": self.count, "steps": self.steps}
+
+    def load_state_dict(self, state: dict) -> None: self.__dict__.update(state)
+
     def after_fit(self) -> None:
         if self.count and not self.steps: warnings.warn(f"no step was taken: {self.count} items came, and n_acc={self.n_acc} are gathered for one", stacklevel=2)
 
@@ -714,7 +746,10 @@ class TrackerCallback(Callback):
 
     def state_dict(self) -> dict: return {name: getattr(self, name) for name in ("best", "best_epoch")}
 
-    def load_state_dict(self, state: dict) -> None: self.__dict__.update(state)
+    def load_state_dict(self, state: dict) -> None:
+        if not are_numbers([value for value in state.values() if value is not None]):
+            raise LearnerError(f"it watched {str(state)[:80]}")
+        self.__dict__.update(state)
 
 # %% ../nbs/05_training.ipynb #3ad312e6
 class SaveModelCallback(TrackerCallback):
@@ -789,45 +824,123 @@ class Checkpoint(Callback):
 
     def before_fit(self) -> None:
         learn, file = self.learn, self.learn._file(self.fname)
+        if not isinstance(learn.opt, torch.optim.Optimizer):
+            kind = type(learn.opt).__name__
+            raise LearnerError(f"Checkpoint keeps optimisers of torch.optim, not a {kind}")
         self._data = [_marks(dl) for dl in getattr(learn.dls, "loaders", [])]
         if not file.exists() or self.resume is False: return
-        state = safe_load(file, learn.device)
-        if not isinstance(state, dict) or "done" not in state: raise DataError(f"{file} is no checkpoint of a run: give another fname")
-        if state["done"] >= state["n_epoch"] and not self.resume: return
-        at = f"{file} holds {'a' if state['done'] == state['n_epoch'] else 'an unfinished'} run, {state['done']} of {state['n_epoch']} epochs"
-        if self.resume is None: raise LearnerError(f"{at}: Checkpoint({self.fname!r}, resume=True) goes on with it, resume=False begins anew")
-        if state["n_epoch"] != learn.n_epoch: raise LearnerError(f"{at}, and this call trains for {learn.n_epoch}: the schedule would be another one. Call it with {state['n_epoch']}")
+        try: self._go_on(_checked(safe_load(file, "cpu"), file), file)
+        except DataError as error:
+            anew = f"Checkpoint({self.fname!r}, resume=False) begins anew"
+            raise LearnerError(f"{error}. {anew}") from error
+
+    def _go_on(self, state: dict, file) -> None:
+        done, n_epoch = state["done"], state["n_epoch"]
+        if done == n_epoch and not self.resume: return
+        run = "a run" if done == n_epoch else "an unfinished run"
+        at = f"{file} holds {run}, {done} of {n_epoch} epochs"
+        if self.resume is None:
+            raise LearnerError(f"{at}: Checkpoint({self.fname!r}, resume=True) goes on "
+                               "with it, resume=False begins anew")
+        if n_epoch != self.learn.n_epoch:
+            raise LearnerError(f"{at}, and this call trains for {self.learn.n_epoch}: the "
+                               f"schedule would be another one. Call it with {n_epoch}")
         self._compare(state, at)
-        self._restore(state)
+        try: self._restore(state)
+        except DataError as error: raise DataError(f"{at}; it {error}") from error
 
     def _compare(self, state: dict, at: str) -> None:
         found, kept = [repr(cb) for cb in self._with_state()], [name for name, _ in state["cbs"]]
-        if found != kept: raise LearnerError(f"{at}, with other callbacks: {', '.join(kept)}; here they are {', '.join(found)}")
-        other = sorted({name for ours, theirs in zip(self._data, state["data"], strict=False) for name in ours if ours[name] != theirs[name]})
+        if found != kept:
+            raise LearnerError(f"{at}, with other callbacks: {', '.join(kept)[:300]}; "
+                               f"here they are {', '.join(found)}")
+        both = list(zip(self._data, state["data"], strict=False))
+        other = sorted({name for ours, theirs in both for name in ours
+                        if repr(ours[name]) != repr(theirs.get(name))})
         if len(self._data) != len(state["data"]): other.append("number of loaders")
-        if other == ["workers"]: warnings.warn(f"{at}, with another number of workers: random changes of items will differ from those of a run in one piece", stacklevel=2)
-        elif other: raise LearnerError(f"{at}, on other data: {', '.join(other)} differ. Is the split drawn anew in each run? Give the splitter a seed")
+        if other == ["workers"]:
+            warnings.warn(f"{at}, with another number of workers: random changes of items "
+                          "will differ from those of a run in one piece", stacklevel=2)
+        elif other:
+            raise LearnerError(f"{at}, on other data: {', '.join(other)} differ. Is the "
+                               "split drawn anew in each run? Give the splitter a seed")
 
     def _restore(self, state: dict) -> None:
+        "First all that can be refused, then what cannot fail any more."
         learn = self.learn
-        learn.model.load_state_dict(state["model"])
-        learn.opt.load_state_dict(state["opt"])
-        for p, grad in zip(learn.model.parameters(), state["grads"], strict=True): p.grad = grad
-        for cb, (_, kept) in zip(self._with_state(), state["cbs"], strict=True): cb.load_state_dict(kept)
+        weights = fitting_weights(learn.model, state["model"])
+        opt = fitting_opt(learn.opt, state["opt"])
+        grads = fitting_weights(learn.model, state["grads"], strict=False)
+        try: _set_random_states(learn.dls, state["random"], trial=True)
+        except Exception as error:  # as many kinds as there are generators
+            raise DataError(f"has random numbers that cannot be set: {error}") from error
+        self._restore_callbacks([kept for _, kept in state["cbs"]])
+        learn.model.load_state_dict(weights)
+        learn.opt.load_state_dict(opt)
+        for name, p in learn.model.named_parameters():
+            p.grad = torch.empty_like(p).copy_(grads[name]) if name in grads else None
         learn.start_epoch, learn.train_iter = state["done"], state["train_iter"]
         _set_random_states(learn.dls, state["random"])
 
-    def _with_state(self) -> list[Callback]: return [cb for cb in self.learn.cbs if hasattr(cb, "state_dict")]
+    def _restore_callbacks(self, states: list) -> None:
+        cbs = self._with_state()
+        before = [deepcopy(cb.state_dict()) for cb in cbs]
+        try:
+            for cb, own, kept in zip(cbs, before, states, strict=True):
+                if not _same_parts(kept, own): raise LearnerError(f"it is {str(kept)[:80]}")
+                cb.load_state_dict(kept)
+        except Exception as error:  # those of a user may raise anything
+            for each, own in zip(cbs, before, strict=True): each.load_state_dict(own)
+            raise DataError(f"has a state that {cb!r} does not take: {error}") from error
+
+    def _with_state(self) -> list[Callback]:
+        return [cb for cb in self.learn.cbs if hasattr(cb, "state_dict")]
 
     def after_epoch(self) -> None:
         learn = self.learn
         for dl in getattr(learn.dls, "loaders", []):
-            if getattr(dl, "persistent_workers", False): dl._iterator = None  # the random state inside workers cannot be kept: new ones for each epoch
-        atomic_save({
-            "done": learn.epoch + 1, "n_epoch": learn.n_epoch, "train_iter": learn.train_iter, "data": self._data,
-            "model": learn.model.state_dict(), "opt": learn.opt.state_dict(), "grads": [p.grad for p in learn.model.parameters()],
-            "cbs": [(repr(cb), cb.state_dict()) for cb in self._with_state()], "random": _random_states(learn.dls),
+            # the random state inside workers cannot be kept: new ones for each epoch
+            if getattr(dl, "persistent_workers", False): dl._iterator = None
+        grads = {name: p.grad for name, p in learn.model.named_parameters()}
+        safe_save({
+            "done": learn.epoch + 1, "n_epoch": learn.n_epoch, "data": self._data,
+            "train_iter": learn.train_iter, "random": _random_states(learn.dls),
+            "model": learn.model.state_dict(), "opt": learn.opt.state_dict(),
+            "grads": {name: grad for name, grad in grads.items() if grad is not None},
+            "cbs": [(repr(cb), cb.state_dict()) for cb in self._with_state()],
         }, learn._file(self.fname))
+
+
+_PARTS = {
+    "done": int, "n_epoch": int, "train_iter": int, "data": list, "random": dict,
+    "model": dict, "opt": dict, "grads": dict, "cbs": list,
+}
+
+
+def _checked(state, file) -> dict:
+    "Is it the checkpoint of a run?"
+    if (
+        isinstance(state, dict) and state.keys() == _PARTS.keys()
+        and all(isinstance(state[name], kind) for name, kind in _PARTS.items())
+        and all(isinstance(marks, dict) for marks in state["data"])
+        and all(isinstance(pair, tuple) and len(pair) == 2 for pair in state["cbs"])
+        and all(isinstance(name, str) for name, _ in state["cbs"])
+        and 0 < state["done"] <= state["n_epoch"] and 0 <= state["train_iter"]
+    ): return state
+    raise DataError(f"{file} is no checkpoint of a run: give another fname")
+
+
+def _same_parts(theirs, own) -> bool:
+    "What was None may have become anything; a number stays a number, a list a list."
+    if not isinstance(theirs, dict) or not isinstance(own, dict):
+        return _same_kind(theirs, own)
+    same_names = theirs.keys() == own.keys()
+    return same_names and all(_same_kind(theirs[name], own[name]) for name in own)
+
+
+def _same_kind(theirs, own) -> bool:
+    number = type(own) is float and type(theirs) is int
+    return own is None or number or type(theirs) is type(own)
 
 
 def _marks(dl) -> dict:

@@ -570,7 +570,45 @@ def test_files_that_do_not_fit(tmp_path):
             learn.load("broken")
 
 
+def test_a_refused_file_changes_nothing(tmp_path):
+    "Not even the optimiser, which load would have made."
+    learn = learner(tmp_path)
+    learn.fit(1)
+    file = learn.save("good")
+    state = torch.load(file)
+    state["opt"]["state"][0]["exp_avg"] = torch.zeros(2, 3)
+    torch.save(state, file)
+    other = learner(tmp_path)
+    before = weights(other)
+    with pytest.raises(LearnerError, match=r"exp_avg of parameter 0 is \(2, 3\).*with_opt=False"):
+        other.load("good")
+    assert other.opt is None and other.layers == [] and torch.equal(weights(other), before)
+    assert torch.equal(weights(other.load("good", with_opt=False)), weights(learn))
+    torch.save(learn.model.state_dict(), file)  # without our names around it
+    assert torch.equal(weights(learner(tmp_path).load("good")), weights(learn))
+
+
 # the screen
+
+
+def test_names_are_no_markup():
+    from IPython.display import HTML
+
+    from coursekit.learner import _NotebookScreen
+
+    shown = []
+    screen = object.__new__(_NotebookScreen)
+    screen._html, screen._table = HTML, ""
+    screen._handle = type("Handle", (), {"update": lambda self, html: shown.append(html.data)})()
+    screen.row(["<script>x</script>", "a&b"], ["1", "<b>2"])
+    assert "<script>" not in shown[-1] and "<b>" not in shown[-1] and "a&amp;b" in shown[-1]
+    learn = learner(metrics=[Metric(accuracy, name="cost $\\frac$")])
+    learn.model.add_module("$_$", nn.Identity())
+    stats = ActivationStats()
+    learn.fit(1, cbs=stats)
+    learn.recorder.plot_metrics()[0, 1].figure.canvas.draw()  # raises for bad mathematics
+    stats.plot()[0].figure.canvas.draw()
+    plt.close("all")
 
 
 def test_plain_lines_outside_a_notebook(capsys):

@@ -386,6 +386,32 @@ def test_a_checkpoint_is_neither_lost_nor_taken_by_mistake(tmp_path):
     )  # the run had ended: a new one may begin
 
 
+def test_what_was_gathered_goes_on(tmp_path):
+    "The first epoch ends between two steps: 32 of 96 items are there."
+
+    def cbs(name, *more):
+        return [GradientAccumulation(96), Checkpoint(name, resume=True), *more]
+
+    whole, cut, again = (learner(tmp_path, seed=2) for _ in range(3))
+    whole.fit_one_cycle(3, 1e-2, cbs=cbs("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit_one_cycle(3, 1e-2, cbs=cbs("run", Stop(15)))
+    again.fit_one_cycle(3, 1e-2, cbs=cbs("run"))
+    assert torch.equal(state(again), state(whole))
+
+
+def test_a_damaged_checkpoint_says_how_to_begin_anew(tmp_path):
+    interrupted(lambda: learner(tmp_path))
+    file = tmp_path / "models/run.pth"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(LearnerError, match=r"run.pth is damaged.*resume=False"):
+        learner(tmp_path).fit_one_cycle(4, 1e-2, cbs=Checkpoint("run", resume=True))
+    with pytest.raises(LearnerError, match=r"torch.optim, not a BasicOptim"):
+        learner(tmp_path, opt_func=BasicOptim, splitter=nn.Module.parameters).fit(
+            1, cbs=Checkpoint("run")
+        )
+
+
 KILLED = """
     import os, sys, torch
     from torch import nn
