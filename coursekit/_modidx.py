@@ -866,7 +866,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'coursekit.exporting._tuples': ('exporting.html#_tuples', 'coursekit/exporting.py'),
                                      'coursekit.exporting._whole': ('exporting.html#_whole', 'coursekit/exporting.py'),
                                      'coursekit.exporting._whole_file': ('exporting.html#_whole_file', 'coursekit/exporting.py'),
-                                     'coursekit.exporting._write': ('exporting.html#_write', 'coursekit/exporting.py'),
                                      'coursekit.exporting.load_learner': ('exporting.html#load_learner', 'coursekit/exporting.py')},
             'coursekit.files': { 'coursekit.files._clear_up': ('files.html#_clear_up', 'coursekit/files.py'),
                                  'coursekit.files.written_whole': ('files.html#written_whole', 'coursekit/files.py')},

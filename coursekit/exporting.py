@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_learner']
 
-# %% ../nbs/exporting.ipynb #4a374625
+# %% ../nbs/exporting.ipynb #8571fedf
 import hashlib
 import importlib
 import inspect
@@ -38,6 +38,7 @@ from coursekit.data import (
     default_device,
 )
 from .datasets import DataError
+from .files import written_whole
 from coursekit.learner import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
@@ -461,7 +462,7 @@ def _describe(learn: Learner, writer: _Writer) -> str:
         "loaders": [_of_loader(loader, writer) for loader in _loaders(learn)],
     }, separators=(",", ":"), allow_nan=False)
 
-# %% ../nbs/exporting.ipynb #d4856168
+# %% ../nbs/exporting.ipynb #02dbff95
 _FORMAT, _MOST_HEADER, _MOST_BYTES, _MOST_BRACKETS = "2", 2**25, 2**33, 200_000
 _NO_SUM, _SUM = b"0" * 64, re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
@@ -488,19 +489,6 @@ def _sum(header: bytes, body: memoryview) -> bytes:
     found = hashlib.sha256(_SUM.sub(b'"sha256":"' + _NO_SUM + b'"', header))
     found.update(body)
     return found.hexdigest().encode()
-
-
-def _write(file: Path, *parts: bytes) -> None:
-    "Under a name of its own first: whatever happens, the file is the old one or the new one."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as f:
-            for each in parts: f.write(each)
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(file)
-    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/exporting.ipynb #a8fbeed4
 def _json(text: str):
@@ -794,7 +782,7 @@ def _prove(made: Learner, given: Learner) -> None:
     if lost: warnings.warn(f"not exported: {', '.join(lost)}. If predictions need that, add it "
                            "again after load_learner", stacklevel=4)
 
-# %% ../nbs/exporting.ipynb #b4f98064
+# %% ../nbs/exporting.ipynb #99e5cbf3
 @patch
 def export(
     self: Learner,
@@ -812,7 +800,10 @@ def export(
     except Exception as error:
         raise LearnerError(f"the learner cannot be built again from its file: {error}") from error
     _prove(made, self)
-    _write(file, *_packed(text, writer.tensors))
+    header, body = _packed(text, writer.tensors)
+    with written_whole(file) as f:
+        f.write(header)
+        f.write(body)
     return file
 
 
