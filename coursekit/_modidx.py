@@ -867,6 +867,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'coursekit.exporting._yours': ('exporting.html#_yours', 'coursekit/exporting.py'),
                                      'coursekit.exporting.load_learner': ('exporting.html#load_learner', 'coursekit/exporting.py')},
             'coursekit.images': { 'coursekit.images.ImageError': ('images.html#imageerror', 'coursekit/images.py'),
+                                  'coursekit.images._check_scans': ('images.html#_check_scans', 'coursekit/images.py'),
                                   'coursekit.images._decoded': ('images.html#_decoded', 'coursekit/images.py'),
                                   'coursekit.images._directory': ('images.html#_directory', 'coursekit/images.py'),
                                   'coursekit.images._fault': ('images.html#_fault', 'coursekit/images.py'),

@@ -6,12 +6,12 @@ sentence that says why not."""
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'MAX_PIXELS', 'ImageError', 'open_image']
 
-# %% ../nbs/images.ipynb #27d212e5
+# %% ../nbs/images.ipynb #7dd1a41d
 import os
 import re
+import stat
 import struct
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -22,10 +22,10 @@ MAX_PIXELS = 80_000_000
 class ImageError(ValueError):
     "A picture that cannot be opened. The message names the file, the fault, the way out."
 
-# %% ../nbs/images.ipynb #79da7f0b
+# %% ../nbs/images.ipynb #489ce0ef
 def _read(source, name: str, most: int) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview): data = bytes(source)
-    elif isinstance(source, str | os.PathLike): data = _read_file(Path(source), name, most)
+    elif isinstance(source, str | os.PathLike): data = _read_file(source, name, most)
     elif hasattr(source, "read"): data = _read_stream(source, name, most)
     else:
         raise ImageError(f"a picture is made from a file, bytes, a file object, an array "
@@ -35,12 +35,14 @@ def _read(source, name: str, most: int) -> bytes:
     raise ImageError(f"{name} has more than {most / 1e6:,.0f} MB: make it smaller first")
 
 
-def _read_file(path: Path, name: str, most: int) -> bytes:
-    if path.is_dir(): raise ImageError(f"{name} is a folder, not a picture: give its files")
-    if not path.exists(): raise ImageError(f"there is no file {name}: look how it is spelt")
-    if not path.is_file():
-        raise ImageError(f"{name} is a device or a pipe: first write what it gives to a file")
-    with path.open("rb") as file: return _read_stream(file, name, most)
+def _read_file(path: str | os.PathLike, name: str, most: int) -> bytes:
+    try: about = os.stat(path)
+    except (FileNotFoundError, ValueError):
+        raise ImageError(f"there is no file {name}: look how it is spelt") from None
+    if stat.S_ISDIR(about.st_mode): raise ImageError(f"{name} is a folder: give its files")
+    if not stat.S_ISREG(about.st_mode):
+        raise ImageError(f"{name} is a device or a pipe: write what it gives to a file")
+    with open(path, "rb") as file: return _read_stream(file, name, most)
 
 
 def _read_stream(stream, name: str, most: int) -> bytes:
@@ -48,7 +50,7 @@ def _read_stream(stream, name: str, most: int) -> bytes:
     pieces, size = [], 0
     while size <= most and (piece := stream.read(1 << 20)):
         if not isinstance(piece, bytes | bytearray | memoryview):
-            raise ImageError(f"{name} gives {type(piece).__name__}, not bytes: open with 'rb'")
+            raise ImageError(f"{name} gives {type(piece).__name__}: open it with mode 'rb'")
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
@@ -77,17 +79,20 @@ def _turn(exif: bytes) -> int | None:
     except struct.error: return None
     return None
 
-# %% ../nbs/images.ipynb #9a2f7321
+# %% ../nbs/images.ipynb #2cf07755
 _NOTES = re.compile(rb"(\xff[\xe1\xe2]..)(?:Exif|MPF\0)", re.S)
 # a JPEG file has its notes in its first bytes; a TIFF file has two values for each strip
-_HEAD, _MOST_VALUES = 1 << 20, 500_000
+_HEAD, _MOST_VALUES, _MOST_STEPS = 1 << 20, 500_000, 10**10
 
 
-def _without_notes(data: bytes) -> bytes:
-    "The same picture, without what Pillow spends memory on, or stumbles over, unasked."
+def _without_notes(data: bytes) -> tuple[bytes, bytes]:
+    "The picture without what Pillow spends memory on or stumbles over; its EXIF block."
     if data.startswith(b"\xff\xd8"):
-        return _NOTES.sub(rb"\1none", data[:_HEAD]) + data[_HEAD:]
-    return _pixels_only(bytearray(data)) if data[:4] in (b"II*\0", b"MM\0*") else data
+        first = _NOTES.search(data, 0, _HEAD)
+        if first is None: return data, b""
+        bare = _NOTES.sub(rb"\1none", data[:_HEAD]) + data[_HEAD:]
+        return bare, data[first.end() + 2:first.end() + 65_536]
+    return _pixels_only(bytearray(data)) if data[:4] in (b"II*\0", b"MM\0*") else data, b""
 
 
 def _pixels_only(tiff: bytearray) -> bytearray:
@@ -104,20 +109,28 @@ def _pixels_only(tiff: bytearray) -> bytearray:
     struct.pack_into(order + "I", tiff, places.stop, 0)
     return tiff
 
-# %% ../nbs/images.ipynb #89bb307d
+
+def _check_scans(jpeg: bytes, pixels: int) -> None:
+    # a scan has at least twelve bytes, so in most files they need not be counted
+    if pixels * len(jpeg) < _MOST_STEPS * 12: return
+    scans = len(re.findall(rb"\xff\xda", jpeg))
+    if pixels * scans > _MOST_STEPS: raise ValueError(f"it comes in {scans:,} scans")
+
+# %% ../nbs/images.ipynb #43942d72
 def open_image(
     source,  # path; bytes, `bytearray`, `memoryview`; file object; or a picture of Pillow
     max_pixels: int | None = None,  # width times height; `MAX_PIXELS` if None
-) -> Image.Image:  # decoded and upright, the first frame; `format` is one of `IMAGE_FORMATS`
-    "Open a picture that nobody has checked. Raises `ImageError`, whatever is wrong with it."
+) -> Image.Image:  # decoded, upright, the first frame; `format` is one of `IMAGE_FORMATS`
+    "Open a picture that nobody has checked. Raises `ImageError`, whatever is wrong."
     most = MAX_PIXELS if max_pixels is None else max_pixels
     name, data = _name(source), b""
     try:
         if isinstance(source, Image.Image): return _given(source, most, name)
         data = _read(source, name, 8 * most + _HEAD)
-        image = Image.open(BytesIO(_without_notes(data)), formats=IMAGE_FORMATS)
-        form, exif = image.format, image.info.get("exif", b"")
-        if form == "JPEG": exif = data[:_HEAD].partition(b"Exif\0\0")[2]
+        bare, exif = _without_notes(data)
+        image = Image.open(BytesIO(bare), formats=IMAGE_FORMATS)
+        form, exif = image.format, image.info.get("exif", exif)
+        if form == "JPEG": _check_scans(data, image.width * image.height)
         return _freed(_decoded(image, most, name, exif), form)
     except ImageError: raise
     except Exception as error:
@@ -139,7 +152,7 @@ def _given(image: Image.Image, most: int, name: str) -> Image.Image:
 
 def _decoded(image: Image.Image, most: int, name: str, exif: bytes) -> Image.Image:
     if image.width * image.height > most:
-        raise ImageError(f"{name} has {image.width:,} x {image.height:,} pixels, and at most "
+        raise ImageError(f"{name} has {image.width:,} x {image.height:,} pixels, at most "
                          f"{most:,} are opened: make it smaller first. The limit for all "
                          "pictures is coursekit.images.MAX_PIXELS")
     image.load()
@@ -165,14 +178,15 @@ _KINDS = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}"
 
 def _fault(error: Exception, data: bytes, most: int) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"has far too many pixels, at most {most:,} are opened: make it smaller first"
+        return f"has far too many pixels, at most {most:,} are opened: make it smaller"
     if isinstance(error, MemoryError): return "needs too much memory: make it smaller first"
     if getattr(error, "errno", 0): return f"cannot be read: {error.strerror}"
-    known = any(Image.OPEN[form][1](data[:16]) for form in IMAGE_FORMATS if form in Image.OPEN)
-    if not isinstance(error, UnidentifiedImageError): return f"is damaged ({error}): fetch it anew"
-    if known: return "is damaged soon after its beginning: fetch it anew"
+    if not isinstance(error, UnidentifiedImageError):
+        return f"is damaged ({error or type(error).__name__}): fetch it anew"
+    if any(Image.OPEN[form][1](data[:16]) for form in IMAGE_FORMATS if form in Image.OPEN):
+        return "is damaged soon after its beginning: fetch it anew"
     if _is_text(data[:2000]): return f"is text, not a picture: give {_KINDS}"
-    return f"is no picture that is opened here, its bytes are {data[:8]!r}...: give {_KINDS}"
+    return f"is no picture that is opened here, it begins {data[:8]!r}: give {_KINDS}"
 
 
 def _is_text(start: bytes) -> bool:
