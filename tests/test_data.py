@@ -347,8 +347,8 @@ def test_pictures_from_memory(tmp_path):
         (np.zeros((3, 3), np.int64), "int64"),
         (3.5, "not float 3.5"),
         (None, "not NoneType"),
-        (b"", "0 bytes is damaged"),
-        (b"nonsense" * 99, "damaged or no picture"),
+        (b"", "the file is empty"),
+        (b"nonsense" * 99, "is text, not a picture"),
         (tmp_path / "nowhere.png", "there is no file"),
     ):
         with pytest.raises(DataError, match=words):

@@ -822,9 +822,9 @@ BAD = {
     "half.webp": (saved(Image.effect_noise((99, 99), 60), "webp")[:900], "is damaged"),
     "empty.jpg": (b"", "is empty"),
     "huge.png": (white(20_000, 20_000), "too many pixels"),
-    "large.png": (white(8_000, 8_000), "has 8,000 x 8,000 pixels, and at most 50 million"),
+    "large.png": (white(9_000, 9_000), "has 9,000 x 9,000 pixels, at most 80,000,000"),
     "heavy.jpg": (bytes(200_000_000), "has 200.0 MB, and at most 10 MB"),
-    "noise.jpg": (bytes(range(256)) * 9, "no picture that can be read"),
+    "noise.jpg": (bytes(range(256)) * 9, "no picture that is opened"),
     "floats.tiff": (saved(Image.fromarray(np.ones((4, 4), np.float32)), "tiff"), "floats"),
 }
 
