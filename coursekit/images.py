@@ -6,11 +6,12 @@ sentence that says why not."""
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'MAX_PIXELS', 'ImageError', 'open_image', 'short_path']
 
-# %% ../nbs/images.ipynb #f0b858ca
+# %% ../nbs/images.ipynb #cc7d971a
 import os
 import re
 import stat
 import struct
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -23,7 +24,7 @@ MAX_PIXELS = 80_000_000
 class ImageError(ValueError):
     "A picture that cannot be opened. The message names the file, the fault, the way out."
 
-# %% ../nbs/images.ipynb #65e3a1e9
+# %% ../nbs/images.ipynb #092085c6
 def _read(source, name: str, most: int) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview): data = bytes(source)
     elif isinstance(source, str | os.PathLike): data = _read_file(Path(source), name, most)
@@ -47,7 +48,7 @@ def _read_file(path: Path, name: str, most: int) -> bytes:
 
 
 def _read_stream(stream, name: str, most: int) -> bytes:
-    if getattr(stream, "seekable", bool)(): stream.seek(0)
+    with suppress(AttributeError, OSError): stream.seek(0)   # what cannot be wound back, is not
     pieces, size = [], 0
     while size <= most and (piece := stream.read(1 << 20)):
         if not isinstance(piece, bytes | bytearray | memoryview):
