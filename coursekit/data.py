@@ -1027,7 +1027,8 @@ def show_parts(
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
     import pandas as pd
     from IPython.display import display
-    display(pd.DataFrame([_row(item, kinds) for item in decoded]))
+    with pd.option_context("display.html.use_mathjax", False):
+        display(pd.DataFrame([_row(item, kinds) for item in decoded]))
 
 
 def _row(item: Sequence, kinds: tuple) -> dict:  # where inputs have names (a dict), so have the target and what was predicted

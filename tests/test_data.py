@@ -508,6 +508,15 @@ def test_show_batch_of_other_things(capsys):
     assert len(plt.gcf().axes) == 2
 
 
+def test_labels_in_a_table_are_text(monkeypatch):
+    shown, labels = [], ["<script>alert(1)</script>", "$x$"]
+    monkeypatch.setattr("IPython.display.display", lambda table: shown.append(table._repr_html_()))
+    dsets = Datasets([0, 1] * 4, [[lambda i: float(i)], [lambda i: labels[i], Categorize()]])
+    DataLoaders.from_dsets(dsets, dsets, bs=8, num_workers=0).show_batch()
+    assert "&lt;script&gt;" in shown[0] and "<script>" not in shown[0]
+    assert "$x$" in shown[0] and "tex2jax_ignore" in shown[0]
+
+
 def test_pets_summary(tmp_path, capsys):
     for i, name in enumerate(["great_pyrenees", "Abyssinian", "basset_hound"] * 4):
         paint(tmp_path / "images" / f"{name}_{i}.jpg", (20 + i, 16))

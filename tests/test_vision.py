@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 
 import coursekit.vision
 from coursekit.augment import Normalize, Resize, imagenet_stats
+from coursekit.basics import show_images
 from coursekit.data import (
     CategoryBlock,
     DataBlock,
@@ -604,6 +605,33 @@ def test_pictures_of_the_worst(trained):
     found.plot_confusion_matrix()
     shown = [text.get_text() for text in plt.gcf().axes[0].texts]
     assert shown == [str(n) for n in found.confusion_matrix().flatten()]
+    plt.close("all")
+
+
+def test_names_of_classes_are_no_formulas_in_figures(folder):
+    r"Matplotlib would set $x$ as a formula, and stop at $\frac$."
+    names = [r"$\frac$", "a$b$", "<script>alert(1)$x$</script>".replace("/", ":")]
+    for kind, name in zip(KINDS, names, strict=True):
+        (folder / kind).rename(folder / name)
+    learn = learner(loaders(folder))
+    found = ClassificationInterpretation.from_learner(learn)
+    assert sorted(names) == list(learn.dls.vocab)
+    for show in (
+        learn.dls.show_batch,
+        learn.show_results,
+        lambda: found.plot_top_losses(4),
+        lambda: found.show_results(range(4)),
+        found.plot_confusion_matrix,
+        lambda: show_images([torch.zeros(3, 3)], titles=names[:1]),
+    ):
+        show()
+        plt.gcf().canvas.draw()
+        texts = plt.gcf().findobj(lambda one: isinstance(one, plt.Text) and "$" in one.get_text())
+        assert texts and not any(text.get_parse_math() for text in texts)
+        plt.close("all")
+    ax = found.plot_confusion_matrix()
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        assert [label.get_text() for label in labels] == sorted(names)
     plt.close("all")
 
 
