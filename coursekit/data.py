@@ -462,12 +462,15 @@ class PILImage(Image.Image):
     @classmethod
     def create(
         cls,
-        source,  # what `open_image` takes; or bytes or floats from 0 to 1, as array `(h, w)` or `(h, w, channels)` or tensor `(channels, h, w)`
+        source,  # what `open_image` takes; or an array or a tensor
     ) -> "PILImage":
-        "Open a picture, turn it upright as the camera noted, and bring it to this class's colours. Raises `DataError` that names the file."
+        """Open a picture, turn it upright as the camera noted, and bring it to this class's
+        colours. An array is `(h, w)` or `(h, w, channels)`, a tensor `(channels, h, w)`, of
+        bytes or of floats from 0 to 1. Raises `DataError` that names the file."""
         image = _eight_bits(picture_from(source))
         if image is not source: image.info.pop("transparency", None)
-        image = image.convert(cls.mode_wanted) if image.mode != cls.mode_wanted else image.copy() if image is source else image
+        if image.mode != cls.mode_wanted: image = image.convert(cls.mode_wanted)
+        elif image is source: image = image.copy()
         image.__class__ = cls
         return image
 
@@ -506,7 +509,7 @@ def picture_from(source) -> Image.Image:
     try: return open_image(source)
     except ImageError as error:
         is_file = isinstance(source, str | os.PathLike) and Path(source).is_file()
-        hint = ", find such files with verify_images(files), or leave them out with skip_broken=True"
+        hint = ". verify_images(files) finds such files, skip_broken=True leaves them out"
         raise DataError(f"{error}{hint if is_file else ''}") from error
 
 

@@ -487,7 +487,8 @@ class ClassificationInterpretation(Interpretation):
         ax.imshow(shown, cmap=cmap, vmin=0)
         places = np.arange(len(names))
         ax.set(title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places)
-        ax.set_xticklabels(names, rotation=90 if max(map(len, names)) * len(names) > 24 else 0, parse_math=False)
+        turn = 90 if max(map(len, names)) * len(names) > 24 else 0
+        ax.set_xticklabels(names, rotation=turn, parse_math=False)
         ax.set_yticklabels(names, parse_math=False)
         for (row, column), value in np.ndenumerate(shown) if plot_txt else ():
             text = f"{value:.{norm_dec}f}" if normalize else str(value)

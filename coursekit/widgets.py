@@ -569,10 +569,10 @@ def open_upload(
     max_bytes: int = 10_000_000,
     max_pixels: int | None = None,  # width times height; `coursekit.images.MAX_PIXELS` if None
 ) -> PILImage:  # upright, in colours; the first frame of an animation
-    "Open a picture that nobody has checked. Raises `DataError` that tells the sender what is wrong."
+    "Open a picture that somebody sent. Raises `DataError` that tells them what is wrong."
     if len(data) > max_bytes:
-        raise DataError(f"the file has {len(data) / 1e6:,.1f} MB, and at most {max_bytes / 1e6:,.0f} MB "
-                        "are taken: make it smaller first")
+        raise DataError(f"the file has {len(data) / 1e6:,.1f} MB, and at most "
+                        f"{max_bytes / 1e6:,.0f} MB are taken: make it smaller first")
     try: return PILImage.create(open_image(data, max_pixels))
     except ImageError as error: raise DataError(str(error)) from error
 

@@ -1012,6 +1012,18 @@ def test_app_writes_names_as_text(learn):
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
+def test_names_of_classes_are_text(bears):
+    (bears / "teddy").rename(bears / "<b>$x$")
+    learn = learner(block().dataloaders(bears, num_workers=0))
+    app = classifier_app(learn)
+    page = send(app, {"a.jpg": GOOD["plain.jpg"]})
+    for html in (page, app.children[0].value):
+        assert "&lt;b&gt;$x$" in html and "<b>" not in html
+    cleaner = ImageClassifierCleaner(learn)
+    cards = show(cleaner, "<b>$x$")
+    assert cards and all("<b>" not in card.picture.value for card in cards)
+
+
 def test_app_shows_the_picture_small_and_upright(learn):
     large = saved(half_red((2000, 1000)).rotate(90, expand=True), "jpeg", exif=turned(6))
     answer = classify_upload(learn, large)
