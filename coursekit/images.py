@@ -24,35 +24,38 @@ MAX_PIXELS = 80_000_000
 class ImageError(ValueError):
     "A picture that cannot be opened. The message names the file, the fault, the way out."
 
-# %% ../nbs/images.ipynb #092085c6
-def _read(source, name: str, most: int) -> bytes:
+# %% ../nbs/images.ipynb #472ecf97
+_TOO_HEAVY = "has more than {:,.0f} MB: make it smaller first"
+
+
+def _read(source, most: int) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview): data = bytes(source)
-    elif isinstance(source, str | os.PathLike): data = _read_file(Path(source), name, most)
-    elif hasattr(source, "read"): data = _read_stream(source, name, most)
-    else:
-        raise ImageError(f"a picture is made from a file, bytes, a file object, an array "
-                         f"or a tensor, not {type(source).__name__} {source!r:.60}")
-    if not data: raise ImageError(f"{name} is empty: fetch it anew")
+    elif isinstance(source, str | os.PathLike): data = _read_file(source, most)
+    elif hasattr(source, "read"): data = _read_stream(source, most)
+    else: raise ImageError("is no picture: give a file, bytes, a file object or an array")
+    if not data: raise ImageError("is empty: fetch it anew")
     if len(data) <= most: return data
-    raise ImageError(f"{name} has more than {most / 1e6:,.0f} MB: make it smaller first")
+    raise ImageError(_TOO_HEAVY.format(most / 1e6))
 
 
-def _read_file(path: Path, name: str, most: int) -> bytes:
-    try: about = path.stat()
+def _read_file(path: str | os.PathLike, most: int) -> bytes:
+    # pathlib takes three times as long, which shows with small pictures
+    try: about = os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, ValueError):
-        raise ImageError(f"there is no file {name}: look how it is spelt") from None
-    if stat.S_ISDIR(about.st_mode): raise ImageError(f"{name} is a folder: give its files")
+        raise ImageError("is not there: look how it is spelt") from None
+    if stat.S_ISDIR(about.st_mode): raise ImageError("is a folder: give its files")
     if not stat.S_ISREG(about.st_mode):
-        raise ImageError(f"{name} is a device or a pipe: write what it gives to a file")
-    with path.open("rb") as file: return _read_stream(file, name, most)
+        raise ImageError("is a device or a pipe: write what it gives to a file")
+    if about.st_size > most: raise ImageError(_TOO_HEAVY.format(most / 1e6))
+    with open(path, "rb") as file: return file.read()  # noqa: PTH123
 
 
-def _read_stream(stream, name: str, most: int) -> bytes:
-    with suppress(AttributeError, OSError): stream.seek(0)   # what cannot be wound back, is not
+def _read_stream(stream, most: int) -> bytes:
+    with suppress(AttributeError, OSError): stream.seek(0)
     pieces, size = [], 0
     while size <= most and (piece := stream.read(1 << 20)):
         if not isinstance(piece, bytes | bytearray | memoryview):
-            raise ImageError(f"{name} gives {type(piece).__name__}: open it with mode 'rb'")
+            raise ImageError(f"gives {type(piece).__name__}: open it with mode 'rb'")
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
@@ -118,32 +121,34 @@ def _check_scans(jpeg: bytes, pixels: int) -> None:
     scans = len(re.findall(rb"\xff\xda", jpeg))
     if pixels * scans > _MOST_STEPS: raise ValueError(f"it comes in {scans:,} scans")
 
-# %% ../nbs/images.ipynb #8a58be22
+# %% ../nbs/images.ipynb #6cf1711e
 def open_image(
     source,  # path; bytes, `bytearray`, `memoryview`; file object; or a picture of Pillow
     max_pixels: int | None = None,  # width times height; `MAX_PIXELS` if None
 ) -> Image.Image:  # decoded, upright, the first frame; `format` is one of `IMAGE_FORMATS`
     "Open a picture that nobody has checked. Raises `ImageError`, whatever is wrong."
     most = MAX_PIXELS if max_pixels is None else max_pixels
-    name, data = _name(source), b""
+    data = b""
     try:
-        if isinstance(source, Image.Image): return _given(source, most, name)
-        data = _read(source, name, 8 * most + _HEAD)
+        if isinstance(source, Image.Image): return _given(source, most)
+        data = _read(source, 8 * most + _HEAD)
         bare, exif = _without_notes(data)
         image = Image.open(BytesIO(bare), formats=IMAGE_FORMATS)
         form, exif = image.format, image.info.get("exif", exif)
         if form == "JPEG": _check_scans(data, image.width * image.height)
-        return _freed(_decoded(image, most, name, exif), form)
-    except ImageError: raise
+        return _freed(_decoded(image, most, exif), form)
     except Exception as error:
-        raise ImageError(f"{name} {_fault(error, data, most)}") from error
+        raise ImageError(f"{_name(source)} {_fault(error, data, most)}") from error
 
 
 def _name(source) -> str:
-    is_path = isinstance(source, str | os.PathLike)
-    name = source if is_path else getattr(source, "filename", "") or getattr(source, "name", "")
-    if not isinstance(name, str | os.PathLike) or not name: return "the file"
-    return " ".join(short_path(name).split())
+    path = str | os.PathLike
+    of_file = getattr(source, "filename", "") or getattr(source, "name", "")
+    name = source if isinstance(source, path) else of_file
+    if name and isinstance(name, path): return " ".join(short_path(name).split())
+    holds = bytes | bytearray | memoryview | Image.Image
+    if isinstance(source, holds) or hasattr(source, "read"): return "the file"
+    return f"{type(source).__name__} {source!r:.60}"
 
 
 def short_path(path: str | os.PathLike) -> str:
@@ -152,16 +157,16 @@ def short_path(path: str | os.PathLike) -> str:
     return str(path.relative_to(base) if base and path.is_relative_to(base) else path)
 
 
-def _given(image: Image.Image, most: int, name: str) -> Image.Image:
+def _given(image: Image.Image, most: int) -> Image.Image:
     "A picture that the user has opened, but perhaps not decoded."
     if getattr(image, "tile", None) and image.format not in ("MPO", *IMAGE_FORMATS):
         raise UnidentifiedImageError(image.format)
-    return _decoded(image, most, name, image.info.get("exif", b""))
+    return _decoded(image, most, image.info.get("exif", b""))
 
 
-def _decoded(image: Image.Image, most: int, name: str, exif: bytes) -> Image.Image:
+def _decoded(image: Image.Image, most: int, exif: bytes) -> Image.Image:
     if image.width * image.height > most:
-        raise ImageError(f"{name} has {image.width:,} x {image.height:,} pixels, at most "
+        raise ImageError(f"has {image.width:,} x {image.height:,} pixels, at most "
                          f"{most:,} are opened: make it smaller first. The limit for all "
                          "pictures is coursekit.images.MAX_PIXELS")
     image.load()
@@ -186,6 +191,7 @@ _KINDS = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}"
 
 
 def _fault(error: Exception, data: bytes, most: int) -> str:
+    if isinstance(error, ImageError): return str(error)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"has far too many pixels, at most {most:,} are opened: make it smaller"
     if isinstance(error, MemoryError): return "needs too much memory: make it smaller first"

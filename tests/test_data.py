@@ -345,11 +345,11 @@ def test_pictures_from_memory(tmp_path):
     for source, words in (
         (np.zeros((3, 3, 7)), "no picture can be made"),
         (np.zeros((3, 3), np.int64), "int64"),
-        (3.5, "not float 3.5"),
-        (None, "not NoneType"),
+        (3.5, "float 3.5 is no picture"),
+        (None, "NoneType None is no picture"),
         (b"", "the file is empty"),
         (b"nonsense" * 99, "is text, not a picture"),
-        (tmp_path / "nowhere.png", "there is no file"),
+        (tmp_path / "nowhere.png", "is not there"),
     ):
         with pytest.raises(DataError, match=words):
             PILImage.create(source)

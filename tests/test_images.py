@@ -120,7 +120,7 @@ def test_files(tmp_path):
     with (tmp_path / "a.png").open(encoding="latin1") as file:
         with pytest.raises(ImageError, match=r"a\.png gives str: open it with mode 'rb'"):
             open_image(file)
-    with pytest.raises(ImageError, match="not array"):
+    with pytest.raises(ImageError, match="is no picture"):
         open_image(array.array("d", [1.0]))
 
 
@@ -388,8 +388,8 @@ def test_odd_pictures_are_opened(name, way, learn, tmp_path):
 def test_no_file_at_all(tmp_path):
     for name, words in {
         ".": "is a folder",
-        "none.png": "there is no file",
-        "nul\0": "no file",
+        "none.png": "is not there",
+        "nul\0": "is not there",
     }.items():
         for way in (open_image, PILImage.create, PILImageBW.create, ToMask()):
             with pytest.raises((ImageError, DataError), match=words):

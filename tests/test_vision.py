@@ -151,7 +151,7 @@ def test_a_text_named_jpg(folder):
         learn.fit(1)
     with pytest.raises(DataError, match=r"page\.jpg"):
         learn.predict(folder / "dark" / "page.jpg")
-    with pytest.raises(DataError, match="no file"):
+    with pytest.raises(DataError, match="is not there"):
         learn.predict(folder / "nowhere.jpg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
