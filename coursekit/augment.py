@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .data import ToTensor, Transform, TransformBlock
 from .datasets import DataError
+from .images import ImageError, open_image
 
 # %% ../nbs/03_augmentation.ipynb #e64f026d
 class ResizeMethod:
@@ -679,9 +680,10 @@ class ToMask:
 
     def __call__(self, source) -> Image.Image:
         if isinstance(source, Tensor): source = source.cpu().numpy()
-        try: mask = source if isinstance(source, Image.Image) else Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source)
-        except (OSError, TypeError, AttributeError) as error:
-            raise DataError(f"{str(source)[:80]} is no mask: give a file, a picture or an array of bytes ({error})") from error
+        is_array = isinstance(source, np.ndarray)
+        try: mask = Image.fromarray(source) if is_array else open_image(source)
+        except (ImageError, TypeError) as error:
+            raise DataError(f"this is no mask: {error}") from error
         if mask.mode == "1": return mask.convert("L").point(lambda value: value // 255)
         if mask.mode not in ("L", "P"):
             raise DataError(f"a mask has one channel of class numbers, this one has mode {mask.mode!r}: convert it first")

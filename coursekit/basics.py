@@ -77,7 +77,8 @@ def show_image(
         raise ValueError(f"a picture has shape (h, w) or 1 or 3 channels, this has {np.shape(im)}")
     ax = ax or ctx or plt.subplots(figsize=figsize)[1]
     ax.imshow(data, **({"cmap": "gray_r"} if data.ndim == 2 else {}) | kwargs)
-    ax.set(xticks=[], yticks=[], title=title)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, parse_math=False)
     return ax
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #4d285949

@@ -6,9 +6,9 @@
 __all__ = ['get_image_files', 'parent_label', 'RegexLabeller', 'using_attr', 'ColReader', 'collate', 'BatchIndices',
            'RandomSplitter', 'IndexSplitter', 'MaskSplitter', 'FuncSplitter', 'EndSplitter', 'GrandparentSplitter',
            'ColSplitter', 'GroupSplitter', 'DateSplitter', 'Categorize', 'ToNumber', 'PILImage', 'PILImageBW',
-           'Transform', 'arrange', 'ToTensor', 'IntToFloat', 'Pipeline', 'Datasets', 'default_device', 'to_device',
-           'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock', 'CategoryBlock',
-           'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
+           'picture_from', 'Transform', 'arrange', 'ToTensor', 'IntToFloat', 'Pipeline', 'Datasets', 'default_device',
+           'to_device', 'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock',
+           'CategoryBlock', 'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
 # %% ../nbs/02_data_block.ipynb #a9ec192f
 import math
@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
-from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,13 +29,14 @@ import torch
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.xtras import Path
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, Subset, TensorDataset, default_collate, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from .basics import show_image, to_np
 from .datasets import DataError
+from .images import ImageError, open_image, short_path
 
 if TYPE_CHECKING: import matplotlib.pyplot as plt
 
@@ -61,17 +61,13 @@ def _listed(x) -> list: return [] if x is None else list(x) if isinstance(x, lis
 
 
 def _brief(value, limit: int = 80) -> str:
-    text = f"{len(value)} bytes" if isinstance(value, bytes) else _short(value) if isinstance(value, os.PathLike) else repr(value)
+    text = f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else short_path(value) if isinstance(value, os.PathLike) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit - 30]}...{text[-27:]}"
 
 
-def _short(path: os.PathLike) -> str:  # from `Path.BASE_PATH` on, where that is set
-    base = getattr(Path, "BASE_PATH", None)
-    return str(Path(path).relative_to(base)) if base and Path(path).is_relative_to(base) else str(path)
-
 # %% ../nbs/02_data_block.ipynb #616548ac
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 def get_image_files(
@@ -462,16 +458,19 @@ class ToNumber:
 class PILImage(Image.Image):
     "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
     kind, mode_wanted = "image", "RGB"
-    max_pixels = 80_000_000  # larger ones are refused before they take memory, three bytes for each pixel
 
     @classmethod
     def create(
         cls,
-        source,  # file, bytes, Pillow picture, array `(h, w)` or `(h, w, channels)`, or tensor `(channels, h, w)`: bytes, or floats from 0 to 1
+        source,  # what `open_image` takes; or an array or a tensor
     ) -> "PILImage":
-        "Open a picture, turn it upright as the camera noted, and bring it to this class's colours. Raises `DataError` that names the file."
-        image = _eight_bits(_upright(_open(source, cls.max_pixels)))
-        image = image.convert(cls.mode_wanted) if image.mode != cls.mode_wanted else image.copy() if image is source else image
+        """Open a picture, turn it upright as the camera noted, and bring it to this class's
+        colours. An array is `(h, w)` or `(h, w, channels)`, a tensor `(channels, h, w)`, of
+        bytes or of floats from 0 to 1. Raises `DataError` that names the file."""
+        image = _eight_bits(picture_from(source))
+        if image is not source: image.info.pop("transparency", None)
+        if image.mode != cls.mode_wanted: image = image.convert(cls.mode_wanted)
+        elif image is source: image = image.copy()
         image.__class__ = cls
         return image
 
@@ -504,27 +503,14 @@ class PILImageBW(PILImage):
     mode_wanted = "L"
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try: return ImageOps.exif_transpose(image) if image.getexif() else image
-    except Exception: return image  # what the camera noted is damaged, the picture is not
-
-
-def _open(source, max_pixels: int) -> Image.Image:
-    if isinstance(source, Image.Image): return source
+def picture_from(source) -> Image.Image:
+    "What `PILImage.create` takes, in the colours that it has. Raises `DataError` that names it."
     if isinstance(source, Tensor | np.ndarray): return _from_numbers(source)
-    if not isinstance(source, str | os.PathLike | bytes): raise DataError(f"a picture is made from a file, bytes, array or tensor, not {type(source).__name__} {_brief(source)}")
-    try:
-        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file, Image.open(file) as image:
-            if image.width * image.height > max_pixels:
-                raise DataError(f"{_brief(source)} has {image.width} x {image.height} pixels, too many to be opened safely: make it smaller first, or let such pictures in, PILImage.max_pixels = {image.width * image.height}")
-            image.load()
-            return image.copy() if getattr(image, "is_animated", False) else image
-    except FileNotFoundError: raise DataError(f"there is no file {_brief(source)}") from None
-    except IsADirectoryError: raise DataError(f"{_brief(source)} is a folder, not a picture") from None
-    except Image.DecompressionBombError as error: raise DataError(f"{_brief(source)} is too large to be opened safely ({error}): make it smaller first") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise DataError(f"{_brief(source)} is damaged or no picture{why}. Find such files with verify_images(files), or leave them out with skip_broken=True") from error
+    try: return open_image(source)
+    except ImageError as error:
+        is_file = isinstance(source, str | os.PathLike) and Path(source).is_file()
+        hint = ". verify_images(files) finds such files, skip_broken=True leaves them out"
+        raise DataError(f"{error}{hint if is_file else ''}") from error
 
 
 def _from_numbers(source: Tensor | np.ndarray) -> Image.Image:
@@ -1012,7 +998,7 @@ def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Seque
         elif kind == "mask": ax.imshow(to_np(part), alpha=0.5, cmap="tab20", vmin=0)
         elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c=next(colours), edgecolors="white", linewidths=0.6)
         else: words.append(_shown(kind, value))
-    ax.set_title(" · ".join(words), fontsize=10)
+    ax.set_title(" · ".join(words), fontsize=10, parse_math=False)
 
 
 def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
@@ -1044,7 +1030,8 @@ def show_parts(
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
     import pandas as pd
     from IPython.display import display
-    display(pd.DataFrame([_row(item, kinds) for item in decoded]))
+    with pd.option_context("display.html.use_mathjax", False):
+        display(pd.DataFrame([_row(item, kinds) for item in decoded]))
 
 
 def _row(item: Sequence, kinds: tuple) -> dict:  # where inputs have names (a dict), so have the target and what was predicted

@@ -442,7 +442,7 @@ class Interpretation:
         for ax in axes[len(chosen):]: ax.remove()
         for ax, picture, title in zip(axes, pictures, titles, strict=False):
             show_image(picture.clamp(0, 1), ax=ax)
-            ax.set_title(title, fontsize=9)
+            ax.set_title(title, fontsize=9, parse_math=False)
 
 
 class _Some:
@@ -487,8 +487,9 @@ class ClassificationInterpretation(Interpretation):
         ax.imshow(shown, cmap=cmap, vmin=0)
         places = np.arange(len(names))
         ax.set(title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places)
-        ax.set_xticklabels(names, rotation=90 if max(map(len, names)) * len(names) > 24 else 0)
-        ax.set_yticklabels(names)
+        turn = 90 if max(map(len, names)) * len(names) > 24 else 0
+        ax.set_xticklabels(names, rotation=turn, parse_math=False)
+        ax.set_yticklabels(names, parse_math=False)
         for (row, column), value in np.ndenumerate(shown) if plot_txt else ():
             text = f"{value:.{norm_dec}f}" if normalize else str(value)
             ax.text(column, row, text, ha="center", va="center", color="white" if value > shown.max() / 2 else "black")

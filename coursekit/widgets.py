@@ -29,6 +29,7 @@ from torch import Tensor
 
 from .data import DataBlock, Datasets, IndexSplitter, PILImage, Pipeline, _brief
 from .datasets import DataError
+from .images import ImageError, open_image
 from .learner import Learner
 
 # %% ../nbs/widgets.ipynb #de4dca83
@@ -563,44 +564,17 @@ class _Screen:
         self._count()
 
 # %% ../nbs/widgets.ipynb #904d31b8
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")    # Pillow knows more, and starts other programs for some
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-
-
 def open_upload(
     data: bytes,  # what somebody sent
     max_bytes: int = 10_000_000,
-    max_pixels: int = 50_000_000,  # width times height, asked before anything is decoded
+    max_pixels: int | None = None,  # width times height; `coursekit.images.MAX_PIXELS` if None
 ) -> PILImage:  # upright, in colours; the first frame of an animation
-    "Open a picture that nobody has checked. Raises `DataError` that says in words for the sender what is wrong."
-    if not data: raise DataError("the file is empty")
-    if len(data) > max_bytes: raise DataError(f"the file has {len(data) / 1e6:,.1f} MB, and at most {max_bytes / 1e6:,.0f} MB are taken: make it smaller first")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                      # of Pillow, about files that are odd or large
-        image = _header(data, min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels)))
-        try: return PILImage.create(image)
-        except DataError: raise
-        except MemoryError: raise DataError("the picture is too large for the memory that is left here: make it smaller first") from None
-        except Exception as error: raise DataError("the picture is damaged: it begins well, and cannot be read to its end") from error
-
-
-def _header(data: bytes, max_pixels: int) -> Image.Image:
-    "The picture before it is decoded."
-    too_many = f"pixels, and at most {max_pixels / 1e6:,.0f} million are taken: make it smaller first"
-    Image.init()
-    try: image = Image.open(BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
-    except Image.DecompressionBombError: raise DataError(f"the picture has far too many {too_many}") from None
-    except Exception as error:
-        if data.startswith(_BEGINNINGS): raise DataError("the picture is damaged: it ends, or goes wrong, soon after its beginning") from error
-        kind = "the file is text, not a picture" if _is_text(data[:2000]) else "the file is no picture that can be read here"
-        raise DataError(f"{kind}: send JPEG, PNG, WebP, GIF, BMP or TIFF") from error
-    if image.width * image.height > max_pixels: raise DataError(f"the picture has {image.width:,} x {image.height:,} {too_many}")
-    return image
-
-
-def _is_text(start: bytes) -> bool:
-    try: return start.decode(errors="strict" if len(start) < 2000 else "ignore").isprintable() or not set(start) & {*range(9), *range(14, 32), 127}
-    except UnicodeDecodeError: return False
+    "Open a picture that somebody sent. Raises `DataError` that tells them what is wrong."
+    if len(data) > max_bytes:
+        raise DataError(f"the file has {len(data) / 1e6:,.1f} MB, and at most "
+                        f"{max_bytes / 1e6:,.0f} MB are taken: make it smaller first")
+    try: return PILImage.create(open_image(data, max_pixels))
+    except ImageError as error: raise DataError(str(error)) from error
 
 # %% ../nbs/widgets.ipynb #10980cc7
 @dataclass
@@ -649,7 +623,7 @@ def classify_upload(
     name: str = "picture",  # of the file
     threshold: float | Sequence[float] | dict | None = None,  # what a probability must reach, for all labels or each; 0.7 if None, with several labels that of the loss
     max_bytes: int = 10_000_000,
-    max_pixels: int = 50_000_000,
+    max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
     size: int = 400,  # the small picture's longer side, in pixels, at most
 ) -> Answer:  # always: what is wrong with the file is said in it
     "What a model says about a picture that nobody has checked."
@@ -712,7 +686,7 @@ def classifier_app(
     threshold: float | Sequence[float] | dict | None = None,  # as for `classify_upload`
     title: str = "What is in the picture?",  # a heading; none if empty
     max_bytes: int = 9_000_000,  # of a file; more than 10 MB do not reach the kernel unless the server is told so
-    max_pixels: int = 50_000_000,
+    max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
     max_files: int = 10,  # answered at once
 ):  # a box of ipywidgets
     "A page on which anybody can try a model: a button to choose pictures, and for each the answer, or what is wrong with the file."

@@ -345,11 +345,11 @@ def test_pictures_from_memory(tmp_path):
     for source, words in (
         (np.zeros((3, 3, 7)), "no picture can be made"),
         (np.zeros((3, 3), np.int64), "int64"),
-        (3.5, "not float 3.5"),
-        (None, "not NoneType"),
-        (b"", "0 bytes is damaged"),
-        (b"nonsense" * 99, "damaged or no picture"),
-        (tmp_path / "nowhere.png", "there is no file"),
+        (3.5, "float 3.5 is no picture"),
+        (None, "NoneType None is no picture"),
+        (b"", "the file is empty"),
+        (b"nonsense" * 99, "is text, not a picture"),
+        (tmp_path / "nowhere.png", "is not there"),
     ):
         with pytest.raises(DataError, match=words):
             PILImage.create(source)
@@ -506,6 +506,15 @@ def test_show_batch_of_other_things(capsys):
     assert "1.0" in capsys.readouterr().out
     DataLoaders(TorchDataLoader([(torch.zeros(3, 4, 4), 1)] * 4, batch_size=2)).show_batch()
     assert len(plt.gcf().axes) == 2
+
+
+def test_labels_in_a_table_are_text(monkeypatch):
+    shown, labels = [], ["<script>alert(1)</script>", "$x$"]
+    monkeypatch.setattr("IPython.display.display", lambda table: shown.append(table._repr_html_()))
+    dsets = Datasets([0, 1] * 4, [[lambda i: float(i)], [lambda i: labels[i], Categorize()]])
+    DataLoaders.from_dsets(dsets, dsets, bs=8, num_workers=0).show_batch()
+    assert "&lt;script&gt;" in shown[0] and "<script>" not in shown[0]
+    assert "$x$" in shown[0] and "tex2jax_ignore" in shown[0]
 
 
 def test_pets_summary(tmp_path, capsys):
