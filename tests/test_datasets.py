@@ -1331,6 +1331,97 @@ def test_download_images_in_the_ways_people_call_it(server, tmp_path):
         download_images(tmp_path / "file" / "4", urls=urls)
 
 
+def with_exif(data: bytes) -> bytes:
+    return (
+        picture()[:2]
+        + b"\xff\xe1"
+        + struct.pack(">H", len(data) + 8)
+        + b"Exif\0\0"
+        + data
+        + picture()[2:]
+    )
+
+
+EXIF = [
+    b"",
+    b"nonsense",
+    b"II*\0" + b"\xff" * 20,
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x05\0\0\0\x01\xff\xff\xff\xff",
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("max_size", [None, 20])
+def test_a_broken_picture_costs_itself_only(server, tmp_path, max_size, monkeypatch):
+    server.files |= {f"{i}.jpg": with_exif(data) for i, data in enumerate(EXIF)}
+    server.files |= {"good.jpg": picture(seed=9), "last.png": picture(seed=8, kind="PNG")}
+    urls = [server.url("good", name) for name in server.files]
+    report = download_images(tmp_path / "1", urls=urls, max_size=max_size, preserve_filename=True)
+    names = {path.name for path in report.saved}
+    assert {"good.jpg", "last.png" if max_size is None else "last.jpg"} <= names
+    assert len(report.saved) + len(report.failed) == len(urls)
+    opened = datasets._open_image
+
+    def fails(data):
+        if len(data) == len(server.files["3.jpg"]):
+            raise ZeroDivisionError("however it is broken")
+        return opened(data)
+
+    monkeypatch.setattr(datasets, "_open_image", fails)
+    report = download_images(tmp_path / "2", urls=urls)
+    assert "however it is broken" in report.failed[urls[3]] and urls[5] not in report.failed
+
+
+def test_pictures_are_there_as_soon_as_they_arrive(server, tmp_path):
+    server.files |= {f"{i}.jpg": picture(seed=i) for i in range(6)}
+    habits = ["stalls", "good", "good", "good", "good", "good"]
+    urls = [server.url(habit, f"{i}.jpg") for i, habit in enumerate(habits)]
+    code = f"from coursekit.datasets import *; download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: len(list(tmp_path.glob("*.jpg"))) == 5)
+    process.kill()
+    process.wait()
+    assert not verify_images(list(tmp_path.iterdir()))
+    report = download_images(tmp_path, urls=[url.replace("stalls", "good") for url in urls])
+    assert len(report.saved) == 6 == len(list(tmp_path.iterdir()))
+
+
+def test_what_was_saved_stays_when_the_disk_is_full(server, tmp_path, monkeypatch):
+    server.files |= {f"{i}.jpg": picture(seed=i) for i in range(4)}
+    urls, sync = [server.url("good", name) for name in server.files], datasets._sync
+
+    def full(path):
+        if len(list(tmp_path.glob("*.jpg"))) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(path)
+
+    monkeypatch.setattr(datasets, "_sync", full)
+    with pytest.raises(DataError, match="is full"):
+        download_images(tmp_path, urls=urls)
+    assert len(list(tmp_path.glob("*.jpg"))) == 2
+
+
+def test_names_of_pictures_stay_in_the_folder(server, tmp_path):
+    names = [
+        "..%2F..%2Fa.jpg",
+        "...jpg",
+        ".b.jpg",
+        "c%00.jpg",
+        "x" * 300 + ".jpg",
+        "a.jpg",
+        "d",
+    ]
+    server.files |= {name: picture(seed=i) for i, name in enumerate(names)}
+    urls = [server.url("good", name) for name in names]
+    report = download_images(tmp_path / "x" / "in", urls=urls, preserve_filename=True)
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted(report.saved) and len(found) == len(names)
+    assert {path.parent for path in found} == {tmp_path / "x" / "in"}
+    stems = ["a", "image", "b", "c_", "x" * 60, "a_1", "d"]
+    assert [path.name for path in report.saved] == [f"{stem}.jpg" for stem in stems]
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_many_pixels():
     Image.new("1", (10_000, 10_000)).save(out := io.BytesIO(), "PNG")
