@@ -588,7 +588,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.datasets._Line.check': ('datasets.html#_line.check', 'coursekit/datasets.py'),
                                     'coursekit.datasets._Line.cut': ('datasets.html#_line.cut', 'coursekit/datasets.py'),
                                     'coursekit.datasets._Line.left': ('datasets.html#_line.left', 'coursekit/datasets.py'),
-                                    'coursekit.datasets._Line.watch': ('datasets.html#_line.watch', 'coursekit/datasets.py'),
                                     'coursekit.datasets._Member': ('datasets.html#_member', 'coursekit/datasets.py'),
                                     'coursekit.datasets._Member._sparse': ('datasets.html#_member._sparse', 'coursekit/datasets.py'),
                                     'coursekit.datasets._Member.frombuf': ('datasets.html#_member.frombuf', 'coursekit/datasets.py'),

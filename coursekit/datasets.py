@@ -151,16 +151,15 @@ def _in_short(error: Exception) -> str:
 class _Line:
     "A line to servers. When its time is over it is cut, whatever is being sent just then."
     def __init__(self, seconds: float, timeout: tuple[float, float] = (5, 20)):
-        self.stop, self.timeout, self.sockets = time.monotonic() + seconds, timeout, []
-        self.timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.cut)
-        self.timer.daemon, self.session = True, _session(self.watch)
+        self.stop, self.timeout, self.calls = time.monotonic() + seconds, timeout, []
+        self.session, self.done = _session(self.calls), threading.Event()
 
     def __enter__(self) -> "_Line":
-        self.timer.start()
+        threading.Thread(target=self.cut, daemon=True).start()
         return self
 
     def __exit__(self, *error) -> None:
-        self.timer.cancel()
+        self.done.set()
         self.session.close()
 
     def left(self) -> float: return self.stop - time.monotonic()
@@ -168,25 +167,25 @@ class _Line:
     def check(self, url: str) -> None:
         if self.left() <= 0: raise DataError(f"{url}: it takes longer than allowed")
 
-    def watch(self, sock: socket) -> None:
-        self.sockets.append(getattr(sock, "socket", sock))
-        if self.left() <= 0: self.cut()
-
     def cut(self) -> None:
-        for sock in self.sockets:
-            with suppress(OSError): socket.shutdown(sock, SHUT_RDWR)  # it may be closed already
+        "When the time is over, shut each connection, and those still made after it."
+        while not self.done.wait(min(max(self.left(), 0.1), threading.TIMEOUT_MAX)):
+            for call in self.calls if self.left() <= 0 else ():
+                sock = getattr(call.sock, "socket", call.sock)
+                # it may not be open yet, or closed already
+                with suppress(OSError, TypeError): socket.shutdown(sock, SHUT_RDWR)
 
 
-def _session(watch: Callable[[socket], None]) -> "requests.Session":
-    "A session that shows each connection to `watch` as soon as there is one."
+def _session(calls: list) -> "requests.Session":
+    "A session that adds each connection to `calls` before it is made."
     import requests
     class Adapter(requests.adapters.HTTPAdapter):
         def get_connection_with_tls_context(self, *args, **more):
             pool = super().get_connection_with_tls_context(*args, **more)
             class Connection(type(pool).ConnectionCls):
                 def connect(self):
+                    calls.append(self)
                     super().connect()
-                    watch(self.sock)
             pool.ConnectionCls = Connection
             return pool
     session = requests.Session()

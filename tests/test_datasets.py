@@ -309,7 +309,19 @@ def test_one_deadline_binds_everything(wire, tmp_path, what):
         download_url(wire(NEVER_ENDING[what]), tmp_path, deadline=0.6, **patient)
     assert time.monotonic() - started < 2.5
     assert not (tmp_path / "a.bin").exists()
-    wait_until(lambda: not [t for t in threading.enumerate() if isinstance(t, threading.Timer)])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(cut)")])
+
+
+def test_the_deadline_binds_a_proxy(wire, tmp_path, monkeypatch):
+    proxy = wire(says(OK + b"X: ", again=b"x")).removesuffix("/a.bin")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("no_proxy", "")
+    for scheme in ("http", "https"):
+        started = time.monotonic()
+        with pytest.raises(DataError, match="longer than allowed"):
+            download_url(f"{scheme}://example.invalid/a.bin", tmp_path, deadline=0.6, timeout=(9, 9))
+        assert time.monotonic() - started < 2.5
 
 
 def test_a_redirection_goes_on_within_the_deadline(wire, tmp_path):
