@@ -594,6 +594,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.datasets._TryAgain': ('datasets.html#_tryagain', 'coursekit/datasets.py'),
                                     'coursekit.datasets._TryAgain.__init__': ('datasets.html#_tryagain.__init__', 'coursekit/datasets.py'),
                                     'coursekit.datasets._accept': ('datasets.html#_accept', 'coursekit/datasets.py'),
+                                    'coursekit.datasets._addresses': ('datasets.html#_addresses', 'coursekit/datasets.py'),
                                     'coursekit.datasets._arrange_photos': ('datasets.html#_arrange_photos', 'coursekit/datasets.py'),
                                     'coursekit.datasets._as_movielens': ('datasets.html#_as_movielens', 'coursekit/datasets.py'),
                                     'coursekit.datasets._attempt': ('datasets.html#_attempt', 'coursekit/datasets.py'),

@@ -344,11 +344,10 @@ def download_url(
     dest = Path(dest or _name_in(url))
     if dest.is_dir(): dest = dest/_name_in(url)
     checks = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}
-    reasons: list[str] = []
+    part, reasons = _Part(dest, url), []
     with _writing(dest.parent), _Line(deadline, timeout) as line:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if (sha256 or md5) and dest.exists() and not _problem(dest, **checks): return dest
-        part = _Part(dest, url)
         for attempt in range(tries):
             try:
                 _attempt(part, line, max_bytes, show_progress)
@@ -1225,11 +1224,7 @@ def download_images(
     if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest
     if dest is None:
         raise DataError("a folder is missing: download_images('bears', urls=[...])")
-    if urls is None:
-        there = url_file and Path(url_file).is_file()
-        urls = Path(url_file).read_text().split() if there else []
-    urls = list(dict.fromkeys(str(url).strip() for url in urls))[:max_pics]
-    if not urls: raise DataError("there are no addresses; give `urls`, or a file of them")
+    urls = _addresses(urls, url_file)[:max_pics]
     album = _Album(Path(dest), _stems(urls) if preserve_filename else {})
     def fetch(url: str) -> None:
         try: picture = _one_image(url, timeout, max_size, max_bytes)
@@ -1258,6 +1253,16 @@ def _one_image(
             data += piece
             if len(data) > max_bytes: raise ValueError(f"more than {max_bytes:,} bytes")
     return _resized(bytes(data), max_size)
+
+
+def _addresses(urls: list[str] | None, url_file: str | Path | None) -> list[str]:
+    "Each address once; raises `DataError` if there is none."
+    if urls is None:
+        there = url_file and Path(url_file).is_file()
+        urls = Path(url_file).read_text().split() if there else []
+    found = list(dict.fromkeys(str(url).strip() for url in urls))
+    if found: return found
+    raise DataError("there are no addresses; give `urls`, or a file with one on each line")
 
 
 def _why(error: Exception, url: str) -> str:
