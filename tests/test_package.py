@@ -45,8 +45,9 @@ def test_what_the_archives_hold(built):
     with zipfile.ZipFile(wheel) as archive:
         inside = archive.namelist()
         meta = archive.read(next(n for n in inside if n.endswith("METADATA"))).decode()
-    modules = {f"coursekit/{p.name}" for p in (ROOT / "coursekit").glob("*.py")}
-    assert {n for n in inside if n.startswith("coursekit/")} == modules
+    files = {f"coursekit/{p.name}" for p in (ROOT / "coursekit").glob("*.py")}
+    files.add("coursekit/datasets.toml")
+    assert {n for n in inside if n.startswith("coursekit/")} == files
     ini = settings()
     assert f"Version: {ini['version']}\n" in meta and "License-Expression: Apache-2.0" in meta
     wanted = [
