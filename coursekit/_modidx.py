@@ -976,6 +976,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'coursekit.learner.Learner._one_validation': ( 'learner.html#learner._one_validation',
                                                                                   'coursekit/learner.py'),
                                    'coursekit.learner.Learner._ready': ('learner.html#learner._ready', 'coursekit/learner.py'),
+                                   'coursekit.learner.Learner._train_mode': ('learner.html#learner._train_mode', 'coursekit/learner.py'),
                                    'coursekit.learner.Learner._where': ('learner.html#learner._where', 'coursekit/learner.py'),
                                    'coursekit.learner.Learner._with_cbs': ('learner.html#learner._with_cbs', 'coursekit/learner.py'),
                                    'coursekit.learner.Learner._within': ('learner.html#learner._within', 'coursekit/learner.py'),

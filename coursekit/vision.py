@@ -341,17 +341,24 @@ def vision_learner(
     train_bn: bool = False,  # do the layers of normalisation in a frozen body learn? (in fastai they do)
     moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
     n_in: int = 3,  # channels of the pictures
+    bn_eval: bool | None = None,  # keep averages of the body's batch norms? as below if None
     **model,  # for `create_vision_model`: `cut`, `init`, `custom_head`, and for `create_head`: `lin_ftrs`, `ps`, `y_range`, ...
 ) -> Learner:
     """A learner with a body that knows pictures and a new head. With learned weights the body is frozen: it computes as in
     prediction and the head alone learns, until `unfreeze` or `fine_tune`. `dls` stays as it is; the learner's own loaders
-    normalise. Raises `DataError` where weights cannot be had, `LearnerError` where pictures and model do not fit."""
+    normalise. Batch norms of a body with learned weights keep their averages when it is
+    unfrozen too, while their own weights learn. fastai counts the averages anew: `bn_eval=False`
+    does that after unfreezing, `train_bn=True` while frozen too, with norms that learn then.
+    Raises `DataError` where weights cannot be had, `LearnerError` where pictures and model do not fit."""
     known = set(inspect.signature(create_vision_model).parameters) | set(inspect.signature(create_head).parameters)
     if set(model) - known: raise TypeError(f"vision_learner has no argument {', '.join(sorted(set(model) - known))}")
     made = create_vision_model(arch, dls.c if n_out is None else n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = resnet_split if _named(arch).startswith("resnet") and isinstance(made[0], nn.Sequential) and len(made[0]) == 8 else default_split
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)
-    learn = Learner(dls, made, loss_func, opt_func, lr, splitter, [*L(cbs), KeepMemory, *([] if train_bn else [EvalFrozen])], metrics, path, model_dir, wd, wd_bn_bias, train_bn, moms)
+    cbs = [*L(cbs), KeepMemory, *([] if train_bn else [EvalFrozen])]
+    if bn_eval is None: bn_eval = pretrained and not train_bn
+    more = path, model_dir, wd, wd_bn_bias, train_bn, moms, bn_eval
+    learn = Learner(dls, made, loss_func, opt_func, lr, splitter, cbs, metrics, *more)
     if pretrained: learn.freeze()
     return learn
 

@@ -47,6 +47,7 @@ from coursekit.vision import (
     create_body,
     create_head,
     create_vision_model,
+    default_split,
     resnet18,
     vision_learner,
 )
@@ -459,11 +460,58 @@ def test_a_frozen_body_stays_as_it_is(folder):
     learn.unfreeze()
     learn.fit(1)
     after = state(learn.model[0])
-    assert not any(
-        torch.equal(body[name], after[name])
-        for name in body
-        if name.endswith(("weight", "running_mean"))
-    )
+    stands = {name for name in body if torch.equal(body[name], after[name])}
+    assert stands == {name for name in body if name.endswith(AVERAGES)}
+
+
+AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def averages(module) -> dict:
+    return {name: value for name, value in state(module).items() if name.endswith(AVERAGES)}
+
+
+@pytest.mark.parametrize("way", ["fine_tune", "unfreeze", "lr_find"])
+def test_a_pretrained_body_keeps_its_averages(folder, way):
+    "To the last bit, while its weights learn and the head counts."
+    learn = learner(loaders(folder), pretrained=True)
+    body, head = averages(learn.model[0]), averages(learn.model[1])
+    learn.unfreeze()
+    if way == "lr_find":
+        learn.lr_find(num_it=10, show_plot=False)
+    with learn.no_logging():
+        learn.fine_tune(1) if way == "fine_tune" else learn.fit_one_cycle(1)
+    assert same(body, averages(learn.model[0]))
+    assert not same(head, averages(learn.model[1]))
+
+
+@pytest.mark.parametrize(
+    "given", [{"bn_eval": False}, {"train_bn": True}, {"pretrained": False}, {"arch": small}]
+)
+def test_averages_are_counted_where_that_is_asked(folder, given):
+    "As in fastai: with `train_bn`, and without learned weights; or only after unfreezing."
+    if "arch" in given:
+        model = create_vision_model(small, 3)
+        learn = coursekit.vision.Learner(loaders(folder), model, splitter=default_split)
+    else:
+        learn = learner(loaders(folder), **{"pretrained": True} | given)
+    body = averages(learn.model[0])
+    learn.unfreeze()
+    with learn.no_logging():
+        learn.fit(1)
+    assert not same(body, averages(learn.model[0]))
+
+
+def test_a_model_of_ones_own_keeps_its_averages_if_asked(folder):
+    "Before the last group of layers; a single group has none before it."
+    model = create_vision_model(small, 3)
+    learn = coursekit.vision.Learner(loaders(folder), model, splitter=default_split, bn_eval=True)
+    body = averages(model[0])
+    with learn.no_logging():
+        learn.fit(1)
+        assert same(body, averages(model[0]))
+        coursekit.vision.Learner(loaders(folder), model, bn_eval=True).fit(1)
+    assert not same(body, averages(model[0]))
 
 
 def test_with_train_bn_batch_norm_learns(folder):
@@ -504,7 +552,9 @@ def test_a_frozen_body_computes_as_in_prediction(folder):
     )
     learn.unfreeze()
     learn.fit(1)
-    assert not watch.steady and watch.way_back and all(watch.modes)
+    assert not watch.steady and watch.way_back
+    still = [isinstance(part, nn.BatchNorm2d) for part in learn.model[0]]
+    assert [not mode for mode in watch.modes] == still and watch.head
     learn.freeze()
     learn.fit(1)
     assert watch.steady and not watch.way_back
@@ -523,8 +573,8 @@ def test_half_frozen(folder):
     learn.fit(1)
     after = learn.model[0].state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {"3.weight", "4.weight", "4.running_mean"} <= moved
-    assert not {"0.weight", "1.weight", "1.running_mean"} & moved
+    assert {"3.weight", "4.weight"} <= moved
+    assert not {"0.weight", "1.weight", "1.running_mean", "4.running_mean"} & moved
 
 
 def test_not_learned_is_not_frozen(folder):
