@@ -609,8 +609,11 @@ def fine_tune(
     `bench/fine_tune.csv`."""
     cbs = [cb() if isinstance(cb, type) else cb for cb in L(kwargs.pop("cbs", None))]
     first = [cb.for_frozen() if hasattr(cb, "for_frozen") else cb for cb in cbs]  # a checkpoint has a file for each phase
+    quiet = [cb for cb in self.cbs if getattr(cb, "last_phase_only", False)]
     self.freeze()
-    self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, cbs=first, **kwargs)
+    with self.removed_cbs(quiet):
+        lr = slice(base_lr)
+        self.fit_one_cycle(freeze_epochs, lr, pct_start=0.99, cbs=first, **kwargs)
     base_lr /= 2
     self.unfreeze()
     self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, cbs=cbs, **kwargs)

@@ -366,6 +366,7 @@ LAYERS = [
     vision.AdaptiveConcatPool2d(),
     vision.AdaptiveConcatPool2d((2, 1)),
     vision.SigmoidRange(-1, 5.5),
+    vision.ScaleShift(3),
     vision.create_head(8, 3, [16], y_range=(0, 1)),
     recipes.xresnet18(n_out=2, widen=0.25, stem_szs=(8, 8)),
     recipes.xresnet50(c_in=1, n_out=2, p=0.1, widen=0.125),
