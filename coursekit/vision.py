@@ -350,8 +350,9 @@ def _spread(dls: DataLoaders) -> tuple[Tensor, Tensor] | None:
             if getattr(step, "spread", None): return step.spread
     some = range(0, loader.n, -(-loader.n // 32))
     plain = {"batch_sampler": None, "drop_last": False, "training": False}
+    n_inp = getattr(dls, "n_inp", 1)
     batch = loader.new(sampler=some, bs=len(some), **plain).one_batch()
-    return _mean_and_sd(to_cpu(batch[-1])) if len(batch) == dls.n_inp + 1 else None
+    return _mean_and_sd(to_cpu(batch[-1])) if len(batch) == n_inp + 1 else None
 
 
 def _scores(share: Tensor, loss_func: Callable) -> Tensor:

@@ -259,7 +259,8 @@ def facts(value):
     if isinstance(value, dict):
         return {name: facts(inner) for name, inner in value.items()}
     if hasattr(value, "__dict__") and not (inspect.isroutine(value) or isinstance(value, type)):
-        kept = {key: x for key, x in vars(value).items() if key not in ("given", "sort")}
+        left = "given", "sort", "spread"  # what only training asks for
+        kept = {key: x for key, x in vars(value).items() if key not in left}
         return type(value), facts(kept)
     return type(value), round(value, 9) if isinstance(value, float) else value
 

@@ -1,5 +1,6 @@
 "Vision where things go wrong, and what it promises about frozen bodies, normalisation, weights and interpretation."
 
+import csv
 import math
 import struct
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -915,3 +917,31 @@ def test_a_head_of_numbers_comes_back_from_a_file(folder):
     assert loaded.predict(file)[0] == pytest.approx(learn.predict(file)[0])
     assert isinstance(loaded.model[1][-1], ScaleShift)
     assert loaded.predict(file)[1].mean() > 20
+
+
+# ---------------------------------------------------------------- what was measured
+def measured(name: str) -> tuple[str, list[dict]]:
+    kept = Path(__file__).parents[1] / "bench" / f"{name}.csv"
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    return lines[0], list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@pytest.mark.parametrize(("name", "keys"), [("fine_tune", 4), ("head_start", 3)])
+def test_the_tables_say_how_they_were_made(name, keys):
+    first, rows = measured(name)
+    assert first.startswith(f"# python bench/{name}.py; after commit ")
+    found = [tuple(row.values())[:keys] for row in rows]
+    assert len(set(found)) == len(found) > 10
+
+
+def test_the_docstring_says_what_was_measured():
+    "All four batch sizes of the photographs over five folds, both ways."
+    rows = [row for row in measured("fine_tune")[1] if row["task"] == "photos"]
+    by_way = {way: [row for row in rows if row["way"] == way] for way in ("keep", "anew")}
+    for kept in by_way.values():
+        pairs = {(row["batch"], row["fold"]) for row in kept}
+        assert pairs == set(product(("8", "16", "32", "64"), "01234"))
+    said = coursekit.learner.Learner.fine_tune.__doc__
+    for way in ("keep", "fastai"):
+        right = [float(row["metric"]) for row in rows if (row["way"], row["batch"]) == (way, "16")]
+        assert len(right) == 5 and f"{np.mean(right):.0%}".replace("%", " %") in said
