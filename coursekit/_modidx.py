@@ -627,7 +627,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.datasets._number': ('datasets.html#_number', 'coursekit/datasets.py'),
                                     'coursekit.datasets._one_image': ('datasets.html#_one_image', 'coursekit/datasets.py'),
                                     'coursekit.datasets._only': ('datasets.html#_only', 'coursekit/datasets.py'),
-                                    'coursekit.datasets._open_image': ('datasets.html#_open_image', 'coursekit/datasets.py'),
                                     'coursekit.datasets._opened_tar': ('datasets.html#_opened_tar', 'coursekit/datasets.py'),
                                     'coursekit.datasets._pieces': ('datasets.html#_pieces', 'coursekit/datasets.py'),
                                     'coursekit.datasets._pip_download': ('datasets.html#_pip_download', 'coursekit/datasets.py'),
