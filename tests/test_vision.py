@@ -911,7 +911,7 @@ def test_fine_tune_warns_once():
 
 def test_a_head_of_numbers_comes_back_from_a_file(folder):
     dls = of_table(folder, RegressionBlock, [50.0 + i for i in range(18)])
-    learn = learner(dls, metrics=None)
+    learn = learner(dls, metrics=None, path=folder)
     loaded = load_learner(learn.export(), allow=[small])
     file = get_image_files(folder)[0]
     assert loaded.predict(file)[0] == pytest.approx(learn.predict(file)[0])
