@@ -429,6 +429,17 @@ def _plain(label):
 def _label_type(label) -> str: return "a number" if isinstance(label, numbers.Number) else "text" if isinstance(label, str) else type(label).__name__
 
 # %% ../nbs/02_data_block.ipynb #3d418a45
+def _mean_and_sd(
+    values: Sequence,  # for each item a number, or as many as for the others
+) -> tuple[Tensor, Tensor] | None:  # `(n,)` each; None if the values are something else
+    "Mean and standard deviation of each number over the items, of those that are finite."
+    try: rows = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    except (TypeError, ValueError): return None  # which one, its item says when it is made
+    rows = rows[np.isfinite(rows).all(1)]
+    if not rows.size: return None
+    return tuple(torch.as_tensor(each).float() for each in (rows.mean(0), rows.std(0)))
+
+
 class ToNumber:
     "A target that is a number, or several: a float tensor `()` or `(n,)`."
     kind = "regression"
@@ -441,6 +452,7 @@ class ToNumber:
 
     def setup(self, values: Sequence) -> None:
         if self.c is None and len(values): self.c = int(np.size(values[0]))
+        self.spread = _mean_and_sd(values)
 
     def __call__(self, value) -> Tensor:
         try: number = torch.as_tensor(np.asarray(value, dtype=np.float32))

@@ -493,10 +493,12 @@ class Learner:
         wd_bn_bias: bool = False,  # does it act on biases and on the parameters of normalisation too?
         train_bn: bool = True,  # do layers of normalisation learn while their group is frozen?
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),  # momentum at the start, in the middle and at the end of `fit_one_cycle`
+        bn_eval: bool = False,  # keep the averages of batch norms before the last group of layers?
     ):
         if not isinstance(model, nn.Module): raise TypeError(f"the model is a {type(model).__name__}, not an nn.Module" + (": call it, a class was given" if isinstance(model, type) else ""))
         self.dls, self.model, self.loss_func, self.opt_func, self.lr = dls, model, loss_func or loss_for(dls), opt_func or _adamw, lr
-        self.splitter, self.wd, self.wd_bn_bias, self.train_bn, self.moms = splitter, wd, wd_bn_bias, train_bn, moms
+        self.splitter, self.wd, self.wd_bn_bias, self.moms = splitter, wd, wd_bn_bias, moms
+        self.train_bn, self.bn_eval = train_bn, bn_eval
         self.metrics = metrics
         self.path, self.model_dir = Path(path or getattr(dls, "path", ".")), model_dir
         self.opt, self.layers, self.autocast = None, [], nullcontext()
@@ -732,10 +734,21 @@ def _epochs(self: Learner) -> None:
 @patch
 def _one_epoch(self: Learner) -> None:
     self.training = True
-    self.model.train()
+    self._train_mode()
     self._within("train", partial(self._batches, self.dls.train), CancelTrainException)
     self.pct_train = (self.epoch + 1) / self.n_epoch
     if len(self.dls) > 1: self._one_validation(self.dls.valid)
+
+
+@patch
+def _train_mode(self: Learner) -> None:
+    self.model.train()
+    if not self.bn_eval: return
+    last = {id(p) for p in self.layers[-1]}
+    for module in self.model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            own = {id(p) for p in module.parameters()}
+            if own and not own & last: module.eval()
 
 
 @patch

@@ -259,7 +259,8 @@ def facts(value):
     if isinstance(value, dict):
         return {name: facts(inner) for name, inner in value.items()}
     if hasattr(value, "__dict__") and not (inspect.isroutine(value) or isinstance(value, type)):
-        kept = {key: x for key, x in vars(value).items() if key not in ("given", "sort")}
+        left = "given", "sort", "spread"  # what only training asks for
+        kept = {key: x for key, x in vars(value).items() if key not in left}
         return type(value), facts(kept)
     return type(value), round(value, 9) if isinstance(value, float) else value
 
@@ -366,6 +367,7 @@ LAYERS = [
     vision.AdaptiveConcatPool2d(),
     vision.AdaptiveConcatPool2d((2, 1)),
     vision.SigmoidRange(-1, 5.5),
+    vision.ScaleShift(3),
     vision.create_head(8, 3, [16], y_range=(0, 1)),
     recipes.xresnet18(n_out=2, widen=0.25, stem_szs=(8, 8)),
     recipes.xresnet50(c_in=1, n_out=2, p=0.1, widen=0.125),
