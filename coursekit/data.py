@@ -461,8 +461,8 @@ class ToNumber:
         return number
 
     def decode(self, number: Tensor):
-        "The number, or the numbers in a list."
-        return number.item() if number.ndim == 0 else number.tolist()
+        "The number, or several in a list."
+        return number.item() if number.numel() == 1 else number.tolist()
 
     def __repr__(self): return "ToNumber"
 
@@ -563,8 +563,19 @@ class Transform:
     def apply(self, parts: tuple, kinds: tuple, training: bool = False) -> tuple:
         "Change every part for which there is a method of its kind."
         drawn = self.draw(parts, kinds, training)
-        methods = [getattr(self, kind, None) if kind else None for kind in kinds]
+        methods = [self._method(kind) if kind else None for kind in kinds]
         return tuple(part if method is None else method(part, drawn) for part, method in zip(parts, methods, strict=True))
+
+    def _method(self, kind: str) -> Callable | None:
+        if kind == "corners" and not hasattr(self, kind): kind = "points"
+        return getattr(self, kind, None)
+
+    def fitted(
+        self,
+        first_batch: Callable,  # gives parts and kinds of a batch to train with, as pairs
+    ) -> "Transform":
+        "The step with what it takes from the data, a mean say; most take nothing."
+        return self
 
     def join(self, following: "Transform") -> "Transform | None":
         "One step that does the work of this and the one that follows, or None: two maps of coordinates become one."
@@ -881,7 +892,8 @@ def _apply(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple
 
 def _guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
     "What the parts seem to be, where no pipeline says it: 'image' or None."
-    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and part.shape[-3] in (1, 3))
+    def few(shape) -> bool: return shape[-3] in (1, 3) or shape[-3] <= min(16, *shape[-2:])
+    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and few(part.shape))
     return tuple("image" if looks_like(part) else None for part in parts)
 
 # %% ../nbs/02_data_block.ipynb #2a11b28e
@@ -1000,17 +1012,34 @@ def _undo(transforms: Sequence[Transform], parts: tuple, kinds: tuple) -> tuple:
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
     if isinstance(value, Tensor): return str(value.item() if value.ndim == 0 else [round(v, 3) for v in value.flatten()[:6].tolist()])
-    return "; ".join(map(str, value)) or "none" if isinstance(value, list | tuple | L) else str(value)
+    if not isinstance(value, list | tuple | L): return str(value)
+    return "; ".join(_shown(None, each) for each in value) or "none"
 
 
-def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
-    words, colours = [], iter(("tab:red", "tab:blue", "tab:orange"))  # of the target's points, then of the predicted ones
+def _draw_parts(
+    ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence, channels=None
+) -> None:
+    words, styles = [], iter((("tab:red", "o"), ("tab:blue", "X"), ("tab:orange", "s")))
     for kind, part, value in zip(kinds, parts, decoded, strict=False):
-        if kind == "image": show_image(part.clamp(0, 1) if part.is_floating_point() else part, ax=ax)
+        if kind == "image":
+            shown = part.clamp(0, 1) if part.is_floating_point() else part
+            show_image(shown, ax=ax, channels=channels)
         elif kind == "mask": ax.imshow(to_np(part), alpha=0.5, cmap="tab20", vmin=0)
-        elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c=next(colours), edgecolors="white", linewidths=0.6)
+        elif kind == "points": _draw_points(ax, _pixels(part, ax), *next(styles))
         else: words.append(_shown(kind, value))
     ax.set_title(" · ".join(words), fontsize=10, parse_math=False)
+
+
+def _draw_points(ax: "plt.Axes", pixels: np.ndarray, colour: str, marker: str) -> None:
+    ax.scatter(*pixels.T, s=20, c=colour, marker=marker, edgecolors="white", linewidths=0.6)
+
+
+def _compare_points(ax: "plt.Axes", first: bool) -> None:
+    "Join each point of the target with the predicted one; in the first picture, name them."
+    drawn = ax.collections[-2:]
+    for ends in zip(*(points.get_offsets() for points in drawn), strict=False):
+        ax.plot(*np.stack(ends).T, color="white", linewidth=0.8, zorder=1)
+    if first: ax.legend(drawn, ["target", "predicted"], fontsize=7, loc="upper right")
 
 
 def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
@@ -1026,6 +1055,8 @@ def show_parts(
     nrows: int | None = None,
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
+    compared: bool = False,  # is the last part what was predicted for the one before it?
 ) -> None:
     "Show the items of a batch: pictures in a grid with their targets, other things as a table."
     import matplotlib.pyplot as plt
@@ -1036,7 +1067,9 @@ def show_parts(
     rows, columns = _grid(n, nrows, ncols)
     axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.2), squeeze=False, layout="constrained")[1].flat)
     for ax in axes[n:]: ax.remove()
-    for ax, item, value in zip(axes, items, decoded, strict=False): _draw_parts(ax, item, kinds, value)
+    for ax, item, value in zip(axes, items, decoded, strict=False):
+        _draw_parts(ax, item, kinds, value, channels)
+        if compared and kinds.count("points") > 1: _compare_points(ax, ax is axes[0])
 
 
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
@@ -1073,6 +1106,7 @@ def show_batch(
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
     unique: bool = False,  # one item again and again, to see what chance does to it
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
 ) -> None:
     "Show some items of a batch as a person reads them: normalisation undone, numbers as labels."
     if unique and b is None: b = self.new(_Again(self.source, max_n), shuffle=False, training=self.training, bs=max_n, num_workers=0).one_batch()
@@ -1080,7 +1114,8 @@ def show_batch(
     parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
     kinds = self.kinds or _guess_kinds(parts, 4)
     decode = getattr(self.source, "decode", None)
-    show_parts(self.decode_batch(parts, kinds), kinds, decode, max_n, nrows, ncols, figsize)
+    parts = self.decode_batch(parts, kinds)
+    show_parts(parts, kinds, decode, max_n, nrows, ncols, figsize, channels)
 
 
 class _Again:
@@ -1101,7 +1136,8 @@ class DataLoaders:
         path: str | Path = ".",  # where a learner keeps what it saves
         device: str | torch.device | None = None,  # that of the first loader, else `default_device()`, if None
     ):
-        self.loaders, self.path = list(loaders), Path(path)
+        self.loaders = [_fitted(loader, loaders[0]) for loader in loaders]
+        self.path = Path(path)
         self.device = torch.device(device) if device else getattr(loaders[0], "device", None) or default_device() if loaders else default_device()
         if device: self.to(device)
 
@@ -1210,6 +1246,23 @@ class DataLoaders:
         DataLoader(_dataset(self.train), self.bs or 64).show_batch(*args, **kwargs)
 
     def __repr__(self): return "\n".join(f"{name}: {len(loader)} batches" for name, loader in zip(["train", "valid", *map(str, range(2, len(self)))], self.loaders, strict=False))
+
+
+def _fitted(loader, train):
+    "A loader whose transforms have got what they take from a first batch to train with."
+    if not (isinstance(loader, DataLoader) and isinstance(train, DataLoader)): return loader
+    steps = loader.after_batch
+    fitted = [step.fitted(partial(_first_batch, train, i)) for i, step in enumerate(steps)]
+    return loader if all(map(operator.is_, fitted, steps)) else loader.new(after_batch=fitted)
+
+
+def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
+    "Parts and kinds of a batch to train with, always the same, after some of its transforms."
+    steps = train.after_batch[:n_steps]
+    with torch.random.fork_rng(devices=()):
+        batch = train.new(after_batch=steps, training=False, seed=0).one_batch()
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    return list(zip(parts, train.kinds or _guess_kinds(parts, 4), strict=True))
 
 
 def _dataset(loader): return getattr(loader, "source", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", loader)
@@ -1480,6 +1533,7 @@ def _tell_item(dsets: Datasets) -> tuple:
 def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) -> tuple:
     print(f"\n{title}" + ("" if steps else ": none"))
     for step in steps:
+        step = step.fitted(lambda now=parts: list(zip(now, kinds, strict=True)))
         before, parts = parts, _attempt(f"the transform {step}", _apply, step, parts, kinds, True)
         changed = [now for was, now in zip(before, parts, strict=True) if was is not now]
         _say(str(step), "; ".join(map(_looks, changed)) or "changes nothing here")

@@ -56,7 +56,9 @@ _TABLE = {role: set(names.split()) for role, names in {
     "transform": "data.ToTensor data.IntToFloat augment.Resize augment.RandomResizedCrop "
         "augment.BatchTransform augment.Flip augment.Dihedral augment.Rotate augment.Zoom "
         "augment.Warp augment.Brightness augment.Contrast augment.RandomResizedCropBatch "
-        "augment.ScalePoints augment.Normalize",
+        "augment.ScalePoints augment.Normalize points.Marks points.FlipPairs "
+        "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
+        "more_transforms.CropPad more_transforms.RatioResize",
     "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.MSELossFlat",
     "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
     "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
@@ -125,15 +127,19 @@ _LIMITS = {name: limit for limit, names in {
         "norm_type",
     _maybe(_number()): "eps momentum max_norm",
     _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh max_lighting magnitude "
-        "val_xtra",
+        "val_xtra sl sh",
     _number(1e-3, 1e3): "min_zoom max_zoom widen",
     _some(_number(1e-3, 1e3), 2, 2): "ratio",
     _maybe(_some(_number(), 2, 2)): "y_range",
     _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
-    _some(_number(), 512): "mean std",
+    _maybe(_some(_number(), 512)): "mean std",
     _some(_whole(1, 2**20), 64, 0): "layers stem_szs",
     _some(_some(_whole(1), 2, 2), 2, 2): "emb_szs",
     _maybe(_pixels): "size",
+    _whole(1, 4096): "max_sz max_count",
+    _number(0, 0.5): "max_hue",
+    _number(1e-3, 1): "min_aspect",
+    _maybe(_some(_some(_whole(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",
     _plain(bool): "bias affine inplace track_running_stats ceil_mode count_include_pad sparse "
         "batch add_na elementwise_affine scale_grad_by_freq",
     _one_of("zeros", "border", "reflection"): "pad_mode",

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from .basics import to_np
 from .data import DataLoader, DataLoaders, show_parts, to_cpu, to_device
 from .datasets import DataError
+from .points import in_pixels
 from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
 
 # %% ../nbs/04_learner.ipynb #c2629f7a
@@ -1202,6 +1203,7 @@ def predict(
 def _words(self: Learner, dl, inputs, decoded) -> list:
     "What a person reads, for each of the decoded predictions."
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    if self.dls.kinds and self.dls.kinds[-1] == "points": decoded = in_pixels(dl, decoded)
     batch = dl.decode_batch((*inputs, decoded), self.dls.kinds)
     decode = getattr(self.dls.train_ds, "decode", lambda item: item)
     return [decode(tuple(part[i] for part in batch))[-1] for i in range(len(decoded))]
@@ -1228,9 +1230,11 @@ def show_results(
     kinds = dl.kinds or (*[None] * len(inputs), None)
     truth, guess = dl.decode_batch((*inputs, targets), kinds), dl.decode_batch((*inputs, decoded), kinds)
     decode = getattr(dl.source, "decode", lambda item: item)
-    right = [bool((a == b).all()) if isinstance(a, Tensor) else a == b for a, b in zip(truth[-1], guess[-1], strict=True)]
-    show_parts((*truth, guess[-1]), (*kinds, kinds[-1]), lambda item: (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1]), max_n, nrows, ncols, figsize)
-    if "image" in kinds and kinds[-1] in ("category", "multicategory"): _colour_titles(right)
+    def both(item): return (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1])
+    shown = (*truth, guess[-1])
+    show_parts(shown, (*kinds, kinds[-1]), both, max_n, nrows, ncols, figsize, compared=True)
+    if "image" in kinds and kinds[-1] in ("category", "multicategory"):
+        _colour_titles([bool((a == b).all()) for a, b in zip(*shown[-2:], strict=True)])
 
 
 def _colour_titles(right: list[bool]) -> None:

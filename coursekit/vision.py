@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from . import training  # noqa: F401  with it comes what a learner needs to be frozen and fine-tuned
 from .augment import Normalize, imagenet_stats
 from .basics import show_image, to_np
-from .data import DataLoader, DataLoaders, _mean_and_sd, to_cpu
+from .data import DataLoader, DataLoaders, _mean_and_sd, show_parts, to_cpu
 from .datasets import DataError, URLs, download_url, untar_data
 from .learner import Callback, Learner, LearnerError, safe_load
 
@@ -540,6 +540,7 @@ class Interpretation:
         return (losses, order, L(self.dl.source.item(int(i)) for i in order)) if items else (losses, order)
 
     def _word(self, value: Tensor) -> str:
+        if self._drawn: return ""
         pipelines = getattr(self.dl.source, "pipelines", None)
         said = pipelines[-1].decode(value) if pipelines else value.tolist()
         return "; ".join(map(str, said)) or "none" if isinstance(said, list | tuple | L) else f"{said:.3g}" if isinstance(said, float) else str(said)
@@ -559,7 +560,9 @@ class Interpretation:
         "Show the pictures with the largest losses: prediction, target, loss and the probability of the prediction."
         order = self.top_losses(None, largest)[1]
         chosen = [int(i) for i in (order[:k] if isinstance(k, int) else order[list(k)])]
-        titles = [f"{self._word(self.decoded[i])}{self._sure(i)}\nis {self._word(self.targets[i])}\nloss {self.losses[i]:.2f}" for i in chosen]
+        titles = [f"loss {self.losses[i]:.2g}" for i in chosen] if self._drawn else [
+            f"{self._word(self.decoded[i])}{self._sure(i)}\nis {self._word(self.targets[i])}\n"
+            f"loss {self.losses[i]:.2f}" for i in chosen]
         self._show(chosen, titles, nrows, ncols, figsize)
 
     def show_results(
@@ -571,12 +574,21 @@ class Interpretation:
     ) -> None:
         "Show chosen pictures with target and prediction."
         chosen = [int(i) for i in L(idxs)]
-        self._show(chosen, [f"{self._word(self.targets[i])}\n{self._word(self.decoded[i])}" for i in chosen], nrows, ncols, figsize)
+        titles = ["\n".join(map(self._word, (self.targets[i], self.decoded[i]))) for i in chosen]
+        self._show(chosen, titles, nrows, ncols, figsize)
+
+    @property
+    def _drawn(self) -> bool:  # are targets drawn onto the picture, not said in words?
+        return (self.dl.kinds or (None,))[-1] in ("points", "mask")
 
     def _show(self, chosen: list[int], titles: list[str], nrows, ncols, figsize) -> None:
         import matplotlib.pyplot as plt
         dl = self.dl.new(_Some(self.dl.source, chosen), bs=len(chosen), num_workers=0)
-        pictures = dl.decode_batch(to_cpu(dl.one_batch()))[0]
+        batch = dl.decode_batch(to_cpu(dl.one_batch()))
+        if self._drawn:
+            kinds, parts = (*dl.kinds, dl.kinds[-1], None), (*batch, self.decoded[chosen], titles)
+            return show_parts(parts, kinds, None, len(chosen), nrows, ncols, figsize, compared=True)
+        pictures = batch[0]
         rows = nrows or -(-len(chosen) // (ncols or min(len(chosen), 5)))
         columns = ncols or -(-len(chosen) // rows)
         axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.7), squeeze=False, layout="constrained")[1].flat)
