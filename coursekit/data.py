@@ -7,10 +7,11 @@ __all__ = ['get_image_files', 'parent_label', 'RegexLabeller', 'using_attr', 'Co
            'RandomSplitter', 'IndexSplitter', 'MaskSplitter', 'FuncSplitter', 'EndSplitter', 'GrandparentSplitter',
            'ColSplitter', 'GroupSplitter', 'DateSplitter', 'Categorize', 'ToNumber', 'PILImage', 'PILImageBW',
            'picture_from', 'Transform', 'arrange', 'ToTensor', 'IntToFloat', 'Pipeline', 'Datasets', 'default_device',
-           'to_device', 'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock',
+           'to_device', 'to_cpu', 'DataLoader', 'no_batch', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock',
            'CategoryBlock', 'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
 # %% ../nbs/02_data_block.ipynb #a9ec192f
+import inspect
 import math
 import numbers
 import operator
@@ -200,19 +201,30 @@ class BatchIndices(BatchSampler):
         shuffle: bool = False,
         drop_last: bool = False,  # leave out a last batch that is not full
         seed: int | torch.Generator | None = None,  # of the shuffling: the same epochs in every run; torch's own generator if None
+        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, where `shuffle` is true
     ):
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         self.n, self.batch_size, self.shuffle, self.drop_last, self.generator = n, bs, shuffle, drop_last, _generator(seed)
+        self.wgts = None if wgts is None else _checked_weights(wgts, n)
 
     def tensors(self) -> Iterator[Tensor]:
         "The indices of one batch after the other, each `(bs,)`."
-        order = torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
+        if not self.shuffle: order = torch.arange(self.n)
+        elif self.wgts is None: order = torch.randperm(self.n, generator=self.generator)
+        else: order = torch.multinomial(self.wgts, self.n, replacement=True, generator=self.generator)
         return iter(order[:len(self) * self.batch_size].split(self.batch_size)) if len(self) else iter(())
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.tensors(): yield indices.tolist()  # not before it is asked: with workers, torch makes two of these and uses one
 
     def __len__(self): return self.n // self.batch_size if self.drop_last else math.ceil(self.n / self.batch_size)
+
+
+def _checked_weights(wgts, n: int) -> Tensor:
+    weights = torch.as_tensor(np.asarray(wgts, dtype=np.float64))
+    if weights.shape != (n,): raise DataError(f"there are {len(weights)} weights for {n} items: each needs one")
+    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any(): raise DataError(f"the weights are {_brief(weights.tolist())}: numbers from 0 on are wanted, and one above 0")
+    return weights
 
 # %% ../nbs/02_data_block.ipynb #fc7b9ed0
 def _share(valid_pct: float) -> float:
@@ -241,6 +253,7 @@ def RandomSplitter(
         order = torch.randperm(len(items), generator=_generator(seed)).tolist()
         cut = int(valid_pct * len(items))
         return order[cut:], order[:cut]
+    random_split.all_to_train = valid_pct == 0
     return random_split
 
 # %% ../nbs/02_data_block.ipynb #0af48d17
@@ -251,6 +264,7 @@ def IndexSplitter(
     chosen = list(valid_idx)
     if any(isinstance(i, bool | np.bool_) for i in chosen): raise ValueError("IndexSplitter takes positions, and was given true and false: MaskSplitter takes a mask")
     def index_split(items) -> tuple[list[int], list[int]]: return _both(chosen, len(items))
+    index_split.all_to_train = not chosen
     return index_split
 
 
@@ -298,10 +312,16 @@ def GrandparentSplitter(
     train_name: str | Sequence[str] = "train",  # folder of the training set, or several
     valid_name: str | Sequence[str] = "valid",  # folder of the validation set, or several
 ) -> Callable:
-    "Split by the folder above an item's folder: `train/grizzly/1.jpg` against `valid/grizzly/2.jpg`. Other items are left out."
+    """Split by the folder above an item's folder: `train/grizzly/1.jpg` against `valid/grizzly/2.jpg`.
+    Other items are left out. Raises `DataError` if one side has no item."""
     def grandparent_split(items) -> tuple[list[int], list[int]]:
         above = [Path(item).parent.parent.name for item in items]
         wanted = [{names} if isinstance(names, str) else set(names) for names in (train_name, valid_name)]
+        missing = next((names for names in wanted if not names & set(above)), None)
+        if missing:
+            raise DataError(f"no item has {' or '.join(map(repr, sorted(missing)))} as the folder "
+                            f"above its own; the names there are {_brief(sorted(set(above)))}: "
+                            "GrandparentSplitter(train_name=..., valid_name=...) takes others")
         return tuple([i for i, name in enumerate(above) if name in names] for names in wanted)
     return grandparent_split
 
@@ -332,7 +352,9 @@ def _values(items, of: str | int | Callable) -> list:
 
 def _column(table, col: str | int) -> list:
     if not hasattr(table, "iloc"): raise DataError(f"a column is a part of a pandas table, and these items are {type(table).__name__}: give a function of one item")
-    if isinstance(col, str) and col not in table: raise DataError(f"the table has no column {col!r}; it has {list(table.columns)}")
+    n = table.shape[1]
+    there = -n <= col < n if isinstance(col, int) else col in table
+    if not there: raise DataError(f"the table has no column {col!r}; it has {_brief(list(table.columns))}")
     values = list(table.iloc[:, col] if isinstance(col, int) else table[col])
     empty = [i for i, value in enumerate(values) if _missing(value)]
     if empty: raise DataError(f"column {col!r} is empty in row {empty[0]} ({len(empty)} such rows): fill it or drop the row")
@@ -414,8 +436,9 @@ class Categorize:
         raise DataError(f"the label {label!r} is not among the {len(self.vocab)} of the training items: {_brief(list(self.vocab))}")
 
     def decode(self, number: int):
-        "The label of a number."
-        return self.vocab[int(number)]
+        "The label of a number; raises `DataError` if there is none."
+        if 0 <= int(number) < len(self.vocab): return self.vocab[int(number)]
+        raise DataError(f"there is no label with the number {int(number)}: the vocabulary has {len(self.vocab)}, {_brief(list(self.vocab))}. A model needs as many outputs, dls.c")
 
     def __repr__(self): return "Categorize"
 
@@ -470,6 +493,11 @@ class ToNumber:
 class PILImage(Image.Image):
     "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
     kind, mode_wanted = "image", "RGB"
+
+    def __new__(cls, source=None): return super().__new__(cls) if source is None else cls.create(source)
+
+    def __init__(self, source=None):
+        if source is None: super().__init__()
 
     @classmethod
     def create(
@@ -662,6 +690,11 @@ class Pipeline:
     @property
     def vocab(self) -> L | None: return next((step.vocab for step in reversed(self.steps) if hasattr(step, "vocab")), None)
 
+    @property
+    def c(self) -> int | None:
+        "How many outputs a model needs for it, if it is known."
+        return len(self.vocab) if self.vocab is not None else next((step.c for step in self.steps if hasattr(step, "c")), None)
+
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
 
 
@@ -726,13 +759,21 @@ class Datasets:
 
     @property
     def vocab(self) -> L | None:
-        "The labels in the order of their numbers; of the last part that has them."
-        return next((p.vocab for p in reversed(self.pipelines) if p.vocab is not None), None)
+        "The labels in the order of their numbers; a list of them if several targets have labels."
+        return self._of_targets([pipeline.vocab for pipeline in self._targets])
 
     @property
-    def c(self) -> int | None:
-        "How many outputs a model needs, where the targets say it: a number for each class, or for each value."
-        return len(self.vocab) if self.vocab is not None else next((step.c for step in self.pipelines[-1].steps if hasattr(step, "c")), None)
+    def c(self) -> int | L | None:
+        "How many outputs a model needs, where the targets say it: a number for each class, or for each value; a list for several targets."
+        return self._of_targets([pipeline.c for pipeline in self._targets])
+
+    @property
+    def _targets(self) -> list[Pipeline]: return self.pipelines[self.n_inp:] or self.pipelines
+
+    @staticmethod
+    def _of_targets(values: list):
+        known = L(value for value in values if value is not None)
+        return known[0] if len(known) == 1 else known or None
 
     def __len__(self): return len(self.indices)
 
@@ -926,12 +967,14 @@ class DataLoader(TorchDataLoader):
         training: bool | None = None,  # are random transforms random? As `shuffle` if None
         seed: int | None = None,  # of the shuffling
         skip_broken: bool = False,  # leave out items that raise an error, with a warning that names them
+        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, if `shuffle`; as many are drawn as there are
         batch_size: int | None = None,  # another name for `bs`, as torch has it
         sampler: Iterable | None = None,  # gives the positions of the items one by one, instead of `shuffle` and `seed`
         batch_sampler: Iterable | None = None,  # gives the positions of each batch, instead of `bs`, `shuffle`, `drop_last` and `seed`
         collate_fn: Callable | None = None,  # makes a batch of a list of items; `collate` if None
         **kwargs,  # for torch's DataLoader; what only workers need is left out where there are none
     ):
+        for name in kwargs.keys() - _OF_TORCH: raise TypeError(_misplaced(name))
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(f"a dataset has a length and an index, a {type(dataset).__name__} has not: put its items into a list")
         self._given = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")} | kwargs
@@ -943,7 +986,7 @@ class DataLoader(TorchDataLoader):
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
         if sampler is not None: batch_sampler = BatchSampler(sampler, self.bs, drop_last)
-        if batch_sampler is None: batch_sampler = BatchIndices(len(dataset), self.bs, shuffle, drop_last, kwargs.get("generator") if seed is None else seed)
+        if batch_sampler is None: batch_sampler = BatchIndices(len(dataset), self.bs, shuffle, drop_last, kwargs.get("generator") if seed is None else seed, wgts)
         if num_workers is None: num_workers = _default_workers(dataset, len(batch_sampler) if hasattr(batch_sampler, "__len__") else 2)
         if num_workers == 0: kwargs = {name: value for name, value in kwargs.items() if name not in _FOR_WORKERS}
         super().__init__(items, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=items.together, **{"pin_memory": self.device.type == "cuda"} | kwargs)
@@ -983,13 +1026,38 @@ class DataLoader(TorchDataLoader):
     ) -> "DataLoader":
         "A loader like this one, with some things changed."
         if "batch_size" in changes: changes["bs"] = changes.pop("batch_size")
-        if dataset is not None: changes = {"batch_sampler": None, "sampler": None} | changes | {"dataset": dataset}
+        if dataset is not None: changes = {"batch_sampler": None, "sampler": None, "wgts": None} | changes | {"dataset": dataset}
         return type(self)(**self._given | changes)
 
     def one_batch(self):
         "One batch, fetched without starting workers and without moving a seeded shuffling on; raises `DataError` if there is none."
         for batch in self.new(num_workers=0): return batch
-        raise DataError(f"there is no batch: {self.n} items, batch size {self.bs}, drop_last={self._given['drop_last']}")
+        raise DataError(no_batch(self))
+
+
+def no_batch(
+    loader,  # coursekit's, torch's, or a list of batches
+) -> str:
+    "What to say of a loader that gives no batch."
+    items = getattr(loader, "source", getattr(loader, "dataset", loader))
+    n = len(items) if hasattr(items, "__len__") else "unknown"
+    given = getattr(loader, "_given", vars(loader) if hasattr(loader, "__dict__") else {})
+    bs = getattr(loader, "bs", getattr(loader, "batch_size", None))
+    return f"there is no batch: number of items {n}, batch size {bs}, drop_last={given.get('drop_last')}"
+
+
+_OF_TORCH = set(inspect.signature(TorchDataLoader.__init__).parameters)
+
+
+def _misplaced(name: str) -> str:
+    "Where an argument belongs that no loader takes."
+    from difflib import get_close_matches
+    ways = (DataLoader, DataLoaders.from_dsets, DataBlock, ImageDataLoaders.from_folder, ImageDataLoaders.from_df)
+    owners = {argument: way.__qualname__ for way in reversed(ways) for argument in inspect.signature(way).parameters}
+    near = get_close_matches(name, owners, 1)
+    hint = f"; {owners[near[0]]}(...) has {near[0]!r}" if near else ""
+    if name in DataBlock().parts: hint = f": it is a part of the DataBlock, DataBlock(..., {name}=...), or block.new({name}=...)"
+    return f"a loader has no argument {name!r}{hint}"
 
 
 def _first_given(*values): return next(value for value in values if value is not None)
@@ -1155,12 +1223,14 @@ class DataLoaders:
         batch_size: int | None = None,  # another name for `bs`
         **kwargs,  # for every `DataLoader`, say `after_item`, `after_batch`, `num_workers`
     ) -> "DataLoaders":
-        "A shuffled loader for the first dataset, plain ones for the others. Raises `DataError` if the training set is empty."
+        """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
+        end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
         bs = bs if batch_size is None else batch_size
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
-        own = {"batch_sampler": kwargs.pop("batch_sampler", None)}
+        own = {name: kwargs.pop(name, None) for name in ("batch_sampler", "sampler", "wgts")}
+        while len(datasets) > 1 and not len(datasets[-1]): datasets = datasets[:-1]
         train = DataLoader(datasets[0], bs, shuffle, drop, training=True, seed=seed, device=device, **own | kwargs)
         return cls(train, *(DataLoader(other, _first_given(val_bs, bs), training=False, device=device, **kwargs) for other in datasets[1:]), path=path)
 
@@ -1217,8 +1287,11 @@ class DataLoaders:
 
     @property
     def n_inp(self) -> int:
-        "How many parts of a batch are inputs."
-        return getattr(self.train_ds, "n_inp", 1)
+        "How many parts of a batch are inputs; may be set."
+        return vars(self).get("_n_inp", getattr(self.train_ds, "n_inp", 1))
+
+    @n_inp.setter
+    def n_inp(self, n: int): self._n_inp = n
 
     @property
     def kinds(self) -> tuple | None:
@@ -1226,19 +1299,22 @@ class DataLoaders:
         return getattr(self.train, "kinds", None)
 
     @property
-    def c(self) -> int:
-        "How many outputs a model needs: a number for each class, or for each value of a target."
-        known = getattr(self.train_ds, "c", None) or len(self.vocab or [])
+    def c(self) -> int | L:
+        "How many outputs a model needs: a number for each class, or for each value of a target; a list for several targets. May be set."
+        known = vars(self).get("_c") or getattr(self.train_ds, "c", None) or len(self.vocab or [])
         if known: return known
         target = self.one_batch()[-1]
         if isinstance(target, Tensor) and target.is_floating_point(): return max(1, math.prod(target.shape[1:]))
         raise DataError("the number of outputs is not known: the targets have no vocabulary. Give the model its size yourself")
 
+    @c.setter
+    def c(self, n: int): self._c = n
+
     def one_batch(self):
         "One batch of the training loader."
         if hasattr(self.train, "one_batch"): return self.train.one_batch()
         for batch in self.train: return to_device(batch, self.device)
-        raise DataError("there is no batch: the training loader is empty")
+        raise DataError(no_batch(self.train))
 
     def show_batch(self, *args, **kwargs) -> None:
         "Show some of the training items; arguments as in `DataLoader.show_batch`."
@@ -1351,14 +1427,16 @@ class DataBlock:
         items = source if self.get_items is None else self.get_items(source)
         if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing: does it end with return?")
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
-        if len(items) == 0: raise DataError(f"{'the source holds' if self.get_items is None else name_of(self.get_items) + ' found'} no items in {_brief(source)}: is it the right place, and does it hold what you look for?")
-        return items
+        if len(items): return items
+        if self.get_items is None: raise DataError(f"the source holds no items: it is {_brief(source)}")
+        raise DataError(f"{name_of(self.get_items)} found no items in {_brief(source)}{_holds(source)}")
 
     def _split(self, items) -> tuple[list[int], list[int]]:
         name = name_of(self.splitter)
         sides = _checked_split(self.splitter(items), items, name)
         for side, other, what in zip(sides, reversed(sides), ("training", "validation"), strict=True):
-            if not side: raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
+            if side or (what == "validation" and getattr(self.splitter, "all_to_train", False)): continue
+            raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
         return sides
 
     def _pipelines(self) -> list[Pipeline]:
@@ -1396,6 +1474,15 @@ def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
     return found
 
 
+def _holds(source) -> str:
+    "What a folder holds, for a message; nothing for other sources."
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir(): return ""
+    inside = sorted(Path(source).iterdir())
+    folders = [path.name for path in inside if path.is_dir()]
+    files = [path.name for path in inside if not path.is_dir()]
+    return f", which holds {len(folders)} folders, {_brief(folders)}, and {len(files)} files, {_brief(files)}"
+
+
 def _block(given) -> TransformBlock:
     made = given() if callable(given) else given
     if not isinstance(made, TransformBlock): raise TypeError(f"{_brief(given)} is no block: ImageBlock, CategoryBlock, RegressionBlock and TransformBlock are")
@@ -1416,11 +1503,42 @@ def _check_labels(
             raise DataError(f"all {len(found) + len(dsets.train)} items have one label, {pipeline.vocab[0]!r}: there is nothing to tell apart. Look at {pipeline}; if it is meant so, say CategoryBlock(vocab=...)")
 
 
+_OTHER_WAYS = (". vocab=[...] of the block names all labels beforehand, and another splitter "
+               "may leave some items of each label to train on")
+
+
 def _labelled_by(pipeline: Pipeline, item, n: int):
     try: return pipeline(item)
     except DataError as error:
-        hint = ". Every training item has a label of its own: is get_y missing, or does it return too much?" if n > 1 and len(pipeline.vocab or ()) == n else ""
+        alone = n > 1 and len(pipeline.vocab or ()) == n
+        hint = ". Every training item has a label of its own: look at what get_y returns" if alone else _OTHER_WAYS if pipeline.vocab else ""
         raise DataError(f"the validation item {_brief(item)}: {error}{hint}") from error
+
+# %% ../nbs/02_data_block.ipynb #5b0c71d2
+@patch
+def weighted_dataloaders(
+    self: Datasets,
+    wgts: Sequence[float],  # for each **training** item how often it is drawn, against the others
+    bs: int = 64,
+    **kwargs,  # for `DataLoaders.from_dsets`
+) -> DataLoaders:
+    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    return self.dataloaders(wgts=wgts, bs=bs, **kwargs)
+
+
+@patch
+def weighted_dataloaders(
+    self: DataBlock,
+    source,  # as for `dataloaders`
+    wgts: Sequence[float],  # for each item of the source how often it is drawn, against the others
+    bs: int = 64,
+    **kwargs,  # for `DataLoaders.from_dsets`
+) -> DataLoaders:
+    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    dsets, wgts = self.datasets(source), np.asarray(wgts)
+    if len(wgts) != len(dsets._all): raise DataError(f"there are {len(wgts)} weights for {len(dsets._all)} items: each needs one")
+    after = {"after_item": self.all_item_tfms, "after_batch": self.all_batch_tfms}
+    return dsets.weighted_dataloaders(wgts[dsets.splits[0]], bs, **after | kwargs)
 
 # %% ../nbs/02_data_block.ipynb #57d3efc5
 @patch
@@ -1510,7 +1628,8 @@ def _tell(block: DataBlock, source, bs: int, show: bool, kwargs: dict) -> None:
     train, valid = _attempt("the split", lambda: block._split(items))
     _say(name_of(block.splitter), f"{len(train)} to train on, {len(valid)} to validate on")
     dsets = _attempt("the labels", lambda: block.datasets(items) if block.get_items is None else block.new(get_items=None).datasets(items))
-    if dsets.vocab is not None: _say("vocabulary", f"{len(dsets.vocab)} labels: {_brief(list(dsets.vocab))}")
+    for vocab in [pipeline.vocab for pipeline in dsets._targets if pipeline.vocab is not None]:
+        _say("vocabulary", f"{len(vocab)} labels: {_brief(list(vocab))}")
     parts = _tell_item(dsets)
     steps, kinds = block.all_item_tfms, dsets.kinds
     parts = _tell_steps("Transforms of this item", steps, parts, kinds)
@@ -1567,6 +1686,7 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`: `bs`, `num_workers`, ...
     ) -> "ImageDataLoaders":
         "Labels are the names of the folders that the files lie in."
+        if valid_pct is None: _check_folders(Path(path), train, valid)
         splitter = GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
         find = get_image_files if valid_pct is not None else partial(get_image_files, folders=[train, valid])
         block = DataBlock((ImageBlock(img_cls), CategoryBlock(vocab)), find, splitter, get_y=parent_label, item_tfms=item_tfms, batch_tfms=batch_tfms)
@@ -1650,6 +1770,26 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
+    def from_lists(
+        cls,
+        path: str | Path,  # where a learner keeps what it saves
+        fnames: Sequence,  # files
+        labels: Sequence,  # a label for each file; or lists of labels, or numbers with a point
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        y_block: TransformBlock | Callable | None = None,  # block of the target; as the labels are if None
+        item_tfms=None,
+        batch_tfms=None,
+        img_cls: type = PILImage,
+        **kwargs,  # for `DataLoaders.from_dsets`
+    ) -> "ImageDataLoaders":
+        "Files and labels are lists. Raises `DataError` if they differ in length."
+        items = _pairs(list(fnames), list(labels))
+        block = DataBlock((ImageBlock(img_cls), y_block or _block_for(labels)), splitter=RandomSplitter(valid_pct, seed),
+                          get_x=ColReader(0), get_y=ColReader(1), item_tfms=item_tfms, batch_tfms=batch_tfms)
+        return cls.from_dblock(block, items, path=path, **kwargs)
+
+    @classmethod
     def from_csv(
         cls,
         path: str | Path,  # folder of the table and of the files
@@ -1659,7 +1799,29 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are columns of a csv file."
         import pandas as pd
+        if not (Path(path) / csv_fname).is_file(): raise DataError(f"there is no file {csv_fname!r} in {_brief(path)}{_holds(path)}")
         return cls.from_df(pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs)
+
+
+def _pairs(files: list, labels: list) -> list[tuple]:
+    if len(files) == len(labels): return list(zip(files, labels, strict=True))
+    raise DataError(f"there are {len(files)} files and {len(labels)} labels: each file needs one")
+
+
+def _block_for(labels: Sequence) -> Callable:
+    "The block of labels as they are: one each, several each, or numbers with a point."
+    first = next(iter(labels), None)
+    if isinstance(first, float): return RegressionBlock
+    return _usual_block("multicategory" if isinstance(first, list | tuple | L) else "category")
+
+
+def _check_folders(path: Path, *wanted: str) -> None:
+    there = [place.name for place in sorted(path.iterdir()) if place.is_dir()] if path.is_dir() else wanted
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise DataError(f"there is no folder {missing[0]!r} in {_brief(path)}; its folders are "
+                        f"{_brief(there)}: name those to train and to validate on, train=... and "
+                        "valid=..., or split at random, valid_pct=0.2")
 
 
 _usual_blocks = {"category": CategoryBlock}  # lesson 07 adds the one for several labels

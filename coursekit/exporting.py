@@ -39,6 +39,7 @@ from coursekit.data import (
 )
 from .datasets import DataError
 from .files import written_whole
+from .weights import safe_load
 from coursekit.learner import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
@@ -508,10 +509,15 @@ def _json(text: str):
         raise DataError(f"its header is damaged: {error or type(error).__name__}") from error
 
 
+def _near(file: Path) -> str:
+    names = sorted(path.name for path in file.parent.glob("*.pkl"))
+    return f"in its folder there is {', '.join(names)[:200] or 'none of that kind'}"
+
+
 def _whole_file(file: Path) -> bytes:
     "The bytes of a regular file of a bounded size that really are on the disk."
     if not file.is_file():
-        what = "it is a folder" if file.is_dir() else "there is no file of that name"
+        what = "it is a folder" if file.is_dir() else f"there is no file of that name; {_near(file)}"
         raise DataError(f"{what}; learn.export() writes one under learn.path")
     with file.open("rb") as f:
         about = os.fstat(f.fileno())
@@ -537,10 +543,19 @@ def _texts(whole: bytes, end: int) -> dict:
                     "alone with safetensors and model.load_state_dict")
 
 
+def _tell_weights(file: Path) -> None:
+    "Raise `DataError` for a file of weights alone; others are looked at by those who call."
+    try: safe_load(file, "cpu")
+    except DataError: return
+    raise DataError("it holds weights without a learner, as learn.save writes them: make the "
+                    "learner as that one was made, and its load(...) reads them")
+
+
 def _read(file: Path) -> tuple[str, dict[str, Tensor]]:
     "Description and tensors of a file, every byte of it checked."
     from safetensors.torch import load
     whole = _whole_file(file)
+    if whole[:4] == b"PK\x03\x04": _tell_weights(file)
     end = 8 + int.from_bytes(whole[:8], "little")
     texts = _texts(whole, end)
     if (form := texts.get("coursekit.format")) != _FORMAT:

@@ -29,7 +29,7 @@ from fastcore.xtras import Path
 from torch import Tensor, nn
 
 from .basics import to_np
-from .data import DataLoader, DataLoaders, show_parts, to_cpu, to_device
+from .data import DataLoader, DataLoaders, no_batch, show_parts, to_cpu, to_device
 from .datasets import DataError
 from .points import in_pixels
 from .weights import are_numbers, fitting_opt, fitting_weights, safe_load, safe_save
@@ -767,7 +767,7 @@ def _batches(self: Learner, dl) -> None:
         if not ours: batch = to_device(batch, self.device)
         self.xb, self.yb = (tuple(batch[:n_inp]), tuple(batch[n_inp:])) if isinstance(batch, tuple | list) else ((batch,), ())
         self._one_batch()
-    if self._close and self.training: raise LearnerError("the training loader gave no batch: is the batch size larger than the training set, with drop_last?")
+    if self._close and self.training: raise LearnerError(f"nothing to train on: {no_batch(dl)}")
 
 
 @patch
@@ -1179,7 +1179,7 @@ def get_preds(
     keep = _Keep(with_input, with_loss)
     quiet = [cb for cb in self.cbs if isinstance(cb, ProgressCallback | Recorder)]
     with self.removed_cbs(quiet), self.added_cbs([*L(cbs), keep]): self._one_validation(self._in_order(ds_idx) if dl is None else dl)
-    if not keep.preds: raise DataError("there is nothing to predict: the loader gave no batch")
+    if not keep.preds: raise DataError(f"nothing to predict: {no_batch(self.dl)}")
     scores = _join(keep.preds)
     found = [(act or getattr(self.loss_func, "activation", lambda x: x))(scores), _join(keep.targets)]
     if with_input: found.insert(0, _join(keep.inputs))
@@ -1270,7 +1270,10 @@ def load(
 ) -> "Learner":
     """Load weights that `save` wrote, or a `state_dict`. Raises `DataError` for a file that
     is damaged or could run code, `LearnerError` for another model's, and loads nothing."""
-    state = safe_load(self._file(file), "cpu")
+    # a name with another suffix than .pth
+    as_it_is = [place for place in (self.path / file, Path(file)) if place.is_file()]
+    place = self._file(file)
+    state = safe_load(as_it_is[0] if as_it_is and not place.is_file() else place, "cpu")
     ours = isinstance(state, dict) and isinstance(state.get("model"), dict)
     opt = state.get("opt") if ours and with_opt else None
     try: weights = fitting_weights(self.model, state["model"] if ours else state, strict)

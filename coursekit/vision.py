@@ -485,7 +485,9 @@ def vision_learner(
     Raises `DataError` where weights cannot be had, `LearnerError` where pictures and model do not fit."""
     known = set(inspect.signature(create_vision_model).parameters) | set(inspect.signature(create_head).parameters)
     if set(model) - known: raise TypeError(f"vision_learner has no argument {', '.join(sorted(set(model) - known))}")
-    made = create_vision_model(arch, dls.c if n_out is None else n_out, pretrained, weights, n_in=n_in, **model)
+    n_out = dls.c if n_out is None else n_out
+    if isinstance(n_out, list | L): raise ValueError(f"the targets need {list(n_out)} outputs: n_out=... says how many the model has, or custom_head=... how it makes them")
+    made = create_vision_model(arch, n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = resnet_split if _named(arch).startswith("resnet") and isinstance(made[0], nn.Sequential) and len(made[0]) == 8 else default_split
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)
     cbs = [*L(cbs), KeepMemory, Baseline, *([] if train_bn else [EvalFrozen])]

@@ -70,7 +70,17 @@ def _look_through(f: BinaryIO) -> None:
         size = f.seek(0, os.SEEK_END)
         with ZipFile(f) as archive: return _check_steps(*_undamaged(archive, size))
     f.seek(0)
+    start = f.read(_MOST_HEADER)
+    if start[8:9] == b"{":
+        ours = b'"coursekit.format"' in start
+        raise DataError("is a file of learn.export, a whole learner: load_learner reads it"
+                        if ours else "is a file of safetensors: safetensors.torch.load_file "
+                        "reads it, for model.load_state_dict")
+    f.seek(0)
     for _ in range(5): _check_steps(f)  # PyTorch before 1.6: five pickles, then the numbers
+
+
+_MOST_HEADER = 2**25  # of safetensors
 
 
 def _undamaged(archive: ZipFile, size: int) -> tuple[bytes, dict[str, int]]:
