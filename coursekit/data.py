@@ -7,7 +7,7 @@ __all__ = ['get_image_files', 'parent_label', 'RegexLabeller', 'using_attr', 'Co
            'RandomSplitter', 'IndexSplitter', 'MaskSplitter', 'FuncSplitter', 'EndSplitter', 'GrandparentSplitter',
            'ColSplitter', 'GroupSplitter', 'DateSplitter', 'Categorize', 'ToNumber', 'PILImage', 'PILImageBW',
            'picture_from', 'Transform', 'arrange', 'ToTensor', 'IntToFloat', 'Pipeline', 'Datasets', 'default_device',
-           'to_device', 'to_cpu', 'DataLoader', 'no_batch', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock',
+           'to_device', 'to_cpu', 'DataLoader', 'show_parts', 'DataLoaders', 'TransformBlock', 'ImageBlock',
            'CategoryBlock', 'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
 # %% ../nbs/02_data_block.ipynb #a9ec192f
@@ -571,14 +571,30 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))  # 16 bits: Pillow alone would cut all above 255
 
 # %% ../nbs/02_data_block.ipynb #41aabdda
-class Transform:
+class _Methods(dict):
+    "The names of a class; `encodes` may be written several times, once for each type of part."
+    def __setitem__(self, name: str, value):
+        if name in ("encodes", "decodes"): self[f"all_{name}"] = [*self.get(f"all_{name}", []), value]
+        super().__setitem__(name, value)
+
+
+class _Collects(type):
+    @classmethod
+    def __prepare__(cls, name, bases, **kwargs): return _Methods()
+
+
+class Transform(metaclass=_Collects):
     """A step on the parts of an item or of a batch. Every kind of part that it changes has a method of that name, say `image`, `mask` or `points`;
-    the other parts pass through. `draw` chooses what is random, once for all parts, so that a picture and the points on it move together."""
+    the other parts pass through. `draw` chooses what is random, once for all parts, so that a picture and the points on it move together.
+    One that is written for fastai, with `encodes`, runs as it does there: see `own_transforms`."""
     order = 0  # steps run in this order; equal ones as they were given
+    whole = False  # does `encodes` get all parts at once?
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "encodes" in vars(cls): raise TypeError(f"{cls.__name__} has `encodes`, as in fastai; here a transform has a method for each kind of part: image, mask, points, ...")
+        if "encodes" not in vars(cls): return
+        from coursekit.own_transforms import adapt
+        adapt(cls)
 
     def draw(
         self,
@@ -608,6 +624,10 @@ class Transform:
     def join(self, following: "Transform") -> "Transform | None":
         "One step that does the work of this and the one that follows, or None: two maps of coordinates become one."
 
+    def place(self, steps: Sequence["Transform"]) -> float:
+        "Where it stands among other steps: the lowest come first."
+        return self.order
+
     def __call__(self, picture, training: bool = False):
         "The step on one picture alone."
         return self.apply((picture,), ("image",), training)[0]
@@ -633,7 +653,7 @@ def arrange(
     made = [step() if isinstance(step, type) and issubclass(step, Transform) else step for step in given]
     steps = [step if isinstance(step, Transform) else _Function(step) for step in made]
     arranged = []
-    for step in sorted(steps, key=lambda step: step.order):
+    for step in sorted(steps, key=lambda step: step.place(steps)):
         joined = arranged[-1].join(step) if arranged else None
         arranged = [*arranged, step] if joined is None else [*arranged[:-1], joined]
     return arranged
@@ -1035,17 +1055,6 @@ class DataLoader(TorchDataLoader):
         raise DataError(no_batch(self))
 
 
-def no_batch(
-    loader,  # coursekit's, torch's, or a list of batches
-) -> str:
-    "What to say of a loader that gives no batch."
-    items = getattr(loader, "source", getattr(loader, "dataset", loader))
-    n = len(items) if hasattr(items, "__len__") else "unknown"
-    given = getattr(loader, "_given", vars(loader) if hasattr(loader, "__dict__") else {})
-    bs = getattr(loader, "bs", getattr(loader, "batch_size", None))
-    return f"there is no batch: number of items {n}, batch size {bs}, drop_last={given.get('drop_last')}"
-
-
 _OF_TORCH = set(inspect.signature(TorchDataLoader.__init__).parameters)
 
 
@@ -1061,6 +1070,17 @@ def _misplaced(name: str) -> str:
 
 
 def _first_given(*values): return next(value for value in values if value is not None)
+
+# %% ../nbs/02_data_block.ipynb #5b0c71d3
+def no_batch(
+    loader,  # coursekit's, torch's, or a list of batches
+) -> str:
+    "What to say of a loader that gives no batch."
+    items = getattr(loader, "source", getattr(loader, "dataset", loader))
+    n = len(items) if hasattr(items, "__len__") else "unknown"
+    given = getattr(loader, "_given", vars(loader) if hasattr(loader, "__dict__") else {})
+    bs = getattr(loader, "bs", getattr(loader, "batch_size", None))
+    return f"there is no batch: number of items {n}, batch size {bs}, drop_last={given.get('drop_last')}"
 
 # %% ../nbs/02_data_block.ipynb #57a28178
 def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
