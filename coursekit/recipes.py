@@ -128,9 +128,11 @@ def tta(
     if beta is not None and not 0 <= beta <= 1: raise ValueError(f"beta={beta}: a share lies between 0 and 1, or None")
     changes = {} if item_tfms is None else {"after_item": [*_in_place_of(dl.after_item, item_tfms), ToTensor()]}
     if batch_tfms is not None: changes["after_batch"] = _in_place_of(dl.after_batch, batch_tfms)
-    plain, changed = (dl.new(training=training, shuffle=False, drop_last=False, **changes) for training in (False, True))
-    copies = [self.get_preds(dl=changed)[0] for _ in range(n)]
+    plain = dl.ordered().new(**changes)
+    changed = plain.new(training=True)
+    copies = [self.get_preds(dl=iter(changed))[0] for _ in range(n)]  # as they come, with chance
     preds, targets = self.get_preds(dl=plain)
+    dl.left_out = plain.left_out
     if n == 0: return preds, targets
     if not isinstance(preds, Tensor): raise TypeError(f"tta averages one tensor of predictions, the model gives a {type(preds).__name__}")
     if all(torch.equal(copy, preds) for copy in copies): warnings.warn("all copies are alike: nothing in this loader is random, so tta gains nothing. Train with batch_tfms=aug_transforms()", stacklevel=2)
