@@ -40,14 +40,7 @@ from coursekit.data import (
 from .datasets import DataError
 from .files import written_whole
 from .weights import safe_load
-from coursekit.learner import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    Learner,
-    LearnerError,
-    MSELossFlat,
-    loss_for,
-)
+from .learner import Learner, LearnerError, kind_of_target, read_as
 
 # %% ../nbs/exporting.ipynb #2a64a27e
 _TABLE = {role: set(names.split()) for role, names in {
@@ -60,7 +53,8 @@ _TABLE = {role: set(names.split()) for role, names in {
         "augment.ScalePoints augment.Normalize points.Marks points.FlipPairs "
         "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
         "more_transforms.CropPad more_transforms.RatioResize",
-    "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.MSELossFlat",
+    "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.BCELossFlat "
+        "learner.MSELossFlat",
     "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
     "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
         "vision.resnet101 vision.resnet152 recipes.xresnet18 recipes.xresnet34 "
@@ -406,13 +400,11 @@ def _apart(steps: Iterable) -> Iterator:
         else: yield step.function if isinstance(step, _Function) else step
 
 
-def _needed(steps: Sequence, is_input: bool) -> list:
+def _needed(pipeline: Pipeline, is_input: bool) -> list:
     """Of an input what opens a new item, without the getter before it, which knew the old ones;
     of a target what says what its numbers mean, without the labeller."""
-    known = [bool(_listed(step, "step")) for step in steps]
-    if is_input: return list(steps)[known.index(True) if True in known else 0:]
-    return [step for step, is_known in zip(steps, known, strict=True)
-            if is_known or hasattr(step, "decode")]
+    if is_input: return pipeline.steps[pipeline.opener:]
+    return [step for step in pipeline.steps if _listed(step, "step") or hasattr(step, "decode")]
 
 
 def _of_parts(learn: Learner, writer: _Writer) -> list | None:
@@ -421,19 +413,19 @@ def _of_parts(learn: Learner, writer: _Writer) -> list | None:
     if not isinstance(source, Datasets): return None
     return [{"kind": pipeline.kind if pipeline.kind in _KINDS else None,
              "steps": [writer.part(step, "step", "what opens an item")
-                       for step in _needed(pipeline.steps, i < source.n_inp)]}
+                       for step in _needed(pipeline, i < source.n_inp)]}
             for i, pipeline in enumerate(source.pipelines)]
 
 
 def _of_loss(learn: Learner, writer: _Writer) -> dict | None:
-    "What makes predictions of scores: the loss, or else what is usual for the targets."
+    "What makes predictions of scores: the loss, or that one of ours which reads them in its way."
     loss, own = learn.loss_func, ("activation", "decodes")
-    for kind in (CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat):
-        if isinstance(loss, kind) and all(getattr(type(loss), x) is getattr(kind, x) for x in own):
-            return {"part": f"learner.{kind.__name__}", "with": _given(loss, kind)}
-    if any(hasattr(loss, name) for name in own): return writer.part(loss, "loss", "loss_func")
-    try: return writer.part(loss_for(learn.dls), "loss", "loss_func")
-    except ValueError: return None  # nothing says what the scores mean: they stay as they are
+    usual = read_as(loss, kind_of_target(learn.dls))
+    kind = next((each for each in type(usual).mro() if _listed(each, "loss")), None)
+    if any(hasattr(loss, name) for name in own) and (usual is not loss or kind is None or any(
+            getattr(type(loss), name) is not getattr(kind, name) for name in own)):
+        return writer.part(loss, "loss", "loss_func")
+    return kind and {"part": _listed(kind, "loss"), "with": _given(usual, kind)}
 
 # %% ../nbs/exporting.ipynb #27229aac
 def _of_model(model: nn.Module, writer: _Writer) -> dict:

@@ -131,8 +131,10 @@ def tta(
     if beta is not None and not 0 <= beta <= 1: raise ValueError(f"beta={beta}: a share lies between 0 and 1, or None")
     changes = {} if item_tfms is None else {"after_item": [*_in_place_of(dl.after_item, item_tfms), ToTensor()]}
     if batch_tfms is not None: changes["after_batch"] = _in_place_of(dl.after_batch, batch_tfms)
-    plain, changed = (dl.new(training=training, shuffle=False, drop_last=False, **changes) for training in (False, True))
+    plain = dl.ordered().new(**changes)
+    changed = plain.new(training=True)
     copies, preds, targets = _all_answers(self, plain, changed, n)
+    dl.left_out = plain.left_out
     if n == 0: return preds, targets
     if not isinstance(preds, Tensor): raise TypeError(f"tta averages one tensor of predictions, the model gives a {type(preds).__name__}")
     if all(torch.equal(copy, preds) for copy in copies): warnings.warn("all copies are alike: nothing in this loader is random, so tta gains nothing. Train with batch_tfms=aug_transforms()", stacklevel=2)
@@ -145,8 +147,9 @@ def tta(
 def _all_answers(learn: Learner, plain: DataLoader, changed: DataLoader, n: int) -> tuple:
     "Predictions for `n` changed copies, for the items as they are, and targets."
     kind = learn.dls.kinds[-1] if learn.dls.kinds else None
-    framed = Framed if n and kind in ("points", "mask") else lambda dl: dl
-    loaders, straight = [framed(changed) for _ in range(n)], framed(plain)
+    framed = Framed if n and kind in ("points", "mask") else iter  # as they come, with chance
+    loaders = [framed(changed) for _ in range(n)]
+    straight = Framed(plain) if framed is Framed else plain
     copies = [learn.get_preds(dl=each)[0] for each in loaders]
     preds, targets = learn.get_preds(dl=straight)
     if framed is not Framed: return copies, preds, targets

@@ -514,7 +514,7 @@ class Interpretation:
         losses: Tensor,  # `(n,)`
     ):
         self.learn, self.dl, self.preds, self.targets, self.decoded, self.losses = learn, dl, preds, targets, decoded, losses
-        self.vocab = getattr(dl, "vocab", None)
+        self.vocab, self._kept = getattr(dl, "vocab", None), dl.kept
 
     @classmethod
     def from_learner(
@@ -522,12 +522,12 @@ class Interpretation:
         learn: Learner,
         ds_idx: int = 1,  # which of its loaders: 0 for training, 1 for validation
         dl: DataLoader | None = None,  # another loader, instead
-        act: Callable | None = None,  # from outputs to predictions; that of the loss if None
+        act: Callable | None = None,  # from outputs to predictions; as for `get_preds` if None
     ) -> "Interpretation":
         "Predict all items of a loader, in their order. Raises `DataError` if there are no targets."
         dl = learn.dls[ds_idx] if dl is None else dl
         if not isinstance(dl, DataLoader): raise DataError(f"{cls.__name__} needs loaders of coursekit, from a DataBlock or DataLoaders.from_dsets, not {type(dl).__name__}")
-        dl = dl.new(shuffle=False, drop_last=False, training=False)
+        dl = dl.ordered()
         return cls(learn, dl, *learn.get_preds(dl=dl, with_decoded=True, with_loss=True, act=act))
 
     def top_losses(
@@ -539,7 +539,7 @@ class Interpretation:
         "The items with the largest losses: those that the model was most wrong about, and most sure of it."
         losses, order = self.losses.sort(descending=largest, stable=True)
         losses, order = losses[:k], order[:k]
-        return (losses, order, L(self.dl.source.item(int(i)) for i in order)) if items else (losses, order)
+        return (losses, order, L(self.dl.source.item(self._kept[i]) for i in order)) if items else (losses, order)
 
     def _word(self, value: Tensor) -> str:
         if self._drawn: return ""
@@ -585,7 +585,7 @@ class Interpretation:
 
     def _show(self, chosen: list[int], titles: list[str], nrows, ncols, figsize) -> None:
         import matplotlib.pyplot as plt
-        dl = self.dl.new(_Some(self.dl.source, chosen), bs=len(chosen), num_workers=0)
+        dl = self.dl.new(_Some(self.dl.source, [self._kept[i] for i in chosen]), bs=len(chosen), num_workers=0)
         batch = dl.decode_batch(to_cpu(dl.one_batch()))
         if self._drawn:
             kinds, parts = (*dl.kinds, dl.kinds[-1], None), (*batch, self.decoded[chosen], titles)

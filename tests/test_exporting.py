@@ -595,7 +595,7 @@ def test_getters_stay_behind(get_x, pictures, tmp_path):
     files = [pictures / f"{name}.png" for name in names]
     one = learn.get_preds(dl=learn.dls.test_dl(table))[0]
     assert torch.equal(one, again.get_preds(dl=again.dls.test_dl(files))[0])
-    assert again.dls.vocab == [1, 2] and again.predict(files[0])[0] in (1, 2)
+    assert again.dls.vocab == [1, 2] and again.predict(files[0])[0] in ("1", "2")
 
 
 def test_a_csv(pictures, tmp_path):
@@ -626,7 +626,7 @@ def test_tensors_in_memory(tmp_path):
     plain = torch.utils.data.DataLoader(pairs, 5)
     for dls, loss in (
         (DataLoaders(DataLoader(pairs, 5, shuffle=True), DataLoader(pairs, 5)), MSELossFlat()),
-        (DataLoaders(plain, plain), nn.functional.mse_loss),
+        (DataLoaders(plain, plain), lambda pred, target: (pred - target).square().mean()),
     ):
         learn = learner_for(dls, nn.Sequential(nn.Linear(3, 1)), loss_func=loss)
         again = there_and_back(learn, tmp_path)
