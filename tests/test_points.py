@@ -225,7 +225,7 @@ def test_tta_turns_points_back():
     # the control: without turning back they are far off
     learn.dls.valid.kinds, kinds = None, learn.dls.kinds
     copies = torch.stack(
-        [learn.get_preds(dl=learn.dls.valid.new(training=True))[0] for _ in range(6)]
+        [learn.get_preds(dl=iter(learn.dls.valid.new(training=True)))[0] for _ in range(6)]
     )
     assert (copies.mean(0).view(2, 2, 2) - targets).abs().max() > 0.2 and kinds[-1] == "points"
 
@@ -265,7 +265,7 @@ def test_tta_of_numbers_is_as_it_was():
     dls = block.dataloaders([(200, 120)] * 4, bs=2, num_workers=0)
     learn = Learner(dls, nn.Sequential(Finds(), nn.Linear(4, 1)), MSELossFlat())
     preds, _ = learn.tta(n=2, beta=0)
-    mirrored = learn.get_preds(dl=dls.valid.new(training=True))[0]
+    mirrored = learn.get_preds(dl=iter(dls.valid.new(training=True)))[0]
     assert torch.allclose(preds, mirrored) and preds.shape == (2, 1)
 
 
@@ -309,7 +309,7 @@ def test_tta_turns_masks_back():
         assert both / either > 0.7
     assert torch.allclose(preds.sum(1), torch.ones_like(preds[:, 0]), atol=1e-5)
     # the control: as they are, copies show the dots elsewhere
-    copy = learn.get_preds(dl=learn.dls.valid.new(training=True))[0].argmax(1)
+    copy = learn.get_preds(dl=iter(learn.dls.valid.new(training=True)))[0].argmax(1)
     assert not ((copy == 1) & (targets == 1)).any()
 
 
