@@ -999,9 +999,12 @@ def _apply(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple
 
 def _guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
     "What the parts seem to be, where no pipeline says it: 'image' or None."
-    def few(shape) -> bool: return shape[-3] in (1, 3) or shape[-3] <= min(16, *shape[-2:])
-    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and few(part.shape))
-    return tuple("image" if looks_like(part) else None for part in parts)
+    def looks_like(part, i: int) -> bool:
+        if not isinstance(part, Tensor): return isinstance(part, Image.Image)
+        if part.ndim != axes: return False
+        # an input may have many channels; a target with many is something else
+        return part.shape[-3] in (1, 3) or (i == 0 and part.shape[-3] <= min(16, *part.shape[-2:]))
+    return tuple("image" if looks_like(part, i) else None for i, part in enumerate(parts))
 
 # %% ../nbs/02_data_block.ipynb #2a11b28e
 def _default_workers(dataset, batches: int) -> int:

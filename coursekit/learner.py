@@ -1317,7 +1317,7 @@ def predict(
 
 @patch
 def _words(self: Learner, dl, inputs, decoded) -> list:
-    "What a person reads, for each of the decoded predictions."
+    "What a person reads, for each of the decoded predictions; points in pixels of the picture as it was opened."
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     if self.dls.kinds and self.dls.kinds[-1] == "points": decoded = in_pixels(dl, decoded)
     batch = dl.decode_batch((*inputs, decoded), self.dls.kinds)

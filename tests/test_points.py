@@ -28,6 +28,8 @@ from coursekit.augment import (
 )
 from coursekit.data import (
     DataBlock,
+    DataLoader,
+    DataLoaders,
     ImageBlock,
     IndexSplitter,
     RegressionBlock,
@@ -339,10 +341,10 @@ def test_corners_need_a_picture():
         def __getitem__(self, i):
             return (torch.zeros(3),)
 
-    from coursekit.data import DataLoader
-
     with pytest.raises(DataError, match="no picture to find places in"):
         list(Framed(DataLoader(Blind())))
+    with pytest.raises(DataError, match="by `kinds`; this is a list"):
+        learner().tta(dl=DataLoader([torch.rand(3, 8, 8)] * 2))
 
 
 # ---------------------------------------------------------------- pictures
@@ -425,8 +427,6 @@ def test_a_mask_is_opened_as_before():
 
 @pytest.mark.parametrize("channels", [2, 4, 7])
 def test_show_batch_of_many_channels(channels):
-    from coursekit.data import DataLoaders
-
     pairs = [(torch.rand(channels, 16, 20), i) for i in range(4)]
     dls = DataLoaders.from_dsets(pairs, bs=4)
     dls.show_batch(channels=(1, 0, 1))
