@@ -285,6 +285,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.collab._checked_factors': ( 'collaborative_filtering.html#_checked_factors',
                                                                          'coursekit/collab.py'),
                                   'coursekit.collab._checked_range': ('collaborative_filtering.html#_checked_range', 'coursekit/collab.py'),
+                                  'coursekit.collab._classes': ('collaborative_filtering.html#_classes', 'coursekit/collab.py'),
                                   'coursekit.collab._finite': ('collaborative_filtering.html#_finite', 'coursekit/collab.py'),
                                   'coursekit.collab._hits': ('collaborative_filtering.html#_hits', 'coursekit/collab.py'),
                                   'coursekit.collab._ids_of': ('collaborative_filtering.html#_ids_of', 'coursekit/collab.py'),

@@ -1189,6 +1189,7 @@ class DataLoaders:
         bs: int = 64,  # batch size
         device: str | torch.device | None = None,
         shuffle: bool = True,  # shuffle the training set?
+        shuffle_train: bool | None = None,  # an older name of `shuffle`
         drop_last: bool | None = None,  # leave out the last batch of training if it is not full; as `shuffle` if None, but a set of less than a batch is kept
         seed: int | None = None,  # of the shuffling
         val_bs: int | None = None,  # batch size in validation; `bs` if None
@@ -1197,7 +1198,7 @@ class DataLoaders:
     ) -> "DataLoaders":
         """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
         end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
-        bs = bs if batch_size is None else batch_size
+        bs, shuffle = _first_given(batch_size, bs), _first_given(shuffle_train, shuffle)
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
