@@ -495,6 +495,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'coursekit.data._Raw.__len__': ('data_block.html#_raw.__len__', 'coursekit/data.py'),
                                 'coursekit.data._Report': ('data_block.html#_report', 'coursekit/data.py'),
                                 'coursekit.data._Report.heard': ('data_block.html#_report.heard', 'coursekit/data.py'),
+                                'coursekit.data._Steps': ('data_block.html#_steps', 'coursekit/data.py'),
                                 'coursekit.data._Stops': ('data_block.html#_stops', 'coursekit/data.py'),
                                 'coursekit.data._apply': ('data_block.html#_apply', 'coursekit/data.py'),
                                 'coursekit.data._attempt': ('data_block.html#_attempt', 'coursekit/data.py'),

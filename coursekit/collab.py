@@ -219,7 +219,7 @@ def _finite(table: "pd.DataFrame", rating: str) -> Tensor:
     "The ratings `(n,)`; raises `DataError` for one that is no finite number."
     import pandas as pd
     column = table[rating]
-    if column.dtype.kind in "mMc": raise DataError(f"the ratings are {column.dtype}, and numbers are wanted: is {rating!r} the right column?")
+    if column.dtype.kind in "mMc": raise DataError(f"the ratings are {column.dtype}, and numbers are wanted; rating_name=... names another column than {rating!r}")
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float32)
     odd = ~np.isfinite(numbers)
     if odd.any(): raise DataError(f"the rating {_brief(_plain(table[rating].iloc[odd.argmax()]))} in row {odd.argmax()} is no finite number")

@@ -948,6 +948,10 @@ def _in_memory(dataset) -> bool:
 _FOR_WORKERS = {"persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context"}
 
 
+class _Steps(list):
+    "The transforms of a loader; their `c`, as in fastai, is how many outputs the targets need."
+
+
 class DataLoader(TorchDataLoader):
     "Batches of a dataset, on a device. A torch DataLoader, with transforms on items and on batches; tensors in memory are fetched by one index for a whole batch."
     def __init__(
@@ -977,7 +981,8 @@ class DataLoader(TorchDataLoader):
         self.source, self.shuffle, self.bs = dataset, shuffle, _first_given(bs, batch_size, 64)
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
-        self.after_item, self.after_batch = arrange(after_item), arrange(after_batch)
+        self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
+        self.after_item.c = self.after_batch.c = getattr(dataset, "c", None)
         self.kinds = getattr(dataset, "kinds", None)
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
@@ -1381,7 +1386,7 @@ class DataBlock:
     def _items(self, source):
         if self.get_items is None and isinstance(source, str | os.PathLike): raise DataError(f"{_brief(source)} is a place, not a list of items: say how to find them there, DataBlock(get_items=get_image_files, ...)")
         items = source if self.get_items is None else self.get_items(source)
-        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing: does it end with return?")
+        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing, and a list of items is wanted: `return` gives it back")
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
         if len(items): return items
         if self.get_items is None: raise DataError(f"the source holds no items: it is {_brief(source)}")
