@@ -1021,6 +1021,10 @@ def _in_memory(dataset) -> bool:
 _FOR_WORKERS = {"persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context"}
 
 
+class _Steps(list):
+    "The transforms of a loader; their `c`, as in fastai, is how many outputs the targets need."
+
+
 class DataLoader(TorchDataLoader):
     "Batches of a dataset, on a device. A torch DataLoader, with transforms on items and on batches; tensors in memory are fetched by one index for a whole batch."
     def __init__(
@@ -1050,7 +1054,9 @@ class DataLoader(TorchDataLoader):
         self.source, self.shuffle, self.bs = dataset, shuffle, _first_given(bs, batch_size, 64)
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
-        self.after_item, self.after_batch, self.left_out = arrange(after_item), arrange(after_batch), []
+        self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
+        self.after_item.c, self.left_out = getattr(dataset, "c", None), []
+        self.after_batch.c = self.after_item.c
         self.kinds = getattr(dataset, "kinds", None)
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
@@ -1313,6 +1319,7 @@ class DataLoaders:
         bs: int = 64,  # batch size
         device: str | torch.device | None = None,
         shuffle: bool = True,  # shuffle the training set?
+        shuffle_train: bool | None = None,  # an older name of `shuffle`
         drop_last: bool | None = None,  # leave out the last batch of training if it is not full; as `shuffle` if None, but a set of less than a batch is kept
         seed: int | None = None,  # of the shuffling
         val_bs: int | None = None,  # batch size in validation; `bs` if None
@@ -1321,7 +1328,7 @@ class DataLoaders:
     ) -> "DataLoaders":
         """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
         end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
-        bs = bs if batch_size is None else batch_size
+        bs, shuffle = _first_given(batch_size, bs), _first_given(shuffle_train, shuffle)
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
@@ -1528,7 +1535,7 @@ class DataBlock:
     def _items(self, source):
         if self.get_items is None and isinstance(source, str | os.PathLike): raise DataError(f"{_brief(source)} is a place, not a list of items: say how to find them there, DataBlock(get_items=get_image_files, ...)")
         items = source if self.get_items is None else self.get_items(source)
-        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing: does it end with return?")
+        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing, and a list of items is wanted: `return` gives it back")
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
         if len(items): return items
         if self.get_items is None: raise DataError(f"the source holds no items: it is {_brief(source)}")
