@@ -1314,6 +1314,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'coursekit.own_transforms.adapt': ('own_transforms.html#adapt', 'coursekit/own_transforms.py')},
             'coursekit.points': { 'coursekit.points.FlipPairs': ('points.html#flippairs', 'coursekit/points.py'),
                                   'coursekit.points.FlipPairs.__init__': ('points.html#flippairs.__init__', 'coursekit/points.py'),
+                                  'coursekit.points.FlipPairs.__repr__': ('points.html#flippairs.__repr__', 'coursekit/points.py'),
                                   'coursekit.points.FlipPairs._tell': ('points.html#flippairs._tell', 'coursekit/points.py'),
                                   'coursekit.points.FlipPairs.corners': ('points.html#flippairs.corners', 'coursekit/points.py'),
                                   'coursekit.points.FlipPairs.points': ('points.html#flippairs.points', 'coursekit/points.py'),

@@ -1600,7 +1600,14 @@ def _block(given) -> TransformBlock:
     return made
 
 
-def _once(several: Iterable[list]) -> list: return list({type(step): step for steps in several for step in steps}.values())
+def _once(several: Iterable[list]) -> list:
+    found = {}
+    for step in (step for steps in several for step in steps):
+        other = found.setdefault(type(step), step)
+        if repr(step) != repr(other):
+            raise ValueError(f"two blocks bring {other} and {step}, and there is one such step "
+                             "for all parts: let them agree")
+    return list(found.values())
 
 
 def _check_labels(

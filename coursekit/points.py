@@ -149,6 +149,8 @@ class FlipPairs(Transform):
 
     def corners(self, corners: Tensor, drawn=None) -> Tensor: return corners
 
+    def __repr__(self): return f"FlipPairs({self.flip_pairs})"
+
     def swapped(
         self,
         points: Tensor,  # `(..., points, 2)`

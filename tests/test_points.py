@@ -207,6 +207,22 @@ def test_pairs_that_are_none(bad):
         PointBlock(bad)
 
 
+def test_two_blocks_agree_about_pairs():
+    def block(one, other):
+        return DataBlock(
+            (ImageBlock, PointBlock(one), PointBlock(other)),
+            getters=[picture, lambda size: DOTS, lambda size: DOTS[::-1]],
+            n_inp=1,
+            splitter=IndexSplitter([2, 3]),
+            batch_tfms=Flip(p=1),
+        ).dataloaders([(200, 120)] * 4, bs=2, num_workers=0)
+
+    _, one, other = block([(0, 1)], [(0, 1)]).one_batch()
+    assert torch.equal(one, other.flip(1)) and (one[:, 0, 0] < one[:, 1, 0]).all()
+    with pytest.raises(ValueError, match="one such step for all parts"):
+        block([(0, 1)], None)
+
+
 def test_pairs_that_are_not_there():
     with pytest.raises(DataError, match="for 2 points, counted from 0"):
         learner([(0, 2)]).dls.train.one_batch()
