@@ -697,7 +697,8 @@ def PointBlock(
     flip_pairs: Sequence | None = None,  # which points a mirror exchanges, `[(0, 1)]`
 ) -> TransformBlock:
     """Points in a picture, given in pixels; in a batch `(bs, points, 2)`, from -1 to 1 between the outer edges. A
-    point that a transform moves out of the picture lies beyond them."""
+    point that a transform moves out of the picture lies beyond them. `predict` gives pixels of the picture handed
+    over. In mirrored pictures the points of a pair change places."""
     sides = [Marks(), FlipPairs(flip_pairs)]
     return TransformBlock(ToPoints(), [ScalePoints(), ToTensor(), *sides], sides)
 

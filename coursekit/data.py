@@ -999,9 +999,12 @@ def _apply(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple
 
 def _guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
     "What the parts seem to be, where no pipeline says it: 'image' or None."
-    def few(shape) -> bool: return shape[-3] in (1, 3) or shape[-3] <= min(16, *shape[-2:])
-    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and few(part.shape))
-    return tuple("image" if looks_like(part) else None for part in parts)
+    def looks_like(part, i: int) -> bool:
+        if not isinstance(part, Tensor): return isinstance(part, Image.Image)
+        if part.ndim != axes: return False
+        # an input may have many channels; a target with many is something else
+        return part.shape[-3] in (1, 3) or (i == 0 and part.shape[-3] <= min(16, *part.shape[-2:]))
+    return tuple("image" if looks_like(part, i) else None for i, part in enumerate(parts))
 
 # %% ../nbs/02_data_block.ipynb #2a11b28e
 def _default_workers(dataset, batches: int) -> int:
@@ -1016,6 +1019,10 @@ def _in_memory(dataset) -> bool:
 
 
 _FOR_WORKERS = {"persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context"}
+
+
+class _Steps(list):
+    "The transforms of a loader; their `c`, as in fastai, is how many outputs the targets need."
 
 
 class DataLoader(TorchDataLoader):
@@ -1047,7 +1054,9 @@ class DataLoader(TorchDataLoader):
         self.source, self.shuffle, self.bs = dataset, shuffle, _first_given(bs, batch_size, 64)
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
-        self.after_item, self.after_batch, self.left_out = arrange(after_item), arrange(after_batch), []
+        self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
+        self.after_item.c, self.left_out = getattr(dataset, "c", None), []
+        self.after_batch.c = self.after_item.c
         self.kinds = getattr(dataset, "kinds", None)
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
@@ -1310,6 +1319,7 @@ class DataLoaders:
         bs: int = 64,  # batch size
         device: str | torch.device | None = None,
         shuffle: bool = True,  # shuffle the training set?
+        shuffle_train: bool | None = None,  # an older name of `shuffle`
         drop_last: bool | None = None,  # leave out the last batch of training if it is not full; as `shuffle` if None, but a set of less than a batch is kept
         seed: int | None = None,  # of the shuffling
         val_bs: int | None = None,  # batch size in validation; `bs` if None
@@ -1318,7 +1328,7 @@ class DataLoaders:
     ) -> "DataLoaders":
         """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
         end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
-        bs = bs if batch_size is None else batch_size
+        bs, shuffle = _first_given(batch_size, bs), _first_given(shuffle_train, shuffle)
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
@@ -1525,7 +1535,7 @@ class DataBlock:
     def _items(self, source):
         if self.get_items is None and isinstance(source, str | os.PathLike): raise DataError(f"{_brief(source)} is a place, not a list of items: say how to find them there, DataBlock(get_items=get_image_files, ...)")
         items = source if self.get_items is None else self.get_items(source)
-        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing: does it end with return?")
+        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing, and a list of items is wanted: `return` gives it back")
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
         if len(items): return items
         if self.get_items is None: raise DataError(f"the source holds no items: it is {_brief(source)}")
@@ -1590,7 +1600,14 @@ def _block(given) -> TransformBlock:
     return made
 
 
-def _once(several: Iterable[list]) -> list: return list({type(step): step for steps in several for step in steps}.values())
+def _once(several: Iterable[list]) -> list:
+    found = {}
+    for step in (step for steps in several for step in steps):
+        other = found.setdefault(type(step), step)
+        if repr(step) != repr(other):
+            raise ValueError(f"two blocks bring {other} and {step}, and there is one such step "
+                             "for all parts: let them agree")
+    return list(found.values())
 
 
 def _check_labels(

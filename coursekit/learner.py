@@ -723,7 +723,7 @@ def create_opt(self: Learner) -> None:
     "A new optimiser, with a group of parameters for each list that the splitter gives."
     given = list(self.splitter(self.model))
     layers = [list(group) for group in given] if given and not isinstance(given[0], Tensor) else [given]
-    if not sum(map(len, layers)): raise LearnerError("there is nothing to train: the splitter gives no parameters. Are they all frozen?")
+    if not sum(map(len, layers)): raise LearnerError(f"there is nothing to train: the splitter gives {len(given)} groups with no parameter that learns. learn.unfreeze() lets all of the model learn")
     self.layers = layers
     rates = self.rates()
     self.opt = self.opt_func([p for group in layers for p in group], lr=rates[-1])
@@ -1317,7 +1317,7 @@ def predict(
 
 @patch
 def _words(self: Learner, dl, inputs, decoded) -> list:
-    "What a person reads, for each of the decoded predictions."
+    "What a person reads, for each of the decoded predictions; points in pixels of the picture as it was opened."
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     if self.dls.kinds and self.dls.kinds[-1] == "points": decoded = in_pixels(dl, decoded)
     batch = dl.decode_batch((*inputs, decoded), self.dls.kinds)

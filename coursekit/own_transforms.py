@@ -114,7 +114,7 @@ def _as_wanted(part, fit: int):
 # %% ../nbs/own_transforms.ipynb #0e7c0de8
 class RandTransform(Transform):
     "A transform in fastai's form that happens with probability `p`, in training."
-    split_idx, do = 0, True
+    split_idx, do, p, nm = 0, True, 1.0, None
 
     def __init__(
         self,

@@ -71,6 +71,9 @@ class Framed:
         self,
         dl: DataLoader,  # of a dataset that knows the kinds of its parts
     ):
+        if getattr(dl.source, "kinds", None) is None:
+            raise DataError("where points and pixels went is known for a dataset that says what "
+                            f"its parts are, by `kinds`; this is a {type(dl.source).__name__}")
         self.dl, self._corners, self._sizes = dl.new(_WithCorners(dl.source)), [], []
 
     def __len__(self): return len(self.dl)
@@ -145,6 +148,8 @@ class FlipPairs(Transform):
         return self.swapped(points, is_mirrored(marks))
 
     def corners(self, corners: Tensor, drawn=None) -> Tensor: return corners
+
+    def __repr__(self): return f"FlipPairs({self.flip_pairs})"
 
     def swapped(
         self,

@@ -638,7 +638,7 @@ def test_joined_with_bytes_and_normalisation():
 # ---------------------------------------------------------------- points, masks, normalisation
 def test_blocks_from_end_to_end():
     block = DataBlock(
-        (ImageBlock, MaskBlock(["none", "one", "two"]), PointBlock),
+        (ImageBlock, MaskBlock(["none", "one", "two"]), PointBlock(())),
         getters=[
             lambda i: marked(150, 100)[0],
             lambda i: marked(150, 100)[1],

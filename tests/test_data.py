@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import TensorDataset
+from torch.utils.data import SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -799,6 +799,151 @@ def test_test_dl(bears):
     assert by_table.test_dl(table[["f"]]).n == 24  # without labels it needs none
     with pytest.raises(DataError, match="test_dl needs loaders made by a DataBlock"):
         DataLoaders.from_dsets([1, 2], [3]).test_dl([4])
+
+
+def by_rows(bears, kind):
+    "Loaders whose items are rows of a table, in each of the usual ways, and the files in order."
+    files = get_image_files(bears)
+    names = [f"{f.parent.name}/{f.stem}" for f in files]
+    table = pd.DataFrame({"f": names, "l": [f.parent.name for f in files]})
+    given = {"item_tfms": Resize(8), "seed": 1, "bs": 4, "num_workers": 0}
+    if kind == "from_df":
+        return ImageDataLoaders.from_df(table, bears, suff=".png", **given), files
+    if kind == "from_csv":
+        table.to_csv(bears / "labels.csv", index=False)
+        return ImageDataLoaders.from_csv(bears, suff=".png", **given), files
+    ways = {
+        "ColReader": (table, ColReader("f", pref=f"{bears}/", suff=".png")),
+        "function": (table, lambda row: bears / f"{row['f']}.png"),
+        "dicts": (table.to_dict("records"), lambda row: bears / f"{row['f']}.png"),
+        "tuples": (list(zip(names, table.l, strict=True)), lambda row: bears / f"{row[0]}.png"),
+        "numbers": (list(range(24)), lambda i: files[i]),
+    }
+    items, get_x = ways[kind]
+    block = bears_block(get_items=None, get_x=get_x, get_y=lambda row: str(id(row))[-1:])
+    block = block.new(blocks=(ImageBlock, CategoryBlock(vocab=list("0123456789"))))
+    return block.dataloaders(items, bs=4, num_workers=0), files
+
+
+@pytest.mark.parametrize("kind", "from_df from_csv ColReader function dicts tuples numbers".split())
+def test_one_way_in_for_every_form_of_a_picture(bears, kind):
+    "A picture in any form begins where it is opened; a row goes through the getter, as in training."
+    dls, files = by_rows(bears, kind)
+    forms = {"path": Path, "text": str, "bytes": Path.read_bytes}
+    forms |= {
+        "bytearray": lambda file: bytearray(file.read_bytes()),
+        "file": lambda f: f.open("rb"),
+    }
+    forms |= {"view": lambda file: memoryview(file.read_bytes()), "picture": PILImage.create}
+    forms |= {"array": lambda f: np.array(Image.open(f)), "Pillow": Image.open}
+    forms["tensor"] = lambda f: torch.from_numpy(np.array(Image.open(f))).permute(2, 0, 1)
+    files = files[5:8]
+    wanted = torch.cat([to_pixels(file) for file in files])
+    for name, form in forms.items():
+        found = torch.cat([batch[0] for batch in dls.test_dl([form(file) for file in files])])
+        assert same(found, wanted), name
+    rows = dls.train_ds._all
+    rows = rows.iloc[5:8] if hasattr(rows, "iloc") else rows[5:8]
+    found = torch.cat([batch[0] for batch in dls.test_dl(rows)])
+    assert same(found, wanted)
+
+
+def to_pixels(file):
+    picture = PILImage.create(file).resize((8, 8))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+
+
+def test_a_name_is_no_row_and_no_path(bears):
+    "A text was read by its letters: column 0 of 'd/cat' was 'd'."
+    dls = by_rows(bears, "from_df")[0]
+    with pytest.raises(
+        DataError, match=r"no file 'black/0'.*whole path.*black/0.png.*test_dl\(table"
+    ):
+        dls.test_dl(["black/0"]).one_batch()
+    numbers = DataBlock((TransformBlock, CategoryBlock), get_x=ColReader(0), get_y=ColReader(1))
+    with pytest.raises(DataError, match="there is no column 0"):
+        numbers.dataloaders([(1, "a"), (2, "b")] * 4, bs=2).test_dl([5]).one_batch()
+
+
+def test_items_of_the_form_of_training_are_not_taken_for_pictures(bears):
+    "Where training had names, or files that stand for others, these go through the getter."
+    names = [str(file.relative_to(bears)) for file in get_image_files(bears)]
+    block = bears_block(get_items=None, get_x=lambda name: bears / name)
+    dls = block.dataloaders(names, bs=4, num_workers=0)
+    wanted = to_pixels(bears / names[9])
+    assert same(dls.test_dl(names[9:10]).one_batch()[0], wanted)
+    assert same(dls.test_dl([bears / names[9]]).one_batch()[0], wanted)
+    other = bears_block(get_x=lambda file: file.parent / "0.png").dataloaders(bears, bs=4)
+    assert same(
+        other.test_dl([bears / names[9]]).one_batch()[0],
+        to_pixels((bears / names[9]).parent / "0.png"),
+    )
+    assert same(other.test_dl([str(bears / names[9])]).one_batch()[0], wanted)  # as in fastai
+    labels = dls.test_dl(names[:3], with_labels=True).one_batch()[1]
+    assert labels.tolist() == [0, 0, 0]
+
+
+def test_the_items_behind_the_batches(bears):
+    dls = bears_block().dataloaders(bears, bs=5, num_workers=0)
+    assert list(dls.items) == list(dls.train.items) == list(dls.train_ds.items)
+    assert list(dls.valid.items) == list(dls.valid_ds.items) and dls.dataset is dls.train_ds
+    files = get_image_files(bears)
+    assert dls.test_dl(files).items is files
+    table = by_rows(bears, "from_df")[0]
+    assert list(table.valid.items.l) == [table.vocab[y] for _, y in table.valid_ds]
+    assert DataLoader([3, 4], 2).items == [3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_that_were_left_out_are_not_among_the_items(bears, workers):
+    files = get_image_files(bears)
+    for i in (3, 4, 20):
+        files[i].write_text("no picture")
+    dls = bears_block(splitter=IndexSplitter([1])).dataloaders(
+        bears, bs=5, skip_broken=True, num_workers=0
+    )
+    loader = dls.test_dl(files, skip_broken=True, num_workers=workers)
+    assert loader.kept == list(range(24))
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = sum(len(batch[0]) for batch in loader)
+        assert loader.kept == [i for i in range(24) if i not in (3, 4, 20)] and rows == 21
+        assert list(loader.items) == [files[i] for i in loader.kept]
+
+
+def test_three_sets():
+    dsets = Datasets(list("abcdef"), [[str.upper], [ord]], ([0, 1, 2], [3], [4, 5]))
+    assert list(dsets.subset(2)) == [("E", 101), ("F", 102)] and len(dsets.valid) == 1
+    dls = dsets.dataloaders(bs=2)
+    assert len(dls) == 3 and next(iter(dls[2]))[0] == ["E", "F"]
+    with pytest.raises(DataError, match="on both sides, number 1"):
+        Datasets([1, 2, 3], splits=([0], [1], [2, 1]))
+    for wrong in ([0, 1], ([0, 1],)):
+        with pytest.raises(DataError, match="two lists of positions"):
+            Datasets([1, 2, 3], splits=wrong)
+
+
+def test_a_loader_in_order():
+    x = TensorDataset(torch.arange(10))
+
+    def seen(loader):
+        return torch.cat([batch[0] for batch in loader]).tolist()
+
+    weighted = WeightedRandomSampler([1.0] + [0.0] * 9, 30)
+    for given in (
+        {"shuffle": True, "drop_last": True},
+        {"drop_last": True},
+        {"sampler": weighted},
+        {"batch_sampler": [[3, 1], [7]]},
+        {"training": True},
+    ):
+        loader = DataLoader(x, 4, **given).ordered()
+        assert seen(loader) == list(range(10)) and not loader.training
+    plain = DataLoader(x, 4)
+    assert plain.ordered() is plain
+    some = DataLoader(x, 4, sampler=SubsetRandomSampler([7, 2, 5])).ordered()
+    assert seen(some) == seen(some.ordered()) == some.kept == [2, 5, 7]
 
 
 def test_new_and_to(bears):

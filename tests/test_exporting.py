@@ -69,6 +69,7 @@ from coursekit.data import (
 from coursekit.datasets import DataError
 from coursekit.exporting import load_learner
 from coursekit.learner import (
+    BCELossFlat,
     BCEWithLogitsLossFlat,
     Callback,
     CrossEntropyLossFlat,
@@ -539,6 +540,46 @@ def test_several_labels_keep_their_threshold(pictures, tmp_path):
     again = there_and_back(learn, tmp_path)
     assert again.loss_func.thresh == 0.3
     assert_same_predictions(learn, again, pictures)
+
+
+def absolute(pred, target):
+    return (pred - target).abs().mean()
+
+
+PLAIN = [
+    ("category", nn.functional.nll_loss, CrossEntropyLossFlat),
+    ("multicategory", nn.BCEWithLogitsLoss(pos_weight=torch.ones(2)), BCEWithLogitsLossFlat),
+    ("multicategory", nn.BCELoss(), BCELossFlat),
+    ("multicategory", absolute, BCEWithLogitsLossFlat),
+    ("multicategory", nn.CrossEntropyLoss(), CrossEntropyLossFlat),
+    ("regression", nn.SmoothL1Loss(), MSELossFlat),
+    ("regression", absolute, MSELossFlat),
+]
+
+
+@pytest.mark.parametrize(("kind", "loss", "ours"), PLAIN)
+def test_a_plain_loss_is_read_after_export_as_before(kind, loss, ours, pictures, tmp_path):
+    target = {
+        "category": (CategoryBlock, parent_label),
+        "multicategory": (multilabel.MultiCategoryBlock, lambda item: [item.parent.name]),
+        "regression": (RegressionBlock, lambda item: 0.5),
+    }
+    block, get_y = target[kind]
+    ends = [nn.Sigmoid()] if isinstance(loss, nn.BCELoss) else []
+    net = nn.Sequential(small_net(1 if kind == "regression" else 2), *ends)
+    learn = learner_for(
+        loaders(pictures, get_y=get_y, block=(ImageBlock, block)), net, loss_func=loss
+    )
+    again = there_and_back(learn, tmp_path)
+    assert type(again.loss_func) is ours
+    assert_same_predictions(learn, again, pictures)
+    assert_same_predictions(learn, there_and_back(again, tmp_path), pictures)
+
+
+def test_one_score_for_two_classes(pictures, tmp_path):
+    learn = learner_for(loaders(pictures), small_net(1), loss_func=absolute)
+    assert 0 < learn.predict(get_image_files(pictures)[0])[2].item() < 1
+    assert_same_predictions(learn, there_and_back(learn, tmp_path), pictures)
 
 
 # ---------------------------------------------------------------- other data, other models

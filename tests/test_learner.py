@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from functools import partial
 
 import matplotlib
 import nbformat
@@ -16,13 +17,20 @@ import torch.nn.functional as F
 from nbclient import NotebookClient
 from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
-from torch.utils.data import TensorDataset
+from torch.utils.data import SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from coursekit.basics import BasicOptim
-from coursekit.data import DataBlock, DataLoader, DataLoaders, RegressionBlock, TransformBlock
+from coursekit.data import (
+    DataBlock,
+    DataLoader,
+    DataLoaders,
+    RegressionBlock,
+    Transform,
+    TransformBlock,
+)
 from coursekit.datasets import DataError
 from coursekit.learner import (
     EVENTS,
@@ -42,6 +50,7 @@ from coursekit.learner import (
     Recorder,
     accuracy,
     hook_outputs,
+    reading,
     total_params,
 )
 
@@ -455,6 +464,165 @@ def test_losses_of_each_item():
         preds, targets, each = learn.get_preds(with_loss=True, act=lambda scores: scores)
         assert torch.allclose(each, F.cross_entropy(preds, targets, reduction="none"), atol=1e-6)
         assert each.mean().item() == pytest.approx(learn.validate()[0], abs=1e-6)
+
+
+# ---------------------------------------------------------------- plain losses, any loader
+def wrapped(loss):
+    class Own(nn.Module):
+        def forward(self, pred, target):
+            return loss(pred, target)
+
+    return Own()
+
+
+def mine(pred, target):
+    return (pred.float().mean() - target.float().mean()) ** 2
+
+
+WEIGHT = torch.tensor([0.5, 2, 1])
+SOFTMAX = (lambda x: x.softmax(1), lambda p: p.argmax(1))
+SIGMOID = (torch.sigmoid, lambda p: p > 0.5)
+NOTHING = (lambda x: x, lambda p: p)
+READINGS = [
+    (nn.CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), None, SOFTMAX),
+    (nn.CrossEntropyLoss(reduction="sum"), "category", SOFTMAX),
+    (F.cross_entropy, None, SOFTMAX),
+    (partial(F.cross_entropy, weight=WEIGHT), None, SOFTMAX),
+    (partial(partial(F.cross_entropy, weight=WEIGHT), label_smoothing=0.1), None, SOFTMAX),
+    (nn.BCEWithLogitsLoss(pos_weight=WEIGHT), None, SIGMOID),
+    (partial(F.binary_cross_entropy_with_logits, pos_weight=WEIGHT), "multicategory", SIGMOID),
+    (nn.BCELoss(), None, (lambda x: x, lambda p: p > 0.5)),
+    (nn.MSELoss(), None, NOTHING),
+    (nn.SmoothL1Loss(), "regression", NOTHING),
+    (F.l1_loss, "points", NOTHING),
+    (mine, "category", SOFTMAX),
+    (wrapped(F.cross_entropy), "category", SOFTMAX),
+    (partial(mine), "multicategory", SIGMOID),
+    (lambda pred, target: mine(pred, target), "regression", NOTHING),
+    (mine, "points", NOTHING),
+    (mine, "mask", SOFTMAX),
+    (mine, None, NOTHING),
+    (BCEWithLogitsLossFlat(thresh=0.3), "category", (torch.sigmoid, lambda p: p > 0.3)),
+]
+
+
+@pytest.mark.parametrize(("loss", "kind", "wanted"), READINGS)
+def test_scores_are_read_by_the_loss_or_else_by_the_kind_of_the_targets(loss, kind, wanted):
+    for shape in [(6, 3)] if kind == "category" else [(6, 3), (6, 3, 4, 5)]:
+        scores = torch.randn(shape)
+        act, decodes = reading(loss, kind, scores)
+        assert torch.equal(act(scores), wanted[0](scores))
+        assert torch.equal(decodes(act(scores)), wanted[1](wanted[0](scores)))
+
+
+def test_what_a_loss_says_itself_goes_before_everything():
+    class Says(nn.CrossEntropyLoss):
+        def decodes(self, pred):
+            return pred.topk(2).indices
+
+    scores = torch.randn(5, 3)
+    act, decodes = reading(Says(), "category", scores)
+    assert torch.equal(act(scores), scores.softmax(1)) and decodes(scores).shape == (5, 2)
+
+
+def test_one_score_is_yes_or_no():
+    "The softmax of a single score is 1, whatever it is."
+    for scores in (torch.randn(6, 1), torch.randn(6)):
+        act, decodes = reading(mine, "category", scores)
+        assert torch.equal(act(scores), scores.sigmoid())
+        assert torch.equal(decodes(act(scores)), scores > 0)
+    parts = (torch.randn(6, 3), torch.randn(6, 2))  # several heads: only the author knows
+    assert reading(mine, "category", parts)[0](parts) is parts
+
+
+def test_one_label_is_chosen_of_several():
+    scores = torch.randn(5, 3)
+    act, decodes = reading(nn.CrossEntropyLoss(), "multicategory", scores)
+    assert torch.equal(decodes(act(scores)), F.one_hot(scores.argmax(1), 3))
+
+
+def test_the_loss_of_each_item_of_any_loss():
+    x, y = data()
+    scores = net()(x).detach()
+
+    class Stubborn(nn.Module):  # has a reduction, and does not look at it
+        reduction = "mean"
+
+        def forward(self, pred, target):
+            return F.cross_entropy(pred, target) ** 2
+
+    each = F.cross_entropy(scores, y, reduction="none")
+    weighted = F.cross_entropy(scores, y, WEIGHT, reduction="none")
+    for loss, wanted in (
+        (nn.CrossEntropyLoss(weight=WEIGHT), weighted),
+        (partial(F.cross_entropy, weight=WEIGHT), weighted),
+        (nn.CrossEntropyLoss(reduction="sum"), each),
+        (Stubborn(), each**2),
+        (wrapped(nn.CrossEntropyLoss()), each),
+    ):
+        found = learner(dls=pairs(x, y), loss_func=loss).get_preds(with_loss=True)[-1]
+        torch.testing.assert_close(found, wanted)
+
+
+def shuffled_loaders(x, y):
+    "Loaders that do not give the items in order, of coursekit and of torch alone."
+    items, weights = TensorDataset(x, y), torch.linspace(0, 1, len(x))
+    draws = WeightedRandomSampler(weights, len(x) * 2)
+
+    class Own(TorchLoader):
+        pass
+
+    for kind in (DataLoader, TorchLoader, Own):
+        yield kind(items, batch_size=32, shuffle=True)
+        yield kind(items, batch_size=32, shuffle=True, drop_last=True)
+        yield kind(items, batch_size=32, drop_last=True)
+        yield kind(items, batch_size=32, sampler=draws)
+    yield DataLoader(items, 32, batch_sampler=[[3, 1], [0]])
+    yield DataLoader(items, 32, training=True, after_batch=[Noise()])
+    yield TorchLoader(items, batch_size=32, shuffle=True, num_workers=1, persistent_workers=True)
+
+
+class Noise(Transform):
+    def draw(self, parts, kinds, training):
+        return training
+
+    def apply(self, parts, kinds, training=False):
+        return (parts[0] + training, *parts[1:])
+
+
+def test_any_loader_is_read_whole_and_in_order():
+    x, y = data()
+    learn = learner()
+    wanted = learn.model(x).softmax(1).detach()
+    for dl in shuffled_loaders(x, y):
+        for _ in range(2):
+            preds, targets = learn.get_preds(dl=dl)
+            assert torch.equal(targets, y)
+            torch.testing.assert_close(preds, wanted)
+        loss, share = learn.validate(dl=dl)
+        assert loss == pytest.approx(F.cross_entropy(learn.model(x), y).item(), rel=1e-5)
+        assert share == pytest.approx((wanted.argmax(1) == y).float().mean().item())
+    for kind in (DataLoader, TorchLoader):  # the sampler says which items there are
+        some = kind(TensorDataset(x, y), batch_size=4, sampler=SubsetRandomSampler([9, 2, 5, 7, 1]))
+        assert torch.equal(learn.get_preds(dl=some)[1], y[[1, 2, 5, 7, 9]])
+        assert len(list(some)) == 2
+
+
+def test_batches_in_a_list_are_taken_as_they_are():
+    x, y = data()
+    assert torch.equal(learner().get_preds(dl=[(x[[5, 4]], y[[5, 4]])])[1], y[[5, 4]])
+    assert torch.equal(learner().get_preds(1, reorder=False)[1], data(1, 70)[1])
+
+
+def test_a_third_loader():
+    x, y = data(3, 50)
+    dls = loaders()
+    dls = DataLoaders(*dls.loaders, DataLoader(TensorDataset(x, y), 8, shuffle=True))
+    learn = learner(dls=dls)
+    assert torch.equal(learn.get_preds(ds_idx=2)[1], y)
+    assert learn.validate(2)[0] == pytest.approx(
+        F.cross_entropy(learn.model(x), y).item(), rel=1e-5
+    )
 
 
 def test_decoded_predictions_use_the_threshold_on_probabilities():

@@ -25,6 +25,8 @@ from coursekit.data import (
     get_image_files,
     parent_label,
 )
+from coursekit.datasets import DataError
+from coursekit.exporting import load_learner
 from coursekit.learner import CrossEntropyLossFlat, Learner
 from coursekit.own_transforms import (
     DisplayedTransform,
@@ -275,3 +277,27 @@ def test_training_with_it(folder, tmp_path):
     learn = Learner(dls, net, loss_func=CrossEntropyLossFlat())
     learn.fit(1)
     assert learn.predict(get_image_files(folder)[0])[0] in ("a", "b")
+
+
+# without super().__init__, as many write it
+class Darker(RandTransform):
+    split_idx, order = None, 2
+
+    def __init__(self, by):
+        self.by = by
+
+    def encodes(self, img: PILImage):
+        return PILImage.create(np.array(img) // self.by)
+
+
+def test_there_and_back_in_a_file(folder, tmp_path):
+    dls = block(item_tfms=[Resize(8), Darker(by=2)]).dataloaders(folder, path=tmp_path, bs=4)
+    assert dls.valid.one_batch()[0].max() == pytest.approx(50 / 255)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    learn = Learner(dls, net, loss_func=CrossEntropyLossFlat())
+    learn.export("own.pkl")
+    with pytest.raises(DataError, match=r"Darker.*allow="):
+        load_learner(tmp_path / "own.pkl")
+    again = load_learner(tmp_path / "own.pkl", allow=[Darker])
+    file = get_image_files(folder)[0]
+    assert torch.equal(again.predict(file)[2], learn.predict(file)[2])

@@ -28,6 +28,8 @@ from coursekit.augment import (
 )
 from coursekit.data import (
     DataBlock,
+    DataLoader,
+    DataLoaders,
     ImageBlock,
     IndexSplitter,
     RegressionBlock,
@@ -103,11 +105,11 @@ def test_predict_gives_pixels_of_the_picture_that_was_handed_over(way, size):
     dots = ((size[0] / 2 - 9.5, size[1] / 2 - 15.5), (size[0] / 2 + 7.5, size[1] / 2 + 12.5))
     dots = tuple((int(x) + 0.5, int(y) + 0.5) for x, y in dots)
     learn.dls.train_ds.pipelines[0].steps[0] = lambda item: picture(size, dots)
-    said, decoded, numbers = learn.predict("any")
+    said, decoded, numbers = learn.predict((0, 0))
     assert said.shape == (2, 2) and decoded.shape == numbers.shape == (4,)
     assert (said - torch.tensor(dots)).abs().max() < 0.75
     learn.model.scale.data.zero_()  # always the middle of what it sees: the control
-    assert (learn.predict("any")[0] - torch.tensor(dots)).abs().max() > 5
+    assert (learn.predict((0, 0))[0] - torch.tensor(dots)).abs().max() > 5
 
 
 def test_pixels_are_exact_where_the_answer_is():
@@ -205,6 +207,22 @@ def test_pairs_that_are_none(bad):
         PointBlock(bad)
 
 
+def test_two_blocks_agree_about_pairs():
+    def block(one, other):
+        return DataBlock(
+            (ImageBlock, PointBlock(one), PointBlock(other)),
+            getters=[picture, lambda size: DOTS, lambda size: DOTS[::-1]],
+            n_inp=1,
+            splitter=IndexSplitter([2, 3]),
+            batch_tfms=Flip(p=1),
+        ).dataloaders([(200, 120)] * 4, bs=2, num_workers=0)
+
+    _, one, other = block([(0, 1)], [(0, 1)]).one_batch()
+    assert torch.equal(one, other.flip(1)) and (one[:, 0, 0] < one[:, 1, 0]).all()
+    with pytest.raises(ValueError, match="one such step for all parts"):
+        block([(0, 1)], None)
+
+
 def test_pairs_that_are_not_there():
     with pytest.raises(DataError, match="for 2 points, counted from 0"):
         learner([(0, 2)]).dls.train.one_batch()
@@ -225,7 +243,7 @@ def test_tta_turns_points_back():
     # the control: without turning back they are far off
     learn.dls.valid.kinds, kinds = None, learn.dls.kinds
     copies = torch.stack(
-        [learn.get_preds(dl=learn.dls.valid.new(training=True))[0] for _ in range(6)]
+        [learn.get_preds(dl=iter(learn.dls.valid.new(training=True)))[0] for _ in range(6)]
     )
     assert (copies.mean(0).view(2, 2, 2) - targets).abs().max() > 0.2 and kinds[-1] == "points"
 
@@ -265,7 +283,7 @@ def test_tta_of_numbers_is_as_it_was():
     dls = block.dataloaders([(200, 120)] * 4, bs=2, num_workers=0)
     learn = Learner(dls, nn.Sequential(Finds(), nn.Linear(4, 1)), MSELossFlat())
     preds, _ = learn.tta(n=2, beta=0)
-    mirrored = learn.get_preds(dl=dls.valid.new(training=True))[0]
+    mirrored = learn.get_preds(dl=iter(dls.valid.new(training=True)))[0]
     assert torch.allclose(preds, mirrored) and preds.shape == (2, 1)
 
 
@@ -309,7 +327,7 @@ def test_tta_turns_masks_back():
         assert both / either > 0.7
     assert torch.allclose(preds.sum(1), torch.ones_like(preds[:, 0]), atol=1e-5)
     # the control: as they are, copies show the dots elsewhere
-    copy = learn.get_preds(dl=learn.dls.valid.new(training=True))[0].argmax(1)
+    copy = learn.get_preds(dl=iter(learn.dls.valid.new(training=True)))[0].argmax(1)
     assert not ((copy == 1) & (targets == 1)).any()
 
 
@@ -339,10 +357,10 @@ def test_corners_need_a_picture():
         def __getitem__(self, i):
             return (torch.zeros(3),)
 
-    from coursekit.data import DataLoader
-
     with pytest.raises(DataError, match="no picture to find places in"):
         list(Framed(DataLoader(Blind())))
+    with pytest.raises(DataError, match="by `kinds`; this is a list"):
+        learner().tta(dl=DataLoader([torch.rand(3, 8, 8)] * 2))
 
 
 # ---------------------------------------------------------------- pictures
@@ -425,8 +443,6 @@ def test_a_mask_is_opened_as_before():
 
 @pytest.mark.parametrize("channels", [2, 4, 7])
 def test_show_batch_of_many_channels(channels):
-    from coursekit.data import DataLoaders
-
     pairs = [(torch.rand(channels, 16, 20), i) for i in range(4)]
     dls = DataLoaders.from_dsets(pairs, bs=4)
     dls.show_batch(channels=(1, 0, 1))

@@ -331,6 +331,21 @@ def test_tta_keeps_all_items_in_order_and_the_loader_as_it_was():
     assert learn.dls.valid._given == before and not learn.dls.valid.training
 
 
+def test_tta_of_any_loader_and_of_a_plain_loss():
+    "Copies change, rows stay where they are; scores of a plain loss are averaged as probabilities."
+    learn = pictures([Flip(p=1.0)])
+    learn.loss_func = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3]))
+    source = learn.dls.valid.source
+    x = source.tensors[0].float() / 255
+    plain, mirrored = (learn.model(each).softmax(1).detach() for each in (x, x.flip(-1)))
+    draws = torch.utils.data.WeightedRandomSampler([1.0] * 11, 30)
+    loader = learn.dls.train
+    for dl in (loader, loader.new(sampler=draws), loader.new(batch_sampler=[[3], [1, 2]])):
+        preds, targets = learn.tta(dl=dl, n=1, beta=0.5)
+        torch.testing.assert_close(preds, (plain + mirrored) / 2)
+        assert torch.equal(targets, source.tensors[1])
+
+
 def test_tta_takes_other_transforms():
     learn = pictures([])
     x = learn.dls.valid.source.tensors[0]

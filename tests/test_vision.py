@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from torch.utils.data import TensorDataset
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.recipes
 import coursekit.vision
-from coursekit.augment import Normalize, Resize, imagenet_stats
+from coursekit.augment import Flip, Normalize, Resize, aug_transforms, imagenet_stats
 from coursekit.basics import show_images
 from coursekit.data import (
     CategoryBlock,
@@ -45,6 +47,7 @@ from coursekit.datasets import DataError, download_url
 from coursekit.exporting import load_learner
 from coursekit.learner import (
     BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
     LearnerError,
     MSELossFlat,
     accuracy,
@@ -65,6 +68,7 @@ from coursekit.vision import (
     resnet18,
     vision_learner,
 )
+from coursekit.widgets import classify_upload
 
 
 def small(pretrained: bool = False) -> nn.Module:
@@ -945,3 +949,142 @@ def test_the_docstring_says_what_was_measured():
     for way in ("keep", "fastai"):
         right = [float(row["metric"]) for row in rows if (row["way"], row["batch"]) == (way, "16")]
         assert len(right) == 5 and f"{np.mean(right):.0%}".replace("%", " %") in said
+
+
+# ---------------------------------------------------------------- one way in, one way out
+def by_table(folder, **more):
+    import pandas as pd
+
+    files = get_image_files(folder)
+    table = pd.DataFrame({"f": [str(f.relative_to(folder)) for f in files]})
+    table["l"] = [f.parent.name for f in files]
+    given = {"item_tfms": Resize(24), "bs": 4, "seed": 1, "num_workers": 0}
+    return ImageDataLoaders.from_df(table, folder, **given | more)
+
+
+def test_predict_takes_every_form_before_and_after_export(folder, tmp_path):
+    learn, file = learner(by_table(folder)), folder / "light" / "1.png"
+    wanted = learn.get_preds(dl=learn.dls.test_dl(learn.dls.train_ds._all))[0]
+    wanted = wanted[get_image_files(folder).index(file)]
+    forms = [file, str(file), file.read_bytes(), Image.open(file), file.open("rb")]
+    forms += [np.array(Image.open(file)), coursekit.data.PILImage.create(file)]
+    for one in (learn, load_learner(learn.export(tmp_path / "export.pkl"))):
+        for form in forms:
+            torch.testing.assert_close(one.predict(form)[2], wanted)
+        assert one.get_preds(dl=one.dls.test_dl(get_image_files(folder)))[0].shape == (18, 3)
+    assert classify_upload(learn, file.read_bytes()).probabilities == pytest.approx(
+        dict(zip(KINDS, wanted.tolist(), strict=True))
+    )
+
+
+def own_loss(pred, target):
+    return nn.functional.cross_entropy(pred, target)
+
+
+PLAIN = [
+    nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 3])),
+    nn.functional.cross_entropy,
+    partial(nn.functional.cross_entropy, weight=torch.tensor([1.0, 2, 3])),
+    own_loss,
+]
+
+
+@pytest.mark.parametrize("loss", PLAIN, ids=range(4))
+def test_a_plain_loss_is_read_as_the_one_made_for_it(loss, folder, tmp_path):
+    "Training, prediction, pictures, interpretation, tta and the file, against the loss of ours."
+    dls = loaders(folder, batch_tfms=Flip())
+    learn = learner(dls, loss_func=loss)
+    learn.fit(1)
+    preds, targets, decoded = learn.get_preds(with_decoded=True)
+    said, number, probabilities = learn.predict(dls.valid_ds.items[0])
+    found = ClassificationInterpretation.from_learner(learn)
+    learn.show_results()
+    found.plot_top_losses(2)
+    plt.close("all")
+    averaged = learn.tta(n=2)[0]
+    again = load_learner(learn.export(tmp_path / "export.pkl"))
+    weight = None if loss in (own_loss, PLAIN[1]) else torch.tensor([1.0, 2, 3])
+    learn.loss_func = CrossEntropyLossFlat()
+    torch.testing.assert_close(preds, learn.get_preds()[0])
+    assert torch.equal(decoded, preds.argmax(1)) and torch.equal(found.decoded, decoded)
+    assert torch.equal(again.predict(dls.valid_ds.items[0])[2], probabilities)
+    assert said == dls.vocab[number] and probabilities.sum() == pytest.approx(1)
+    torch.testing.assert_close(averaged.sum(1), torch.ones(len(averaged)))
+    each = nn.functional.nll_loss(preds.log(), targets, weight, reduction="none")
+    torch.testing.assert_close(found.losses, each)
+    assert found.confusion_matrix().trace() == (preds.argmax(1) == targets).sum()
+
+
+def test_several_labels_with_a_plain_loss(folder):
+    dls = DataBlock(
+        (ImageBlock, MultiCategoryBlock),
+        get_image_files,
+        RandomSplitter(seed=0),
+        get_y=lambda file: [file.parent.name, "all"],
+        item_tfms=Resize(24),
+    ).dataloaders(folder, bs=4, num_workers=0)
+    learn = learner(dls, loss_func=nn.BCEWithLogitsLoss(pos_weight=torch.ones(4)), metrics=None)
+    learn.fit(1)
+    preds, _, decoded = learn.get_preds(with_decoded=True)
+    said, chosen, probabilities = learn.predict(dls.valid_ds.items[0])
+    assert said == [dls.vocab[i] for i in range(4) if probabilities[i] > 0.5]
+    assert torch.equal(decoded, preds > 0.5) and chosen.dtype == torch.bool
+    learn.loss_func = BCEWithLogitsLossFlat()
+    torch.testing.assert_close(learn.get_preds()[0], preds)
+
+
+def test_a_label_that_is_a_number_is_said_as_text(folder):
+    block = DataBlock((ImageBlock, CategoryBlock), get_image_files, RandomSplitter(seed=0))
+    dls = block.new(get_y=lambda f: KINDS[f.parent.name], item_tfms=Resize(24)).dataloaders(
+        folder, bs=4
+    )
+    said, number, _ = learner(dls).predict(folder / "dark" / "0.png")
+    assert said == str(dls.vocab[number]) and said in ("60", "125", "190")
+
+
+def test_after_broken_files_all_positions_agree(folder):
+    "Rows of predictions, items, losses and pictures are those of the files that could be opened."
+    files = get_image_files(folder)
+    valid = [i for i in range(18) if i not in (5, 11, 17)]
+    for i in (0, 7, 8):
+        files[i].write_text("no picture")
+    dls = DataBlock(
+        (ImageBlock, CategoryBlock),
+        splitter=IndexSplitter(valid),
+        get_y=parent_label,
+        item_tfms=Resize(24),
+    ).dataloaders(files, bs=5, num_workers=0, skip_broken=True)
+    learn, good = learner(dls), [files[i] for i in valid if i not in (0, 7, 8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = Interpretation.from_learner(learn)
+        preds, targets = learn.get_preds()
+        assert list(dls.valid.items) == good and len(preds) == 12
+        test_dl = dls.test_dl(files, skip_broken=True)
+        of_test = learn.get_preds(dl=test_dl)[0]
+    assert list(test_dl.items) == [f for f in files if f not in (files[0], files[7], files[8])]
+    for file, row, target in zip(good, preds, targets, strict=True):
+        torch.testing.assert_close(row, learn.predict(file)[2])
+        assert dls.vocab[target] == file.parent.name
+    torch.testing.assert_close(of_test[:4], preds[:4])
+    losses, order, items = found.top_losses(items=True)
+    assert [good[i] for i in order] == list(items) and len(losses) == 12
+    found.plot_top_losses(12)
+    for ax, file, loss in zip(plt.gcf().axes, items, losses, strict=True):
+        shown = coursekit.data.PILImage.create(file).resize((24, 24))
+        assert f"is {file.parent.name}" in ax.get_title() and f"loss {loss:.2f}" in ax.get_title()
+        assert abs(ax.images[0].get_array().mean() * 255 - np.asarray(shown).mean()) < 3
+    plt.close("all")
+
+
+def test_interpretation_of_a_training_loader(folder):
+    learn = learner(loaders(folder, batch_tfms=aug_transforms()))
+    one, two = (
+        Interpretation.from_learner(learn, **how)
+        for how in ({"ds_idx": 0}, {"dl": learn.dls.train})
+    )
+    assert torch.equal(one.targets, two.targets) and len(one.preds) == learn.dls.train.n
+    torch.testing.assert_close(one.preds, two.preds)
+    assert [learn.dls.vocab[t] for t in one.targets] == [
+        f.parent.name for f in learn.dls.train.items
+    ]

@@ -176,6 +176,9 @@ def test_several_targets_have_several_vocabularies(files):
 def test_inputs_and_outputs_may_be_told(files):
     dls = from_lists(files, ["a", "b"] * 10)
     assert (dls.c, dls.n_inp) == (2, 1)
+    # fastai's idiom for points
+    assert dls.train.after_item.c == 2
+    dls.c = dls.train.after_item.c
     dls.c, dls.n_inp = 7, 2
     assert (dls.c, dls.n_inp) == (7, 2)
 
