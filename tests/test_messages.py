@@ -27,6 +27,8 @@ from coursekit.datasets import DataError
 from coursekit.exporting import load_learner
 from coursekit.learner import CrossEntropyLossFlat, Learner, LearnerError
 from coursekit.multilabel import MultiCategorize
+from coursekit.vision import ClassificationInterpretation
+from coursekit.widgets import ImageClassifierCleaner
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,15 @@ def test_a_model_with_more_outputs_than_labels(learn, pictures):
         learn.model[1].bias[4] = 1e4
     with pytest.raises(DataError, match=r"number 4: the vocabulary has 2, .*dls\.c"):
         learn.predict(get_image_files(pictures)[0])
+    with pytest.raises(DataError, match="number 4: the vocabulary has 2"):
+        ImageClassifierCleaner(learn)
+    found = ClassificationInterpretation.from_learner(learn)
+    assert list(found.vocab) == ["cat", "dog", 2, 3, 4]
+    assert found.confusion_matrix()[:, 4].sum() == 4
+    with torch.no_grad():
+        learn.model[1].bias[2:] = -1e4
+    # as in fastai: outputs that are never said do not show
+    assert ClassificationInterpretation.from_learner(learn).confusion_matrix().shape == (2, 2)
 
 
 def test_training_and_predicting_without_a_batch(learn):
