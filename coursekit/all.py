@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from . import augment, basics, collab, data, datasets, drawn_bears, exercises, exporting, learner, multilabel, own_transforms, recipes, training, vision, widgets
+from . import more_transforms
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
 from .collab import *  # noqa: F403
@@ -30,6 +31,7 @@ from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .learner import *  # noqa: F403
+from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
 from .recipes import *  # noqa: F403
@@ -55,4 +57,5 @@ plt, pd = _later("matplotlib.pyplot"), _later("pandas")
 # %% ../nbs/all.ipynb #1b6c6431
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "partial", "pd", "plt", "torch"]
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
-__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + widgets.__all__ + multilabel.__all__ + own_transforms.__all__ + recipes.__all__ + collab.__all__
+__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
+__all__ += more_transforms.__all__ + own_transforms.__all__

@@ -32,7 +32,8 @@ from fastcore.foundation import L
 from fastcore.xtras import Path
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import BatchSampler, Subset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import BatchSampler, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from .basics import show_image, to_np
@@ -151,8 +152,12 @@ class ColReader:
         value = _cell(row, col)
         if _missing(value): return value
         if self.label_delim is not None: return [label for label in str(value).split(self.label_delim) if label]
-        if isinstance(self.pref, os.PathLike): return Path(self.pref) / f"{value}{self.suff}"
-        return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
+        return self.whole(value)
+
+    def whole(self, name):
+        "A name with what is put before and after it."
+        if isinstance(self.pref, os.PathLike): return Path(self.pref) / f"{name}{self.suff}"
+        return f"{self.pref}{name}{self.suff}" if self.pref or self.suff else name
 
     def __call__(self, row):
         values = [self._read(row, col) for col in self.cols]
@@ -452,6 +457,17 @@ def _plain(label):
 def _label_type(label) -> str: return "a number" if isinstance(label, numbers.Number) else "text" if isinstance(label, str) else type(label).__name__
 
 # %% ../nbs/02_data_block.ipynb #3d418a45
+def _mean_and_sd(
+    values: Sequence,  # for each item a number, or as many as for the others
+) -> tuple[Tensor, Tensor] | None:  # `(n,)` each; None if the values are something else
+    "Mean and standard deviation of each number over the items, of those that are finite."
+    try: rows = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    except (TypeError, ValueError): return None  # which one, its item says when it is made
+    rows = rows[np.isfinite(rows).all(1)]
+    if not rows.size: return None
+    return tuple(torch.as_tensor(each).float() for each in (rows.mean(0), rows.std(0)))
+
+
 class ToNumber:
     "A target that is a number, or several: a float tensor `()` or `(n,)`."
     kind = "regression"
@@ -464,6 +480,7 @@ class ToNumber:
 
     def setup(self, values: Sequence) -> None:
         if self.c is None and len(values): self.c = int(np.size(values[0]))
+        self.spread = _mean_and_sd(values)
 
     def __call__(self, value) -> Tensor:
         try: number = torch.as_tensor(np.asarray(value, dtype=np.float32))
@@ -472,8 +489,8 @@ class ToNumber:
         return number
 
     def decode(self, number: Tensor):
-        "The number, or the numbers in a list."
-        return number.item() if number.ndim == 0 else number.tolist()
+        "The number, or several in a list."
+        return number.item() if number.numel() == 1 else number.tolist()
 
     def __repr__(self): return "ToNumber"
 
@@ -595,8 +612,19 @@ class Transform(metaclass=_Collects):
     def apply(self, parts: tuple, kinds: tuple, training: bool = False) -> tuple:
         "Change every part for which there is a method of its kind."
         drawn = self.draw(parts, kinds, training)
-        methods = [getattr(self, kind, None) if kind else None for kind in kinds]
+        methods = [self._method(kind) if kind else None for kind in kinds]
         return tuple(part if method is None else method(part, drawn) for part, method in zip(parts, methods, strict=True))
+
+    def _method(self, kind: str) -> Callable | None:
+        if kind == "corners" and not hasattr(self, kind): kind = "points"
+        return getattr(self, kind, None)
+
+    def fitted(
+        self,
+        first_batch: Callable,  # gives parts and kinds of a batch to train with, as pairs
+    ) -> "Transform":
+        "The step with what it takes from the data, a mean say; most take nothing."
+        return self
 
     def join(self, following: "Transform") -> "Transform | None":
         "One step that does the work of this and the one that follows, or None: two maps of coordinates become one."
@@ -656,27 +684,54 @@ class IntToFloat(Transform):
     def image(self, batch: Tensor, drawn=None) -> Tensor: return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 # %% ../nbs/02_data_block.ipynb #8917b59c
+# what a step that opens pictures can take; what has a method `read` too
+_OPENED = (str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray)
+_NOT_OPENED = ("category", "multicategory", "regression", "points", "ids")
+
+
+def _needs_no_getter(item) -> bool:
+    if isinstance(item, Tensor | np.ndarray): return item.ndim > 1  # else it is a row of numbers
+    return isinstance(item, _OPENED) or callable(getattr(item, "read", None))
+
+
 class Pipeline:
-    "Functions one after another, from an item to one part of a training pair."
+    """Functions one after another, from an item to one part of a training pair. One of them, the
+    *opener*, makes a picture of a file, say; those before it, the getter, find the file."""
+    takes: type | None = None  # of the items in training, where others may skip the getter
+
     def __init__(
         self,
         steps: Sequence[Callable],  # functions of one value; `setup(values)`, `decode(value)` and `kind` are used where a step has them
         kind: str | None = None,  # what is made; the `kind` of the last step that has one if None
+        opener: int = 0,  # which step opens an item, if none of them has a `kind`
     ):
         self.steps = [copy(step) if hasattr(step, "setup") else step for step in steps]
         kinds = [getattr(step, "kind", None) or getattr(getattr(step, "__self__", None), "kind", None) for step in self.steps]
         self.kind = kind or next((found for found in reversed(kinds) if found), None)
+        self.opener = next((i for i, found in enumerate(kinds) if found), opener)
 
-    def __call__(self, item): return self._first_steps(len(self.steps), item)
+    def __call__(self, item): return self.first_steps(len(self.steps), item)
 
-    def _first_steps(self, n: int, value):
-        for step in self.steps[:n]: value = _call(step, value)
-        return value
+    def first_steps(self, n: int, item):
+        "What the first `n` steps make of an item."
+        for step in self.steps[self._entry(item):n]: item = _call(step, item)
+        return item
+
+    def expect(self, item) -> None:
+        "Let items of another form than this one, a file where it is a row, begin with the opener."
+        if not self.opener or self.kind in _NOT_OPENED: return
+        self.takes = next((form for form in _OPENED if isinstance(item, form)), type(item))
+
+    def _entry(self, item) -> int:
+        "Which step an item begins with. Its form decides, and that of the items in training."
+        if self.takes is None or isinstance(item, self.takes) or not _needs_no_getter(item): return 0
+        if isinstance(item, str | os.PathLike): _check_name(self.steps[:self.opener], item)
+        return self.opener
 
     def setup(self, items: Sequence) -> None:
         "Let each step that can learn from the training items do so."
         for at, step in enumerate(self.steps):
-            if hasattr(step, "setup"): step.setup([_labelled(self._first_steps(at, item), item, step) for item in items])
+            if hasattr(step, "setup"): step.setup([_labelled(self.first_steps(at, item), item, step) for item in items])
 
     def decode(self, value):
         "Back to what a person reads."
@@ -693,6 +748,15 @@ class Pipeline:
         return len(self.vocab) if self.vocab is not None else next((step.c for step in self.steps if hasattr(step, "c")), None)
 
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
+
+
+def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
+    "Raise `DataError` for the bare name of a file where a column's reader would have made it whole."
+    reader = next((step for step in getters if isinstance(step, ColReader)), None)
+    if reader is None or os.path.exists(name): return  # noqa: PTH110  pathlib fails on odd names
+    raise DataError(
+        f"there is no file {_brief(name)}: give the whole path. Names are made whole, as "
+        f"{_brief(reader.whole(name))}, only in rows of a table, test_dl(table)")
 
 
 def _call(step: Callable, value):
@@ -715,7 +779,7 @@ class Datasets:
         self,
         items: Sequence,  # list, or pandas table
         tfms: Sequence | None = None,  # for each part the functions that make it; the item itself if None
-        splits: tuple[Sequence[int], Sequence[int]] | None = None,  # indices to train and to validate on; all are for training if None
+        splits: Sequence[Sequence[int]] | None = None,  # indices to train on, to validate on, and perhaps more sets; all are for training if None
         n_inp: int | None = None,  # how many of the parts are inputs; all but the last if None
     ):
         self._all = items
@@ -724,6 +788,7 @@ class Datasets:
         self.pipelines = [steps if isinstance(steps, Pipeline) else Pipeline(steps) for steps in tfms or [[]]]
         self.n_inp = max(1, len(self.pipelines) - 1) if n_inp is None else n_inp
         for pipeline in self.pipelines: pipeline.setup(self.train._raw())
+        if self.n_inp == 1 and len(self.train): self.pipelines[0].expect(self.train.item(0))
 
     def _raw(self) -> "_Raw": return _Raw(self._all, self.indices)
 
@@ -734,7 +799,7 @@ class Datasets:
         return self._all.iloc[self.indices] if hasattr(self._all, "iloc") else L(self._raw())
 
     def subset(self, side: int) -> "Datasets":
-        "One side of the split: 0 to train, 1 to validate."
+        "One side of the split: 0 to train, 1 to validate, 2 and more if there are such."
         part = copy(self)
         part.indices = self.splits[side]
         return part
@@ -803,7 +868,7 @@ class Datasets:
 
     def dataloaders(self, **kwargs) -> "DataLoaders":  # see `DataLoaders.from_dsets`
         "A loader for each side of the split."
-        return DataLoaders.from_dsets(self.train, self.valid, **kwargs)
+        return DataLoaders.from_dsets(*map(self.subset, range(len(self.splits))), **kwargs)
 
     def __repr__(self):
         example = f"\n  first item: {_brief(self.item(0))}" if len(self) else ""
@@ -816,17 +881,20 @@ class _Raw(Sequence):
     def __getitem__(self, i): return _pick(self.items, self.indices[i])
 
 
-def _checked_split(splits, items: Sequence, name: str) -> tuple[list[int], list[int]]:
-    if not isinstance(splits, list | tuple | L) or len(splits) != 2: raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {_brief(splits)}")
+def _checked_split(splits, items: Sequence, name: str, most: int = 2**31) -> tuple[list[int], ...]:
+    if not isinstance(splits, list | tuple | L) or not 2 <= len(splits) <= most or not all(
+            isinstance(side, Iterable) for side in splits):
+        raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {_brief(splits)}")
     if any(isinstance(i, bool | np.bool_) for side in splits for i in side): raise DataError(f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask")
-    train, valid = sides = tuple([_position(i) for i in side] for side in splits)
+    sides = tuple([_position(i) for i in side] for side in splits)
     twice = [i for side in sides for i, following in pairwise(sorted(side)) if i == following]
     if twice: raise DataError(f"{name} names item {twice[0]} more than once on one side: it would count as several")
     wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
     hint = ". Positions are wanted, not labels of the table's index: reset_index(drop=True) makes them the same" if hasattr(items, "iloc") else ""
     if wrong: raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
-    shared = set(train) & set(valid)
-    if shared: raise DataError(f"{name} put {len(shared)} items on both sides, number {min(shared)} for one: then validation proves nothing")
+    for at, side in enumerate(sides):
+        shared = set(side).intersection(*[[i for other in sides[:at] for i in other]])
+        if shared: raise DataError(f"{name} put {len(shared)} items on both sides, number {min(shared)} for one: then validation proves nothing")
     return sides
 
 # %% ../nbs/02_data_block.ipynb #fd642f82
@@ -912,6 +980,7 @@ def _blamed(error: Exception, i: int, dataset) -> DataError:
     item = _brief(dataset.item(i)) if isinstance(dataset, Datasets) else ""
     said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
     blamed = DataError(f"item {i}: {said}" if not item or item in said else f"item {i} ({item}): {said}")
+    blamed.position = i
     cause = error.__cause__ if isinstance(error, DataError) else error
     if cause is not None and get_worker_info(): blamed.add_note("".join(traceback.format_exception(cause)))  # a cause is lost on the way out of a worker
     return blamed
@@ -930,8 +999,12 @@ def _apply(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple
 
 def _guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
     "What the parts seem to be, where no pipeline says it: 'image' or None."
-    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and part.shape[-3] in (1, 3))
-    return tuple("image" if looks_like(part) else None for part in parts)
+    def looks_like(part, i: int) -> bool:
+        if not isinstance(part, Tensor): return isinstance(part, Image.Image)
+        if part.ndim != axes: return False
+        # an input may have many channels; a target with many is something else
+        return part.shape[-3] in (1, 3) or (i == 0 and part.shape[-3] <= min(16, *part.shape[-2:]))
+    return tuple("image" if looks_like(part, i) else None for i, part in enumerate(parts))
 
 # %% ../nbs/02_data_block.ipynb #2a11b28e
 def _default_workers(dataset, batches: int) -> int:
@@ -982,7 +1055,8 @@ class DataLoader(TorchDataLoader):
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
         self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
-        self.after_item.c = self.after_batch.c = getattr(dataset, "c", None)
+        self.after_item.c, self.left_out = getattr(dataset, "c", None), []
+        self.after_batch.c = self.after_item.c
         self.kinds = getattr(dataset, "kinds", None)
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
@@ -993,8 +1067,11 @@ class DataLoader(TorchDataLoader):
         super().__init__(items, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=items.together, **{"pin_memory": self.device.type == "cuda"} | kwargs)
 
     def __iter__(self) -> Iterator:
+        self.left_out = []
         for batch in self._fetched():
-            if isinstance(batch, _Report): batch = batch.heard()
+            if isinstance(batch, _Report):
+                self.left_out += [error.position for error in batch.left_out]
+                batch = batch.heard()
             if batch is not None: yield self.finish(batch)
 
     def _fetched(self) -> Iterator:
@@ -1018,6 +1095,19 @@ class DataLoader(TorchDataLoader):
         return len(self.source)
 
     @property
+    def kept(self) -> list[int]:
+        "Positions of the items, in order, without those that the last pass left out as broken."
+        chosen, gone = self._given["sampler"], set(self.left_out)
+        return [i for i in (chosen if isinstance(chosen, list) else range(self.n)) if i not in gone]
+
+    @property
+    def items(self) -> Sequence:
+        "The items, before any pipeline, without those that the last pass left out as broken."
+        found = getattr(self.source, "items", self.source)
+        if not self.left_out: return found
+        return found.iloc[self.kept] if hasattr(found, "iloc") else L(found[i] for i in self.kept)
+
+    @property
     def vocab(self) -> L | None: return getattr(self.source, "vocab", None)
 
     def new(
@@ -1029,6 +1119,17 @@ class DataLoader(TorchDataLoader):
         if "batch_size" in changes: changes["bs"] = changes.pop("batch_size")
         if dataset is not None: changes = {"batch_sampler": None, "sampler": None, "wgts": None} | changes | {"dataset": dataset}
         return type(self)(**self._given | changes)
+
+    def ordered(self) -> "DataLoader":
+        """This loader, or one like it, that gives every item once, in order, with nothing random.
+        A sampler that is a list, or torch's `SubsetRandomSampler`, says which items there are."""
+        sampler = self._given["sampler"]
+        only = sorted(sampler.indices) if isinstance(sampler, SubsetRandomSampler) else sampler
+        only = only if isinstance(only, list) else None
+        plain = only is sampler and (only or type(self.batch_sampler) is BatchIndices)
+        if plain and not (self.shuffle or self.training or self._given["drop_last"]): return self
+        changes = {"shuffle": False, "drop_last": False, "training": False, "batch_sampler": None}
+        return self.new(**changes, sampler=only)
 
     def one_batch(self):
         "One batch, fetched without starting workers and without moving a seeded shuffling on; raises `DataError` if there is none."
@@ -1081,17 +1182,34 @@ def _undo(transforms: Sequence[Transform], parts: tuple, kinds: tuple) -> tuple:
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
     if isinstance(value, Tensor): return str(value.item() if value.ndim == 0 else [round(v, 3) for v in value.flatten()[:6].tolist()])
-    return "; ".join(map(str, value)) or "none" if isinstance(value, list | tuple | L) else str(value)
+    if not isinstance(value, list | tuple | L): return str(value)
+    return "; ".join(_shown(None, each) for each in value) or "none"
 
 
-def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
-    words, colours = [], iter(("tab:red", "tab:blue", "tab:orange"))  # of the target's points, then of the predicted ones
+def _draw_parts(
+    ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence, channels=None
+) -> None:
+    words, styles = [], iter((("tab:red", "o"), ("tab:blue", "X"), ("tab:orange", "s")))
     for kind, part, value in zip(kinds, parts, decoded, strict=False):
-        if kind == "image": show_image(part.clamp(0, 1) if part.is_floating_point() else part, ax=ax)
+        if kind == "image":
+            shown = part.clamp(0, 1) if part.is_floating_point() else part
+            show_image(shown, ax=ax, channels=channels)
         elif kind == "mask": ax.imshow(to_np(part), alpha=0.5, cmap="tab20", vmin=0)
-        elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c=next(colours), edgecolors="white", linewidths=0.6)
+        elif kind == "points": _draw_points(ax, _pixels(part, ax), *next(styles))
         else: words.append(_shown(kind, value))
     ax.set_title(" · ".join(words), fontsize=10, parse_math=False)
+
+
+def _draw_points(ax: "plt.Axes", pixels: np.ndarray, colour: str, marker: str) -> None:
+    ax.scatter(*pixels.T, s=20, c=colour, marker=marker, edgecolors="white", linewidths=0.6)
+
+
+def _compare_points(ax: "plt.Axes", first: bool) -> None:
+    "Join each point of the target with the predicted one; in the first picture, name them."
+    drawn = ax.collections[-2:]
+    for ends in zip(*(points.get_offsets() for points in drawn), strict=False):
+        ax.plot(*np.stack(ends).T, color="white", linewidth=0.8, zorder=1)
+    if first: ax.legend(drawn, ["target", "predicted"], fontsize=7, loc="upper right")
 
 
 def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
@@ -1107,6 +1225,8 @@ def show_parts(
     nrows: int | None = None,
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
+    compared: bool = False,  # is the last part what was predicted for the one before it?
 ) -> None:
     "Show the items of a batch: pictures in a grid with their targets, other things as a table."
     import matplotlib.pyplot as plt
@@ -1117,7 +1237,9 @@ def show_parts(
     rows, columns = _grid(n, nrows, ncols)
     axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.2), squeeze=False, layout="constrained")[1].flat)
     for ax in axes[n:]: ax.remove()
-    for ax, item, value in zip(axes, items, decoded, strict=False): _draw_parts(ax, item, kinds, value)
+    for ax, item, value in zip(axes, items, decoded, strict=False):
+        _draw_parts(ax, item, kinds, value, channels)
+        if compared and kinds.count("points") > 1: _compare_points(ax, ax is axes[0])
 
 
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
@@ -1154,6 +1276,7 @@ def show_batch(
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
     unique: bool = False,  # one item again and again, to see what chance does to it
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
 ) -> None:
     "Show some items of a batch as a person reads them: normalisation undone, numbers as labels."
     if unique and b is None: b = self.new(_Again(self.source, max_n), shuffle=False, training=self.training, bs=max_n, num_workers=0).one_batch()
@@ -1161,7 +1284,8 @@ def show_batch(
     parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
     kinds = self.kinds or _guess_kinds(parts, 4)
     decode = getattr(self.source, "decode", None)
-    show_parts(self.decode_batch(parts, kinds), kinds, decode, max_n, nrows, ncols, figsize)
+    parts = self.decode_batch(parts, kinds)
+    show_parts(parts, kinds, decode, max_n, nrows, ncols, figsize, channels)
 
 
 class _Again:
@@ -1182,7 +1306,8 @@ class DataLoaders:
         path: str | Path = ".",  # where a learner keeps what it saves
         device: str | torch.device | None = None,  # that of the first loader, else `default_device()`, if None
     ):
-        self.loaders, self.path = list(loaders), Path(path)
+        self.loaders = [_fitted(loader, loaders[0]) for loader in loaders]
+        self.path = Path(path)
         self.device = torch.device(device) if device else getattr(loaders[0], "device", None) or default_device() if loaders else default_device()
         if device: self.to(device)
 
@@ -1253,6 +1378,13 @@ class DataLoaders:
         "The dataset behind the validation loader."
         return _dataset(self.valid)
 
+    dataset = train_ds
+
+    @property
+    def items(self) -> Sequence:
+        "The items of the training loader."
+        return getattr(self.train, "items", self.train_ds)
+
     @property
     def vocab(self) -> L | None:
         "The labels in the order of their numbers; None if there are none."
@@ -1300,6 +1432,23 @@ class DataLoaders:
         DataLoader(_dataset(self.train), self.bs or 64).show_batch(*args, **kwargs)
 
     def __repr__(self): return "\n".join(f"{name}: {len(loader)} batches" for name, loader in zip(["train", "valid", *map(str, range(2, len(self)))], self.loaders, strict=False))
+
+
+def _fitted(loader, train):
+    "A loader whose transforms have got what they take from a first batch to train with."
+    if not (isinstance(loader, DataLoader) and isinstance(train, DataLoader)): return loader
+    steps = loader.after_batch
+    fitted = [step.fitted(partial(_first_batch, train, i)) for i, step in enumerate(steps)]
+    return loader if all(map(operator.is_, fitted, steps)) else loader.new(after_batch=fitted)
+
+
+def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
+    "Parts and kinds of a batch to train with, always the same, after some of its transforms."
+    steps = train.after_batch[:n_steps]
+    with torch.random.fork_rng(devices=()):
+        batch = train.new(after_batch=steps, training=False, seed=0).one_batch()
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    return list(zip(parts, train.kinds or _guess_kinds(parts, 4), strict=True))
 
 
 def _dataset(loader): return getattr(loader, "source", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", loader)
@@ -1394,15 +1543,16 @@ class DataBlock:
 
     def _split(self, items) -> tuple[list[int], list[int]]:
         name = name_of(self.splitter)
-        sides = _checked_split(self.splitter(items), items, name)
+        sides = _checked_split(self.splitter(items), items, name, most=2)
         for side, other, what in zip(sides, reversed(sides), ("training", "validation"), strict=True):
             if side or (what == "validation" and getattr(self.splitter, "all_to_train", False)): continue
             raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
         return sides
 
     def _pipelines(self) -> list[Pipeline]:
-        steps = [_listed(getter) + block.type_tfms for getter, block in zip(self.getters, self.blocks, strict=True)]
-        return [Pipeline(made, block.kind) for made, block in zip(steps, self.blocks, strict=True)]
+        pairs = [(_listed(getter), block) for getter, block in zip(self.getters, self.blocks, strict=True)]
+        return [Pipeline(getter + block.type_tfms, block.kind, len(getter) if block.type_tfms else 0)
+                for getter, block in pairs]
 
     def datasets(
         self,
@@ -1526,7 +1676,7 @@ def new(
 @patch
 def test_dl(
     self: DataLoaders,
-    items: Sequence,  # as the ones that training began with: files, or a table
+    items: Sequence,  # as in training: files, or a table; or what the block opens, say files
     with_labels: bool = False,  # make the targets too?
     **changes,  # any argument of `DataLoader`
 ) -> DataLoader:
@@ -1620,6 +1770,7 @@ def _tell_item(dsets: Datasets) -> tuple:
 def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) -> tuple:
     print(f"\n{title}" + ("" if steps else ": none"))
     for step in steps:
+        step = step.fitted(lambda now=parts: list(zip(now, kinds, strict=True)))
         before, parts = parts, _attempt(f"the transform {step}", _apply, step, parts, kinds, True)
         changed = [now for was, now in zip(before, parts, strict=True) if was is not now]
         _say(str(step), "; ".join(map(_looks, changed)) or "changes nothing here")

@@ -91,7 +91,7 @@ def _undamaged(archive: ZipFile, size: int) -> tuple[bytes, dict[str, int]]:
         raise DataError("is no file of torch.save: it holds more than it has bytes")
     root = infos[0].filename.partition("/")[0] + "/"
     names = {info.filename.lower() for info in infos if info.filename.startswith(root)}
-    odd = any(info.external_attr for info in infos)  # torch reads no numbers from a "folder"
+    odd = any(info.external_attr & 16 or info.is_dir() for info in infos)  # torch reads no numbers from a "folder"
     if odd or len(names) < len(infos) or min(info.header_offset for info in infos):
         raise DataError("is no file of torch.save: its table of contents is odd")
     if part := archive.testzip(): raise DataError(f"is damaged: {part} has another sum")

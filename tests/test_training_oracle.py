@@ -36,7 +36,6 @@ OTHERWISE = {  # where in the answers -> why ours is different
     "suggestions_for_a_trained_model/valley": NOTHING,
     "suggestions_for_a_trained_model/slide": NOTHING,
     "suggestions_for_a_trained_model/slide without two slopes alike": NOTHING,
-    "training_defaults/Learner.get_preds/reorder": "our loaders for validation are in order",
     "training_defaults/SaveModelCallback/at_end": "learn.save does that",
     "training_defaults/SaveModelCallback/reset_on_fit": AGAIN,
     "training_defaults/EarlyStoppingCallback/reset_on_fit": AGAIN,
