@@ -507,6 +507,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'coursekit.data._Report.heard': ('data_block.html#_report.heard', 'coursekit/data.py'),
                                 'coursekit.data._Steps': ('data_block.html#_steps', 'coursekit/data.py'),
                                 'coursekit.data._Stops': ('data_block.html#_stops', 'coursekit/data.py'),
+                                'coursekit.data._above': ('data_block.html#_above', 'coursekit/data.py'),
                                 'coursekit.data._apply': ('data_block.html#_apply', 'coursekit/data.py'),
                                 'coursekit.data._attempt': ('data_block.html#_attempt', 'coursekit/data.py'),
                                 'coursekit.data._blamed': ('data_block.html#_blamed', 'coursekit/data.py'),

@@ -79,7 +79,7 @@ def get_image_files(
 ) -> L:  # files in alphabetical order, the same on every machine
     "All pictures in a folder, by their suffix; hidden files and folders are left out. Raises `DataError` if there is no such folder."
     path, chosen = Path(path), {folders} if isinstance(folders, str) else set(folders)
-    if not path.is_dir(): raise DataError(f"there is no folder {_brief(path)}: look for a slip in the path, or fetch the data first")
+    if not path.is_dir(): raise DataError(f"there is no folder {_brief(path)}{_above(path)}")
     found, seen = [], {path.resolve()}
     for place, inside, names in os.walk(path, followlinks=True):
         at_top = Path(place) == path
@@ -1594,6 +1594,11 @@ def _holds(source) -> str:
     return f", which holds {len(folders)} folders, {_brief(folders)}, and {len(files)} files, {_brief(files)}"
 
 
+def _above(path: Path) -> str:
+    above = next((place for place in path.parents if place.is_dir()), None)
+    return "" if above is None else f"; above it there is {_brief(above)}{_holds(above)}"
+
+
 def _block(given) -> TransformBlock:
     made = given() if callable(given) else given
     if not isinstance(made, TransformBlock): raise TypeError(f"{_brief(given)} is no block: ImageBlock, CategoryBlock, RegressionBlock and TransformBlock are")
@@ -1670,7 +1675,9 @@ def new(
     if plain: raise DataError(f"new changes coursekit's loaders, these are {', '.join(plain)}: make them anew, or with DataLoaders.from_dsets")
     given = [*datasets, *[None] * (len(self.loaders) - len(datasets))]
     made = [loader.new(dataset, **changes) for loader, dataset in zip(self.loaders, given, strict=True)]
-    return type(self)(*made, path=self.path)
+    changed = type(self)(*made, path=self.path)
+    vars(changed).update({name: vars(self)[name] for name in ("_c", "_n_inp") if name in vars(self)})
+    return changed
 
 
 @patch

@@ -55,7 +55,8 @@ class MultiCategorize(Categorize):
 
     def decode(self, target: Tensor) -> list:
         "The labels whose number is above one half."
-        return [label for label, there in zip(self.vocab, target.tolist(), strict=True) if there > 0.5]
+        if len(target) == len(self.vocab): return [label for label, there in zip(self.vocab, target.tolist(), strict=True) if there > 0.5]
+        raise DataError(f"there are {len(target)} numbers for the {len(self.vocab)} labels {_brief(list(self.vocab))}: a model needs as many outputs as there are labels, dls.c")
 
     def __repr__(self): return "MultiCategorize"
 

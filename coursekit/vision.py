@@ -616,11 +616,13 @@ class ClassificationInterpretation(Interpretation):
     def __init__(self, learn, dl, preds, targets, decoded, losses):
         super().__init__(learn, dl, preds, targets, decoded, losses)
         if targets.ndim != 1 or targets.is_floating_point() or preds.ndim != 2: raise DataError(f"ClassificationInterpretation needs one class for each item, and the targets are {str(targets.dtype)[6:]} {tuple(targets.shape)}: Interpretation takes others")
-        self.vocab = L(range(preds.shape[1])) if self.vocab is None else self.vocab
+        known = range(preds.shape[1]) if self.vocab is None else self.vocab
+        # a model may have more outputs than there are labels: one that was said has its number
+        self.vocab = L([*known, *range(len(known), int(decoded.max()) + 1)])
 
     def confusion_matrix(self) -> np.ndarray:  # `(classes, classes)`: rows what it is, columns what the model says
         "How many items of each class were taken for each class."
-        n = self.preds.shape[1]
+        n = len(self.vocab)
         return to_np(torch.bincount(self.targets * n + self.decoded, minlength=n * n).view(n, n))
 
     def plot_confusion_matrix(

@@ -70,7 +70,7 @@ def _judge(learn: Learner, side: int) -> list[Judged]:
         warnings.filterwarnings("ignore", message="left out item")    # they are not: they come first
         probabilities, _, losses = learn.get_preds(dl=loader, with_loss=True)
     best, said = probabilities.max(1)
-    found = {number: (str(source.vocab[c]), p, loss) for number, c, p, loss in zip(loader.kept, said.tolist(), best.tolist(), losses.tolist(), strict=True)}
+    found = {number: (str(source.pipelines[-1].decode(c)), p, loss) for number, c, p, loss in zip(loader.kept, said.tolist(), best.tolist(), losses.tolist(), strict=True)}
     return [Judged(_file_of(source, i), _label_of(source, i), *found.get(i, ("", math.nan, math.inf)), name) for i in range(len(source))]
 
 

@@ -26,6 +26,9 @@ from coursekit.data import (
 from coursekit.datasets import DataError
 from coursekit.exporting import load_learner
 from coursekit.learner import CrossEntropyLossFlat, Learner, LearnerError
+from coursekit.multilabel import MultiCategorize
+from coursekit.vision import ClassificationInterpretation
+from coursekit.widgets import ImageClassifierCleaner
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,23 @@ def test_where_nothing_is_found_it_says_what_is_there(pictures, tmp_path):
         block().datasets(tmp_path)
     with pytest.raises(DataError, match=r"no file 'labels.csv' in .*'notes.txt'"):
         ImageDataLoaders.from_csv(pictures)
+
+
+def test_a_folder_that_is_not_there(pictures):
+    with pytest.raises(
+        DataError, match=r"no folder .*third; above it there is .*'first', 'second'"
+    ):
+        get_image_files(pictures / "third")
+    with pytest.raises(DataError, match=r"no folder .*notes.txt; above it"):
+        get_image_files(pictures / "notes.txt")
+
+
+def test_more_outputs_than_labels_of_several():
+    step = MultiCategorize(["a", "b"])
+    assert step.decode(torch.tensor([0.0, 1.0])) == ["b"]
+    for n in (1, 3):
+        with pytest.raises(DataError, match=rf"{n} numbers for the 2 labels \['a', 'b'\].*dls\.c"):
+            step.decode(torch.ones(n))
 
 
 def test_a_label_that_training_has_not_seen(pictures):
@@ -183,6 +203,15 @@ def test_a_model_with_more_outputs_than_labels(learn, pictures):
         learn.model[1].bias[4] = 1e4
     with pytest.raises(DataError, match=r"number 4: the vocabulary has 2, .*dls\.c"):
         learn.predict(get_image_files(pictures)[0])
+    with pytest.raises(DataError, match="number 4: the vocabulary has 2"):
+        ImageClassifierCleaner(learn)
+    found = ClassificationInterpretation.from_learner(learn)
+    assert list(found.vocab) == ["cat", "dog", 2, 3, 4]
+    assert found.confusion_matrix()[:, 4].sum() == 4
+    with torch.no_grad():
+        learn.model[1].bias[2:] = -1e4
+    # as in fastai: outputs that are never said do not show
+    assert ClassificationInterpretation.from_learner(learn).confusion_matrix().shape == (2, 2)
 
 
 def test_training_and_predicting_without_a_batch(learn):

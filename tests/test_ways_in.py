@@ -180,7 +180,7 @@ def test_inputs_and_outputs_may_be_told(files):
     assert dls.train.after_item.c == 2
     dls.c = dls.train.after_item.c
     dls.c, dls.n_inp = 7, 2
-    assert (dls.c, dls.n_inp) == (7, 2)
+    assert (dls.c, dls.n_inp) == (7, 2) == (dls.new(bs=2).c, dls.new(bs=2).n_inp)
 
 
 # ---------------------------------------------------------------- pictures
