@@ -705,7 +705,8 @@ class Pipeline:
         kind: str | None = None,  # what is made; the `kind` of the last step that has one if None
         opener: int = 0,  # which step opens an item, if none of them has a `kind`
     ):
-        self.steps = [copy(step) if hasattr(step, "setup") else step for step in steps]
+        made = [step() if isinstance(step, type) and hasattr(step, "setup") else step for step in steps]
+        self.steps = [copy(step) if hasattr(step, "setup") else step for step in made]
         kinds = [getattr(step, "kind", None) or getattr(getattr(step, "__self__", None), "kind", None) for step in self.steps]
         self.kind = kind or next((found for found in reversed(kinds) if found), None)
         self.opener = next((i for i, found in enumerate(kinds) if found), opener)

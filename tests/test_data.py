@@ -917,6 +917,8 @@ def test_three_sets():
     assert list(dsets.subset(2)) == [("E", 101), ("F", 102)] and len(dsets.valid) == 1
     dls = dsets.dataloaders(bs=2)
     assert len(dls) == 3 and next(iter(dls[2]))[0] == ["E", "F"]
+    labelled = Datasets(list("abca"), [[str.upper], [ord, Categorize]], ([0, 1], [2], [3]))
+    assert list(labelled.vocab) == [97, 98] and labelled.subset(2)[0] == ("A", 0)
     with pytest.raises(DataError, match="on both sides, number 1"):
         Datasets([1, 2, 3], splits=([0], [1], [2, 1]))
     for wrong in ([0, 1], ([0, 1],)):
