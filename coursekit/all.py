@@ -53,7 +53,8 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     augment, basics, callbacks, collab, data, datasets, drawn_bears, exercises, exporting,
-    extras, learner, metrics, multilabel, recipes, training, vision,
+    extras, learner, metrics, more_transforms, multilabel, own_transforms, recipes, training,
+    vision,
 )
 from . import widgets as own_widgets
 from .augment import *  # noqa: F403
@@ -68,7 +69,9 @@ from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
 from .learner import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
+from .own_transforms import *  # noqa: F403
 from .recipes import *  # noqa: F403
 from .training import *  # noqa: F403
 from .vision import *  # noqa: F403
@@ -117,3 +120,4 @@ __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 __all__ += callbacks.__all__ + extras.__all__ + metrics.__all__
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
 __all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + own_widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
+__all__ += more_transforms.__all__ + own_transforms.__all__

@@ -22,6 +22,7 @@ from torch import Tensor
 from .data import ToTensor, Transform, TransformBlock
 from .datasets import DataError
 from .images import ImageError, open_image
+from .points import FlipPairs, Marks
 
 # %% ../nbs/03_augmentation.ipynb #e64f026d
 class ResizeMethod:
@@ -692,10 +693,14 @@ class ToMask:
     def __repr__(self): return "ToMask"
 
 
-def PointBlock() -> TransformBlock:
+def PointBlock(
+    flip_pairs: Sequence | None = None,  # which points a mirror exchanges, `[(0, 1)]`
+) -> TransformBlock:
     """Points in a picture, given in pixels; in a batch `(bs, points, 2)`, from -1 to 1 between the outer edges. A
-    point that a transform moves out of the picture lies beyond them."""
-    return TransformBlock(ToPoints(), item_tfms=[ScalePoints(), ToTensor()])
+    point that a transform moves out of the picture lies beyond them. `predict` gives pixels of the picture handed
+    over. In mirrored pictures the points of a pair change places."""
+    sides = [Marks(), FlipPairs(flip_pairs)]
+    return TransformBlock(ToPoints(), [ScalePoints(), ToTensor(), *sides], sides)
 
 
 def MaskBlock(
@@ -714,9 +719,13 @@ class Normalize(Transform):
 
     def __init__(
         self,
-        mean: Sequence[float] | Tensor,  # for each channel
-        std: Sequence[float] | Tensor,  # for each channel, above 0
+        mean: Sequence[float] | Tensor | None = None,  # for each channel; of a first batch if None
+        std: Sequence[float] | Tensor | None = None,  # for each channel, above 0
     ):
+        self.mean = self.std = None
+        if mean is None and std is None: return
+        if mean is None or std is None:
+            raise ValueError(f"mean={mean}, std={std}: give both, or neither")
         self.mean, self.std = (torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std))
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations: give one of each for each channel")
@@ -735,7 +744,18 @@ class Normalize(Transform):
         "The usual way to make one: `Normalize.from_stats(*imagenet_stats)`."
         return cls(mean, std)
 
+    def fitted(self, first_batch):
+        "Mean and standard deviation of the pictures of a first batch, if none were given."
+        if self.mean is not None: return self
+        x = next((part for part, kind in first_batch() if kind == "image"), None)
+        if x is None: return self
+        x = x if x.is_floating_point() else x.float() / 255
+        return Normalize(x.mean((0, 2, 3)), x.std((0, 2, 3)) + 1e-7)
+
     def image(self, batch, drawn=None):
+        if self.mean is None:
+            raise ValueError("Normalize() takes mean and standard deviation from a first batch "
+                             "when DataLoaders are made, and this one was used without: give both")
         if not isinstance(batch, Tensor): raise ValueError(f"Normalize changes batches of tensors, not a {type(batch).__name__}: it belongs into batch_tfms")
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
@@ -745,6 +765,10 @@ class Normalize(Transform):
 
     def decode(self, parts, kinds):
         "Back to values from 0 to 1, for showing."
+        if self.mean is None: return parts
         return tuple(part * self.std.to(part) + self.mean.to(part) if kind == "image" else part for part, kind in zip(parts, kinds, strict=True))
 
-    def __repr__(self): return f"Normalize({[round(m, 3) for m in self.mean.flatten().tolist()]}, {[round(s, 3) for s in self.std.flatten().tolist()]})"
+    def __repr__(self):
+        if self.mean is None: return "Normalize()"
+        mean, std = ([round(v, 3) for v in each.flatten().tolist()] for each in (self.mean, self.std))
+        return f"Normalize({mean}, {std})"

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .images import drawable
+
 if TYPE_CHECKING: import matplotlib.pyplot as plt  # slow to import: the functions that draw do it when they are called
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #9c25441f
@@ -61,23 +63,21 @@ def error_from(
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #7fcc6115
 def show_image(
-    im,  # PIL image, array or tensor: `(h, w)`, `(1, h, w)`, `(3, h, w)` or `(h, w, 3)`
+    im,  # PIL image, array or tensor: `(h, w)`, `(channels, h, w)` or `(h, w, channels)`
     ax: "plt.Axes | None" = None,  # axes to draw on; new ones if None
     figsize: tuple | None = None,  # inches, for new axes
     title: str | None = None,
     ctx: "plt.Axes | None" = None,  # another name for `ax`, as fastai has it
+    channels: int | Sequence[int] | None = None,  # which to show, one or three; the first
     **kwargs,  # for `imshow`, say `cmap` or `vmin`
 ) -> "plt.Axes":
     "Show one picture without ticks; raises `ValueError` for a shape that is no picture."
     import matplotlib.pyplot as plt
-    data = to_np(im) if isinstance(im, Tensor) else np.asarray(im)
-    if data.ndim == 3 and data.shape[0] in (1, 3): data = data.transpose(1, 2, 0)
-    if data.ndim == 3 and data.shape[-1] == 1: data = data[..., 0]
-    if data.ndim != 2 and not (data.ndim == 3 and data.shape[-1] in (3, 4)):
-        raise ValueError(f"a picture has shape (h, w) or 1 or 3 channels, this has {np.shape(im)}")
+    data, said = drawable(to_np(im) if isinstance(im, Tensor) else np.asarray(im), channels)
     ax = ax or ctx or plt.subplots(figsize=figsize)[1]
     ax.imshow(data, **({"cmap": "gray_r"} if data.ndim == 2 else {}) | kwargs)
     ax.set(xticks=[], yticks=[])
+    if said: ax.set_xlabel(said, fontsize=7)
     ax.set_title(title, parse_math=False)
     return ax
 

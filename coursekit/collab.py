@@ -21,9 +21,9 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from .data import Categorize, DataLoaders, Datasets, Pipeline, ToNumber, _brief, _cell, _checked_split, _generator, _label_type, _missing, _plain, _share
+from .data import Categorize, DataLoaders, Datasets, Pipeline, ToNumber, TransformBlock, _block, _brief, _cell, _checked_split, _generator, _label_type, _missing, _plain, _share
 from .datasets import DataError
-from .learner import Callback, Learner, LearnerError, MSELossFlat
+from .learner import Callback, CrossEntropyLossFlat, Learner, LearnerError, MSELossFlat
 from .vision import create_head, sigmoid_range
 
 if TYPE_CHECKING: import pandas as pd
@@ -176,7 +176,7 @@ class Ratings(Datasets, TensorDataset):
         ids, (rating, *_) = self.pipelines[0].steps[-1], self.pipelines[-1].steps
         table = ids.table(items, *([rating.name] if with_labels else []))
         tensors = [ids.numbers(table)]
-        if with_labels: tensors.append(_finite(table, rating.name))
+        if with_labels: tensors.append(_classes(table, self.pipelines[-1]))
         return type(self)(table, self.pipelines if with_labels else self.pipelines[:1], tensors)
 
 # %% ../nbs/09_collaborative_filtering.ipynb #614d3f9c
@@ -192,8 +192,8 @@ def _named(table: "pd.DataFrame", *names) -> list:
     return names
 
 
-def _numbers_of(table: "pd.DataFrame", user: str, item: str, rating: str) -> Tensor:
-    "The ratings `(n,)`; raises `DataError` for gaps in any of the columns, for what is no number, and where there is nobody to compare with."
+def _numbers_of(table: "pd.DataFrame", user: str, item: str, rating: str, numbers: bool = True) -> Tensor | None:
+    "The ratings `(n,)`; raises `DataError` for gaps in any of the columns, and for what is no number; warns where there is nobody to compare with."
     if not len(table): raise DataError("the table of ratings is empty")
     for name in (user, item, rating):
         gaps = table[name].isna().to_numpy()
@@ -201,15 +201,25 @@ def _numbers_of(table: "pd.DataFrame", user: str, item: str, rating: str) -> Ten
     for name, what in ((user, "user"), (item, "item")):
         odd = next((value for value in table[name] if isinstance(value, list | dict | set | np.ndarray | Tensor)), None) if table[name].dtype == object else None
         if odd is not None: raise DataError(f"the column {name!r} holds {_brief(odd)}, and an id is a number or a text")
-        if (table[name] == table[name].iloc[0]).all(): raise DataError(f"all {len(table):,} ratings have the same {what}, {_brief(_plain(table[name].iloc[0]))}: with nobody and nothing to compare there is nothing to learn. Is {name!r} the right column?")
-    return _finite(table, rating)
+        if (table[name] == table[name].iloc[0]).all():
+            warnings.warn(f"all {len(table):,} ratings have the same {what} in the column {name!r}, "
+                          f"{_brief(_plain(table[name].iloc[0]))}: there is nothing to compare",
+                          stacklevel=4)
+    return _finite(table, rating) if numbers else None
+
+
+def _classes(table: "pd.DataFrame", pipeline: Pipeline) -> Tensor:
+    "The targets of rows by the steps of a block, `(n,)`: numbers of classes, say."
+    name, *steps = pipeline.steps
+    if isinstance(steps[-1], ToNumber): return _finite(table, name.name)
+    return torch.as_tensor([Pipeline(steps)(value) for value in table[name.name]])
 
 
 def _finite(table: "pd.DataFrame", rating: str) -> Tensor:
     "The ratings `(n,)`; raises `DataError` for one that is no finite number."
     import pandas as pd
     column = table[rating]
-    if column.dtype.kind in "mMc": raise DataError(f"the ratings are {column.dtype}, and numbers are wanted: is {rating!r} the right column?")
+    if column.dtype.kind in "mMc": raise DataError(f"the ratings are {column.dtype}, and numbers are wanted; rating_name=... names another column than {rating!r}")
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float32)
     odd = ~np.isfinite(numbers)
     if odd.any(): raise DataError(f"the rating {_brief(_plain(table[rating].iloc[odd.argmax()]))} in row {odd.argmax()} is no finite number")
@@ -256,22 +266,26 @@ class CollabDataLoaders(DataLoaders):
         splitter: Callable | None = None,  # function from the table to (training positions, validation positions), instead of `valid_pct` and `seed`
         duplicates: str = "keep",  # where a user rates an item twice: "keep" both, with a warning, the "last" or the "mean"
         bs: int = 64,
+        y_block: TransformBlock | Callable | None = None,  # block of the ratings: `CategoryBlock` for classes; numbers if None
         val_bs: int | None = None,  # batch size in validation; 4096, or `bs` if that is more, if None: nothing is learned there, so large batches only save time
         **kwargs,  # for `DataLoaders.from_dsets`, say `device`
     ) -> "CollabDataLoaders":
-        "From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of several types, a single user or item."
+        "From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of several types; warns if there is a single user or item."
         user, item, rating = _named(ratings, user_name, item_name, rating_name)
-        numbers, given = _numbers_of(ratings, user, item, rating), ratings
+        _numbers_of(ratings, user, item, rating, y_block is None)
+        if y_block is not None and duplicates == "mean": raise ValueError("duplicates='mean' is for ratings that are numbers, and y_block makes classes of them")
         ratings = _without_twice(ratings, user, item, rating, duplicates)
-        if ratings is not given: numbers = _finite(ratings, rating)
         sides = _split(ratings, valid_pct, seed, splitter)
         users, items = (_ids_of(ratings[name].iloc[sides[0]], name) for name in (user, item))
         ids = ToIds(user, item, users, items, _titles(ratings, item, title_name, items))
         rows = torch.from_numpy(np.stack([_places(ratings[name], known) for name, known in ((user, users), (item, items))], 1))
-        pipelines = [Pipeline([ids]), Pipeline([_Column(rating), ToNumber(1)])]
+        steps = Pipeline([ToNumber(1)] if y_block is None else _block(y_block).type_tfms)
+        if y_block is not None: steps.setup(ratings[rating].iloc[sides[0]].tolist())
+        target = Pipeline([_Column(rating), *steps.steps])
+        pipelines, numbers = [Pipeline([ids]), target], _classes(ratings, target)
         dsets = [Ratings(ratings, pipelines, [rows[side], numbers[side]], side.numpy()) for side in sides if len(side)]  # a side to validate on may be missing
         dls = cls.from_dsets(*dsets, path=path, bs=bs, val_bs=val_bs or max(bs, 4096), **kwargs)
-        dls.rating_range = (numbers.min().item(), numbers.max().item())
+        if y_block is None: dls.rating_range = (numbers.min().item(), numbers.max().item())
         return dls
 
     @classmethod
@@ -459,19 +473,22 @@ class EmbeddingNN(Module):
         ps: float | Sequence[float] = 0.0,  # share of numbers that dropout sets to nought, after each hidden layer
         embed_p: float = 0.0,  # the same, right after the embeddings
         y_range: tuple[float, float] | None = None,  # lowest and highest prediction; no limits if None
+        n_out: int = 1,  # numbers that come out: more for classes
     ):
+        self.n_out = n_out
         self.emb_szs, self.layer_sizes, self.ps, self.embed_p, self.y_range = [tuple(size) for size in emb_szs], list(layers), ps, embed_p, _checked_range(y_range)
         self.embeds = nn.ModuleList(Embedding(*size) for size in self.emb_szs)
         shares = [ps] * len(self.layer_sizes) if isinstance(ps, float | int) else list(ps)
         if len(shares) != len(self.layer_sizes): raise ValueError(f"ps has {len(shares)} shares for {len(self.layer_sizes)} hidden layers: give one number for all, or one for each")
-        self.layers = create_head(sum(nf for _, nf in self.emb_szs), 1, self.layer_sizes, [embed_p, *shares], pool=False, lin_first=True, y_range=y_range)
+        self.layers = create_head(sum(nf for _, nf in self.emb_szs), n_out, self.layer_sizes, [embed_p, *shares], pool=False, lin_first=True, y_range=y_range)
 
     def forward(
         self,
         x: Tensor,  # numbers of users and items `(n, 2)`
-    ) -> Tensor:  # predicted ratings `(n,)`
+    ) -> Tensor:  # predicted ratings `(n,)`; scores `(n, n_out)` of several
         "The ratings that it expects."
-        return self.layers(torch.cat([embed(x[:, i]) for i, embed in enumerate(self.embeds)], 1))[:, 0]
+        scores = self.layers(torch.cat([embed(x[:, i]) for i, embed in enumerate(self.embeds)], 1))
+        return scores[:, 0] if self.n_out == 1 else scores
 
 
 def collab_learner(
@@ -482,7 +499,7 @@ def collab_learner(
     layers: Sequence[int] | None = None,  # of a net: sizes of the hidden layers; one of `n_factors` if None
     config: Mapping | None = None,  # of a net: more arguments for `EmbeddingNN`
     y_range: tuple[float, float] | None = None,  # lowest and highest prediction, a little beyond the ratings; no limits if None
-    loss_func: Callable | None = None,  # squared error if None
+    loss_func: Callable | None = None,  # squared error if None; of classes cross-entropy
     sparse: bool = False,  # for millions of users or items: only rows in the batch are updated, by `LazyAdam`
     **kwargs,  # for `Learner`
 ) -> Learner:
@@ -493,6 +510,10 @@ def collab_learner(
         raise ValueError(f"y_range={tuple(y_range)}, and there are ratings from {seen[0]:g} to {seen[1]:g}, which it leaves out: begin and end a little beyond them, or look for wrong ratings")
     if use_nn and sparse: raise ValueError("sparse=True goes with the dot product, use_nn=False: the layers of a net have no sparse gradients")
     _tell_unused(use_nn, emb_szs=emb_szs, layers=layers, config=config)
+    if dls.kinds[-1] == "category":
+        if not use_nn: raise ValueError("the ratings are classes, and the dot product gives one number: use_nn=True")
+        if y_range: warnings.warn(f"y_range={y_range} is left out: scores of classes have no range", stacklevel=2)
+        y_range, config, loss_func = None, config | {"n_out": dls.c}, loss_func or CrossEntropyLossFlat()
     if use_nn: model = EmbeddingNN(get_emb_sz(dls, emb_szs), layers or [_checked_factors(n_factors)], y_range=y_range, **config)
     else: model = EmbeddingDotBias.from_classes(n_factors, ids.classes, y_range=y_range, sparse=sparse)
     if sparse: kwargs.setdefault("opt_func", LazyAdam)

@@ -11,6 +11,7 @@ __all__ = ['get_image_files', 'parent_label', 'RegexLabeller', 'using_attr', 'Co
            'CategoryBlock', 'RegressionBlock', 'DataBlock', 'ImageDataLoaders']
 
 # %% ../nbs/02_data_block.ipynb #a9ec192f
+import inspect
 import math
 import numbers
 import operator
@@ -31,7 +32,8 @@ from fastcore.foundation import L
 from fastcore.xtras import Path
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import BatchSampler, Subset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import BatchSampler, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from .basics import show_image, to_np
@@ -150,8 +152,12 @@ class ColReader:
         value = _cell(row, col)
         if _missing(value): return value
         if self.label_delim is not None: return [label for label in str(value).split(self.label_delim) if label]
-        if isinstance(self.pref, os.PathLike): return Path(self.pref) / f"{value}{self.suff}"
-        return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
+        return self.whole(value)
+
+    def whole(self, name):
+        "A name with what is put before and after it."
+        if isinstance(self.pref, os.PathLike): return Path(self.pref) / f"{name}{self.suff}"
+        return f"{self.pref}{name}{self.suff}" if self.pref or self.suff else name
 
     def __call__(self, row):
         values = [self._read(row, col) for col in self.cols]
@@ -200,19 +206,30 @@ class BatchIndices(BatchSampler):
         shuffle: bool = False,
         drop_last: bool = False,  # leave out a last batch that is not full
         seed: int | torch.Generator | None = None,  # of the shuffling: the same epochs in every run; torch's own generator if None
+        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, where `shuffle` is true
     ):
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         self.n, self.batch_size, self.shuffle, self.drop_last, self.generator = n, bs, shuffle, drop_last, _generator(seed)
+        self.wgts = None if wgts is None else _checked_weights(wgts, n)
 
     def tensors(self) -> Iterator[Tensor]:
         "The indices of one batch after the other, each `(bs,)`."
-        order = torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
+        if not self.shuffle: order = torch.arange(self.n)
+        elif self.wgts is None: order = torch.randperm(self.n, generator=self.generator)
+        else: order = torch.multinomial(self.wgts, self.n, replacement=True, generator=self.generator)
         return iter(order[:len(self) * self.batch_size].split(self.batch_size)) if len(self) else iter(())
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.tensors(): yield indices.tolist()  # not before it is asked: with workers, torch makes two of these and uses one
 
     def __len__(self): return self.n // self.batch_size if self.drop_last else math.ceil(self.n / self.batch_size)
+
+
+def _checked_weights(wgts, n: int) -> Tensor:
+    weights = torch.as_tensor(np.asarray(wgts, dtype=np.float64))
+    if weights.shape != (n,): raise DataError(f"there are {len(weights)} weights for {n} items: each needs one")
+    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any(): raise DataError(f"the weights are {_brief(weights.tolist())}: numbers from 0 on are wanted, and one above 0")
+    return weights
 
 # %% ../nbs/02_data_block.ipynb #fc7b9ed0
 def _share(valid_pct: float) -> float:
@@ -241,6 +258,7 @@ def RandomSplitter(
         order = torch.randperm(len(items), generator=_generator(seed)).tolist()
         cut = int(valid_pct * len(items))
         return order[cut:], order[:cut]
+    random_split.all_to_train = valid_pct == 0
     return random_split
 
 # %% ../nbs/02_data_block.ipynb #0af48d17
@@ -251,6 +269,7 @@ def IndexSplitter(
     chosen = list(valid_idx)
     if any(isinstance(i, bool | np.bool_) for i in chosen): raise ValueError("IndexSplitter takes positions, and was given true and false: MaskSplitter takes a mask")
     def index_split(items) -> tuple[list[int], list[int]]: return _both(chosen, len(items))
+    index_split.all_to_train = not chosen
     return index_split
 
 
@@ -298,10 +317,16 @@ def GrandparentSplitter(
     train_name: str | Sequence[str] = "train",  # folder of the training set, or several
     valid_name: str | Sequence[str] = "valid",  # folder of the validation set, or several
 ) -> Callable:
-    "Split by the folder above an item's folder: `train/grizzly/1.jpg` against `valid/grizzly/2.jpg`. Other items are left out."
+    """Split by the folder above an item's folder: `train/grizzly/1.jpg` against `valid/grizzly/2.jpg`.
+    Other items are left out. Raises `DataError` if one side has no item."""
     def grandparent_split(items) -> tuple[list[int], list[int]]:
         above = [Path(item).parent.parent.name for item in items]
         wanted = [{names} if isinstance(names, str) else set(names) for names in (train_name, valid_name)]
+        missing = next((names for names in wanted if not names & set(above)), None)
+        if missing:
+            raise DataError(f"no item has {' or '.join(map(repr, sorted(missing)))} as the folder "
+                            f"above its own; the names there are {_brief(sorted(set(above)))}: "
+                            "GrandparentSplitter(train_name=..., valid_name=...) takes others")
         return tuple([i for i, name in enumerate(above) if name in names] for names in wanted)
     return grandparent_split
 
@@ -332,7 +357,9 @@ def _values(items, of: str | int | Callable) -> list:
 
 def _column(table, col: str | int) -> list:
     if not hasattr(table, "iloc"): raise DataError(f"a column is a part of a pandas table, and these items are {type(table).__name__}: give a function of one item")
-    if isinstance(col, str) and col not in table: raise DataError(f"the table has no column {col!r}; it has {list(table.columns)}")
+    n = table.shape[1]
+    there = -n <= col < n if isinstance(col, int) else col in table
+    if not there: raise DataError(f"the table has no column {col!r}; it has {_brief(list(table.columns))}")
     values = list(table.iloc[:, col] if isinstance(col, int) else table[col])
     empty = [i for i, value in enumerate(values) if _missing(value)]
     if empty: raise DataError(f"column {col!r} is empty in row {empty[0]} ({len(empty)} such rows): fill it or drop the row")
@@ -414,8 +441,9 @@ class Categorize:
         raise DataError(f"the label {label!r} is not among the {len(self.vocab)} of the training items: {_brief(list(self.vocab))}")
 
     def decode(self, number: int):
-        "The label of a number."
-        return self.vocab[int(number)]
+        "The label of a number; raises `DataError` if there is none."
+        if 0 <= int(number) < len(self.vocab): return self.vocab[int(number)]
+        raise DataError(f"there is no label with the number {int(number)}: the vocabulary has {len(self.vocab)}, {_brief(list(self.vocab))}. A model needs as many outputs, dls.c")
 
     def __repr__(self): return "Categorize"
 
@@ -429,6 +457,17 @@ def _plain(label):
 def _label_type(label) -> str: return "a number" if isinstance(label, numbers.Number) else "text" if isinstance(label, str) else type(label).__name__
 
 # %% ../nbs/02_data_block.ipynb #3d418a45
+def _mean_and_sd(
+    values: Sequence,  # for each item a number, or as many as for the others
+) -> tuple[Tensor, Tensor] | None:  # `(n,)` each; None if the values are something else
+    "Mean and standard deviation of each number over the items, of those that are finite."
+    try: rows = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    except (TypeError, ValueError): return None  # which one, its item says when it is made
+    rows = rows[np.isfinite(rows).all(1)]
+    if not rows.size: return None
+    return tuple(torch.as_tensor(each).float() for each in (rows.mean(0), rows.std(0)))
+
+
 class ToNumber:
     "A target that is a number, or several: a float tensor `()` or `(n,)`."
     kind = "regression"
@@ -441,6 +480,7 @@ class ToNumber:
 
     def setup(self, values: Sequence) -> None:
         if self.c is None and len(values): self.c = int(np.size(values[0]))
+        self.spread = _mean_and_sd(values)
 
     def __call__(self, value) -> Tensor:
         try: number = torch.as_tensor(np.asarray(value, dtype=np.float32))
@@ -449,8 +489,8 @@ class ToNumber:
         return number
 
     def decode(self, number: Tensor):
-        "The number, or the numbers in a list."
-        return number.item() if number.ndim == 0 else number.tolist()
+        "The number, or several in a list."
+        return number.item() if number.numel() == 1 else number.tolist()
 
     def __repr__(self): return "ToNumber"
 
@@ -458,6 +498,11 @@ class ToNumber:
 class PILImage(Image.Image):
     "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
     kind, mode_wanted = "image", "RGB"
+
+    def __new__(cls, source=None): return super().__new__(cls) if source is None else cls.create(source)
+
+    def __init__(self, source=None):
+        if source is None: super().__init__()
 
     @classmethod
     def create(
@@ -531,14 +576,30 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))  # 16 bits: Pillow alone would cut all above 255
 
 # %% ../nbs/02_data_block.ipynb #41aabdda
-class Transform:
+class _Methods(dict):
+    "The names of a class; `encodes` may be written several times, once for each type of part."
+    def __setitem__(self, name: str, value):
+        if name in ("encodes", "decodes"): self[f"all_{name}"] = [*self.get(f"all_{name}", []), value]
+        super().__setitem__(name, value)
+
+
+class _Collects(type):
+    @classmethod
+    def __prepare__(cls, name, bases, **kwargs): return _Methods()
+
+
+class Transform(metaclass=_Collects):
     """A step on the parts of an item or of a batch. Every kind of part that it changes has a method of that name, say `image`, `mask` or `points`;
-    the other parts pass through. `draw` chooses what is random, once for all parts, so that a picture and the points on it move together."""
+    the other parts pass through. `draw` chooses what is random, once for all parts, so that a picture and the points on it move together.
+    One that is written for fastai, with `encodes`, runs as it does there: see `own_transforms`."""
     order = 0  # steps run in this order; equal ones as they were given
+    whole = False  # does `encodes` get all parts at once?
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "encodes" in vars(cls): raise TypeError(f"{cls.__name__} has `encodes`, as in fastai; here a transform has a method for each kind of part: image, mask, points, ...")
+        if "encodes" not in vars(cls): return
+        from coursekit.own_transforms import adapt
+        adapt(cls)
 
     def draw(
         self,
@@ -551,11 +612,26 @@ class Transform:
     def apply(self, parts: tuple, kinds: tuple, training: bool = False) -> tuple:
         "Change every part for which there is a method of its kind."
         drawn = self.draw(parts, kinds, training)
-        methods = [getattr(self, kind, None) if kind else None for kind in kinds]
+        methods = [self._method(kind) if kind else None for kind in kinds]
         return tuple(part if method is None else method(part, drawn) for part, method in zip(parts, methods, strict=True))
+
+    def _method(self, kind: str) -> Callable | None:
+        if kind == "corners" and not hasattr(self, kind): kind = "points"
+        return getattr(self, kind, None)
+
+    def fitted(
+        self,
+        first_batch: Callable,  # gives parts and kinds of a batch to train with, as pairs
+    ) -> "Transform":
+        "The step with what it takes from the data, a mean say; most take nothing."
+        return self
 
     def join(self, following: "Transform") -> "Transform | None":
         "One step that does the work of this and the one that follows, or None: two maps of coordinates become one."
+
+    def place(self, steps: Sequence["Transform"]) -> float:
+        "Where it stands among other steps: the lowest come first."
+        return self.order
 
     def __call__(self, picture, training: bool = False):
         "The step on one picture alone."
@@ -582,7 +658,7 @@ def arrange(
     made = [step() if isinstance(step, type) and issubclass(step, Transform) else step for step in given]
     steps = [step if isinstance(step, Transform) else _Function(step) for step in made]
     arranged = []
-    for step in sorted(steps, key=lambda step: step.order):
+    for step in sorted(steps, key=lambda step: step.place(steps)):
         joined = arranged[-1].join(step) if arranged else None
         arranged = [*arranged, step] if joined is None else [*arranged[:-1], joined]
     return arranged
@@ -608,27 +684,54 @@ class IntToFloat(Transform):
     def image(self, batch: Tensor, drawn=None) -> Tensor: return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 # %% ../nbs/02_data_block.ipynb #8917b59c
+# what a step that opens pictures can take; what has a method `read` too
+_OPENED = (str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray)
+_NOT_OPENED = ("category", "multicategory", "regression", "points", "ids")
+
+
+def _needs_no_getter(item) -> bool:
+    if isinstance(item, Tensor | np.ndarray): return item.ndim > 1  # else it is a row of numbers
+    return isinstance(item, _OPENED) or callable(getattr(item, "read", None))
+
+
 class Pipeline:
-    "Functions one after another, from an item to one part of a training pair."
+    """Functions one after another, from an item to one part of a training pair. One of them, the
+    *opener*, makes a picture of a file, say; those before it, the getter, find the file."""
+    takes: type | None = None  # of the items in training, where others may skip the getter
+
     def __init__(
         self,
         steps: Sequence[Callable],  # functions of one value; `setup(values)`, `decode(value)` and `kind` are used where a step has them
         kind: str | None = None,  # what is made; the `kind` of the last step that has one if None
+        opener: int = 0,  # which step opens an item, if none of them has a `kind`
     ):
         self.steps = [copy(step) if hasattr(step, "setup") else step for step in steps]
         kinds = [getattr(step, "kind", None) or getattr(getattr(step, "__self__", None), "kind", None) for step in self.steps]
         self.kind = kind or next((found for found in reversed(kinds) if found), None)
+        self.opener = next((i for i, found in enumerate(kinds) if found), opener)
 
-    def __call__(self, item): return self._first_steps(len(self.steps), item)
+    def __call__(self, item): return self.first_steps(len(self.steps), item)
 
-    def _first_steps(self, n: int, value):
-        for step in self.steps[:n]: value = _call(step, value)
-        return value
+    def first_steps(self, n: int, item):
+        "What the first `n` steps make of an item."
+        for step in self.steps[self._entry(item):n]: item = _call(step, item)
+        return item
+
+    def expect(self, item) -> None:
+        "Let items of another form than this one, a file where it is a row, begin with the opener."
+        if not self.opener or self.kind in _NOT_OPENED: return
+        self.takes = next((form for form in _OPENED if isinstance(item, form)), type(item))
+
+    def _entry(self, item) -> int:
+        "Which step an item begins with. Its form decides, and that of the items in training."
+        if self.takes is None or isinstance(item, self.takes) or not _needs_no_getter(item): return 0
+        if isinstance(item, str | os.PathLike): _check_name(self.steps[:self.opener], item)
+        return self.opener
 
     def setup(self, items: Sequence) -> None:
         "Let each step that can learn from the training items do so."
         for at, step in enumerate(self.steps):
-            if hasattr(step, "setup"): step.setup([_labelled(self._first_steps(at, item), item, step) for item in items])
+            if hasattr(step, "setup"): step.setup([_labelled(self.first_steps(at, item), item, step) for item in items])
 
     def decode(self, value):
         "Back to what a person reads."
@@ -639,7 +742,21 @@ class Pipeline:
     @property
     def vocab(self) -> L | None: return next((step.vocab for step in reversed(self.steps) if hasattr(step, "vocab")), None)
 
+    @property
+    def c(self) -> int | None:
+        "How many outputs a model needs for it, if it is known."
+        return len(self.vocab) if self.vocab is not None else next((step.c for step in self.steps if hasattr(step, "c")), None)
+
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
+
+
+def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
+    "Raise `DataError` for the bare name of a file where a column's reader would have made it whole."
+    reader = next((step for step in getters if isinstance(step, ColReader)), None)
+    if reader is None or os.path.exists(name): return  # noqa: PTH110  pathlib fails on odd names
+    raise DataError(
+        f"there is no file {_brief(name)}: give the whole path. Names are made whole, as "
+        f"{_brief(reader.whole(name))}, only in rows of a table, test_dl(table)")
 
 
 def _call(step: Callable, value):
@@ -662,7 +779,7 @@ class Datasets:
         self,
         items: Sequence,  # list, or pandas table
         tfms: Sequence | None = None,  # for each part the functions that make it; the item itself if None
-        splits: tuple[Sequence[int], Sequence[int]] | None = None,  # indices to train and to validate on; all are for training if None
+        splits: Sequence[Sequence[int]] | None = None,  # indices to train on, to validate on, and perhaps more sets; all are for training if None
         n_inp: int | None = None,  # how many of the parts are inputs; all but the last if None
     ):
         self._all = items
@@ -671,6 +788,7 @@ class Datasets:
         self.pipelines = [steps if isinstance(steps, Pipeline) else Pipeline(steps) for steps in tfms or [[]]]
         self.n_inp = max(1, len(self.pipelines) - 1) if n_inp is None else n_inp
         for pipeline in self.pipelines: pipeline.setup(self.train._raw())
+        if self.n_inp == 1 and len(self.train): self.pipelines[0].expect(self.train.item(0))
 
     def _raw(self) -> "_Raw": return _Raw(self._all, self.indices)
 
@@ -681,7 +799,7 @@ class Datasets:
         return self._all.iloc[self.indices] if hasattr(self._all, "iloc") else L(self._raw())
 
     def subset(self, side: int) -> "Datasets":
-        "One side of the split: 0 to train, 1 to validate."
+        "One side of the split: 0 to train, 1 to validate, 2 and more if there are such."
         part = copy(self)
         part.indices = self.splits[side]
         return part
@@ -703,13 +821,21 @@ class Datasets:
 
     @property
     def vocab(self) -> L | None:
-        "The labels in the order of their numbers; of the last part that has them."
-        return next((p.vocab for p in reversed(self.pipelines) if p.vocab is not None), None)
+        "The labels in the order of their numbers; a list of them if several targets have labels."
+        return self._of_targets([pipeline.vocab for pipeline in self._targets])
 
     @property
-    def c(self) -> int | None:
-        "How many outputs a model needs, where the targets say it: a number for each class, or for each value."
-        return len(self.vocab) if self.vocab is not None else next((step.c for step in self.pipelines[-1].steps if hasattr(step, "c")), None)
+    def c(self) -> int | L | None:
+        "How many outputs a model needs, where the targets say it: a number for each class, or for each value; a list for several targets."
+        return self._of_targets([pipeline.c for pipeline in self._targets])
+
+    @property
+    def _targets(self) -> list[Pipeline]: return self.pipelines[self.n_inp:] or self.pipelines
+
+    @staticmethod
+    def _of_targets(values: list):
+        known = L(value for value in values if value is not None)
+        return known[0] if len(known) == 1 else known or None
 
     def __len__(self): return len(self.indices)
 
@@ -742,7 +868,7 @@ class Datasets:
 
     def dataloaders(self, **kwargs) -> "DataLoaders":  # see `DataLoaders.from_dsets`
         "A loader for each side of the split."
-        return DataLoaders.from_dsets(self.train, self.valid, **kwargs)
+        return DataLoaders.from_dsets(*map(self.subset, range(len(self.splits))), **kwargs)
 
     def __repr__(self):
         example = f"\n  first item: {_brief(self.item(0))}" if len(self) else ""
@@ -755,17 +881,20 @@ class _Raw(Sequence):
     def __getitem__(self, i): return _pick(self.items, self.indices[i])
 
 
-def _checked_split(splits, items: Sequence, name: str) -> tuple[list[int], list[int]]:
-    if not isinstance(splits, list | tuple | L) or len(splits) != 2: raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {_brief(splits)}")
+def _checked_split(splits, items: Sequence, name: str, most: int = 2**31) -> tuple[list[int], ...]:
+    if not isinstance(splits, list | tuple | L) or not 2 <= len(splits) <= most or not all(
+            isinstance(side, Iterable) for side in splits):
+        raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {_brief(splits)}")
     if any(isinstance(i, bool | np.bool_) for side in splits for i in side): raise DataError(f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask")
-    train, valid = sides = tuple([_position(i) for i in side] for side in splits)
+    sides = tuple([_position(i) for i in side] for side in splits)
     twice = [i for side in sides for i, following in pairwise(sorted(side)) if i == following]
     if twice: raise DataError(f"{name} names item {twice[0]} more than once on one side: it would count as several")
     wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
     hint = ". Positions are wanted, not labels of the table's index: reset_index(drop=True) makes them the same" if hasattr(items, "iloc") else ""
     if wrong: raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
-    shared = set(train) & set(valid)
-    if shared: raise DataError(f"{name} put {len(shared)} items on both sides, number {min(shared)} for one: then validation proves nothing")
+    for at, side in enumerate(sides):
+        shared = set(side).intersection(*[[i for other in sides[:at] for i in other]])
+        if shared: raise DataError(f"{name} put {len(shared)} items on both sides, number {min(shared)} for one: then validation proves nothing")
     return sides
 
 # %% ../nbs/02_data_block.ipynb #fd642f82
@@ -851,6 +980,7 @@ def _blamed(error: Exception, i: int, dataset) -> DataError:
     item = _brief(dataset.item(i)) if isinstance(dataset, Datasets) else ""
     said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
     blamed = DataError(f"item {i}: {said}" if not item or item in said else f"item {i} ({item}): {said}")
+    blamed.position = i
     cause = error.__cause__ if isinstance(error, DataError) else error
     if cause is not None and get_worker_info(): blamed.add_note("".join(traceback.format_exception(cause)))  # a cause is lost on the way out of a worker
     return blamed
@@ -869,8 +999,12 @@ def _apply(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple
 
 def _guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
     "What the parts seem to be, where no pipeline says it: 'image' or None."
-    def looks_like(part) -> bool: return isinstance(part, Image.Image) or (isinstance(part, Tensor) and part.ndim == axes and part.shape[-3] in (1, 3))
-    return tuple("image" if looks_like(part) else None for part in parts)
+    def looks_like(part, i: int) -> bool:
+        if not isinstance(part, Tensor): return isinstance(part, Image.Image)
+        if part.ndim != axes: return False
+        # an input may have many channels; a target with many is something else
+        return part.shape[-3] in (1, 3) or (i == 0 and part.shape[-3] <= min(16, *part.shape[-2:]))
+    return tuple("image" if looks_like(part, i) else None for i, part in enumerate(parts))
 
 # %% ../nbs/02_data_block.ipynb #2a11b28e
 def _default_workers(dataset, batches: int) -> int:
@@ -885,6 +1019,10 @@ def _in_memory(dataset) -> bool:
 
 
 _FOR_WORKERS = {"persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context"}
+
+
+class _Steps(list):
+    "The transforms of a loader; their `c`, as in fastai, is how many outputs the targets need."
 
 
 class DataLoader(TorchDataLoader):
@@ -902,31 +1040,38 @@ class DataLoader(TorchDataLoader):
         training: bool | None = None,  # are random transforms random? As `shuffle` if None
         seed: int | None = None,  # of the shuffling
         skip_broken: bool = False,  # leave out items that raise an error, with a warning that names them
+        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, if `shuffle`; as many are drawn as there are
         batch_size: int | None = None,  # another name for `bs`, as torch has it
         sampler: Iterable | None = None,  # gives the positions of the items one by one, instead of `shuffle` and `seed`
         batch_sampler: Iterable | None = None,  # gives the positions of each batch, instead of `bs`, `shuffle`, `drop_last` and `seed`
         collate_fn: Callable | None = None,  # makes a batch of a list of items; `collate` if None
         **kwargs,  # for torch's DataLoader; what only workers need is left out where there are none
     ):
+        for name in kwargs.keys() - _OF_TORCH: raise TypeError(_misplaced(name))
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(f"a dataset has a length and an index, a {type(dataset).__name__} has not: put its items into a list")
         self._given = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")} | kwargs
         self.source, self.shuffle, self.bs = dataset, shuffle, _first_given(bs, batch_size, 64)
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
-        self.after_item, self.after_batch = arrange(after_item), arrange(after_batch)
+        self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
+        self.after_item.c, self.left_out = getattr(dataset, "c", None), []
+        self.after_batch.c = self.after_item.c
         self.kinds = getattr(dataset, "kinds", None)
         self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
         items = _Items(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
         if sampler is not None: batch_sampler = BatchSampler(sampler, self.bs, drop_last)
-        if batch_sampler is None: batch_sampler = BatchIndices(len(dataset), self.bs, shuffle, drop_last, kwargs.get("generator") if seed is None else seed)
+        if batch_sampler is None: batch_sampler = BatchIndices(len(dataset), self.bs, shuffle, drop_last, kwargs.get("generator") if seed is None else seed, wgts)
         if num_workers is None: num_workers = _default_workers(dataset, len(batch_sampler) if hasattr(batch_sampler, "__len__") else 2)
         if num_workers == 0: kwargs = {name: value for name, value in kwargs.items() if name not in _FOR_WORKERS}
         super().__init__(items, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=items.together, **{"pin_memory": self.device.type == "cuda"} | kwargs)
 
     def __iter__(self) -> Iterator:
+        self.left_out = []
         for batch in self._fetched():
-            if isinstance(batch, _Report): batch = batch.heard()
+            if isinstance(batch, _Report):
+                self.left_out += [error.position for error in batch.left_out]
+                batch = batch.heard()
             if batch is not None: yield self.finish(batch)
 
     def _fetched(self) -> Iterator:
@@ -950,6 +1095,19 @@ class DataLoader(TorchDataLoader):
         return len(self.source)
 
     @property
+    def kept(self) -> list[int]:
+        "Positions of the items, in order, without those that the last pass left out as broken."
+        chosen, gone = self._given["sampler"], set(self.left_out)
+        return [i for i in (chosen if isinstance(chosen, list) else range(self.n)) if i not in gone]
+
+    @property
+    def items(self) -> Sequence:
+        "The items, before any pipeline, without those that the last pass left out as broken."
+        found = getattr(self.source, "items", self.source)
+        if not self.left_out: return found
+        return found.iloc[self.kept] if hasattr(found, "iloc") else L(found[i] for i in self.kept)
+
+    @property
     def vocab(self) -> L | None: return getattr(self.source, "vocab", None)
 
     def new(
@@ -959,16 +1117,52 @@ class DataLoader(TorchDataLoader):
     ) -> "DataLoader":
         "A loader like this one, with some things changed."
         if "batch_size" in changes: changes["bs"] = changes.pop("batch_size")
-        if dataset is not None: changes = {"batch_sampler": None, "sampler": None} | changes | {"dataset": dataset}
+        if dataset is not None: changes = {"batch_sampler": None, "sampler": None, "wgts": None} | changes | {"dataset": dataset}
         return type(self)(**self._given | changes)
+
+    def ordered(self) -> "DataLoader":
+        """This loader, or one like it, that gives every item once, in order, with nothing random.
+        A sampler that is a list, or torch's `SubsetRandomSampler`, says which items there are."""
+        sampler = self._given["sampler"]
+        only = sorted(sampler.indices) if isinstance(sampler, SubsetRandomSampler) else sampler
+        only = only if isinstance(only, list) else None
+        plain = only is sampler and (only or type(self.batch_sampler) is BatchIndices)
+        if plain and not (self.shuffle or self.training or self._given["drop_last"]): return self
+        changes = {"shuffle": False, "drop_last": False, "training": False, "batch_sampler": None}
+        return self.new(**changes, sampler=only)
 
     def one_batch(self):
         "One batch, fetched without starting workers and without moving a seeded shuffling on; raises `DataError` if there is none."
         for batch in self.new(num_workers=0): return batch
-        raise DataError(f"there is no batch: {self.n} items, batch size {self.bs}, drop_last={self._given['drop_last']}")
+        raise DataError(no_batch(self))
+
+
+_OF_TORCH = set(inspect.signature(TorchDataLoader.__init__).parameters)
+
+
+def _misplaced(name: str) -> str:
+    "Where an argument belongs that no loader takes."
+    from difflib import get_close_matches
+    ways = (DataLoader, DataLoaders.from_dsets, DataBlock, ImageDataLoaders.from_folder, ImageDataLoaders.from_df)
+    owners = {argument: way.__qualname__ for way in reversed(ways) for argument in inspect.signature(way).parameters}
+    near = get_close_matches(name, owners, 1)
+    hint = f"; {owners[near[0]]}(...) has {near[0]!r}" if near else ""
+    if name in DataBlock().parts: hint = f": it is a part of the DataBlock, DataBlock(..., {name}=...), or block.new({name}=...)"
+    return f"a loader has no argument {name!r}{hint}"
 
 
 def _first_given(*values): return next(value for value in values if value is not None)
+
+# %% ../nbs/02_data_block.ipynb #5b0c71d3
+def no_batch(
+    loader,  # coursekit's, torch's, or a list of batches
+) -> str:
+    "What to say of a loader that gives no batch."
+    items = getattr(loader, "source", getattr(loader, "dataset", loader))
+    n = len(items) if hasattr(items, "__len__") else "unknown"
+    given = getattr(loader, "_given", vars(loader) if hasattr(loader, "__dict__") else {})
+    bs = getattr(loader, "bs", getattr(loader, "batch_size", None))
+    return f"there is no batch: number of items {n}, batch size {bs}, drop_last={given.get('drop_last')}"
 
 # %% ../nbs/02_data_block.ipynb #57a28178
 def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
@@ -988,17 +1182,34 @@ def _undo(transforms: Sequence[Transform], parts: tuple, kinds: tuple) -> tuple:
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
     if isinstance(value, Tensor): return str(value.item() if value.ndim == 0 else [round(v, 3) for v in value.flatten()[:6].tolist()])
-    return "; ".join(map(str, value)) or "none" if isinstance(value, list | tuple | L) else str(value)
+    if not isinstance(value, list | tuple | L): return str(value)
+    return "; ".join(_shown(None, each) for each in value) or "none"
 
 
-def _draw_parts(ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence) -> None:
-    words, colours = [], iter(("tab:red", "tab:blue", "tab:orange"))  # of the target's points, then of the predicted ones
+def _draw_parts(
+    ax: "plt.Axes", parts: Sequence, kinds: Sequence, decoded: Sequence, channels=None
+) -> None:
+    words, styles = [], iter((("tab:red", "o"), ("tab:blue", "X"), ("tab:orange", "s")))
     for kind, part, value in zip(kinds, parts, decoded, strict=False):
-        if kind == "image": show_image(part.clamp(0, 1) if part.is_floating_point() else part, ax=ax)
+        if kind == "image":
+            shown = part.clamp(0, 1) if part.is_floating_point() else part
+            show_image(shown, ax=ax, channels=channels)
         elif kind == "mask": ax.imshow(to_np(part), alpha=0.5, cmap="tab20", vmin=0)
-        elif kind == "points": ax.scatter(*_pixels(part, ax).T, s=14, c=next(colours), edgecolors="white", linewidths=0.6)
+        elif kind == "points": _draw_points(ax, _pixels(part, ax), *next(styles))
         else: words.append(_shown(kind, value))
     ax.set_title(" · ".join(words), fontsize=10, parse_math=False)
+
+
+def _draw_points(ax: "plt.Axes", pixels: np.ndarray, colour: str, marker: str) -> None:
+    ax.scatter(*pixels.T, s=20, c=colour, marker=marker, edgecolors="white", linewidths=0.6)
+
+
+def _compare_points(ax: "plt.Axes", first: bool) -> None:
+    "Join each point of the target with the predicted one; in the first picture, name them."
+    drawn = ax.collections[-2:]
+    for ends in zip(*(points.get_offsets() for points in drawn), strict=False):
+        ax.plot(*np.stack(ends).T, color="white", linewidth=0.8, zorder=1)
+    if first: ax.legend(drawn, ["target", "predicted"], fontsize=7, loc="upper right")
 
 
 def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
@@ -1014,6 +1225,8 @@ def show_parts(
     nrows: int | None = None,
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
+    compared: bool = False,  # is the last part what was predicted for the one before it?
 ) -> None:
     "Show the items of a batch: pictures in a grid with their targets, other things as a table."
     import matplotlib.pyplot as plt
@@ -1024,7 +1237,9 @@ def show_parts(
     rows, columns = _grid(n, nrows, ncols)
     axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.2), squeeze=False, layout="constrained")[1].flat)
     for ax in axes[n:]: ax.remove()
-    for ax, item, value in zip(axes, items, decoded, strict=False): _draw_parts(ax, item, kinds, value)
+    for ax, item, value in zip(axes, items, decoded, strict=False):
+        _draw_parts(ax, item, kinds, value, channels)
+        if compared and kinds.count("points") > 1: _compare_points(ax, ax is axes[0])
 
 
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
@@ -1061,6 +1276,7 @@ def show_batch(
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
     unique: bool = False,  # one item again and again, to see what chance does to it
+    channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
 ) -> None:
     "Show some items of a batch as a person reads them: normalisation undone, numbers as labels."
     if unique and b is None: b = self.new(_Again(self.source, max_n), shuffle=False, training=self.training, bs=max_n, num_workers=0).one_batch()
@@ -1068,7 +1284,8 @@ def show_batch(
     parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
     kinds = self.kinds or _guess_kinds(parts, 4)
     decode = getattr(self.source, "decode", None)
-    show_parts(self.decode_batch(parts, kinds), kinds, decode, max_n, nrows, ncols, figsize)
+    parts = self.decode_batch(parts, kinds)
+    show_parts(parts, kinds, decode, max_n, nrows, ncols, figsize, channels)
 
 
 class _Again:
@@ -1089,7 +1306,8 @@ class DataLoaders:
         path: str | Path = ".",  # where a learner keeps what it saves
         device: str | torch.device | None = None,  # that of the first loader, else `default_device()`, if None
     ):
-        self.loaders, self.path = list(loaders), Path(path)
+        self.loaders = [_fitted(loader, loaders[0]) for loader in loaders]
+        self.path = Path(path)
         self.device = torch.device(device) if device else getattr(loaders[0], "device", None) or default_device() if loaders else default_device()
         if device: self.to(device)
 
@@ -1101,18 +1319,21 @@ class DataLoaders:
         bs: int = 64,  # batch size
         device: str | torch.device | None = None,
         shuffle: bool = True,  # shuffle the training set?
+        shuffle_train: bool | None = None,  # an older name of `shuffle`
         drop_last: bool | None = None,  # leave out the last batch of training if it is not full; as `shuffle` if None, but a set of less than a batch is kept
         seed: int | None = None,  # of the shuffling
         val_bs: int | None = None,  # batch size in validation; `bs` if None
         batch_size: int | None = None,  # another name for `bs`
         **kwargs,  # for every `DataLoader`, say `after_item`, `after_batch`, `num_workers`
     ) -> "DataLoaders":
-        "A shuffled loader for the first dataset, plain ones for the others. Raises `DataError` if the training set is empty."
-        bs = bs if batch_size is None else batch_size
+        """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
+        end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
+        bs, shuffle = _first_given(batch_size, bs), _first_given(shuffle_train, shuffle)
         if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
         if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
-        own = {"batch_sampler": kwargs.pop("batch_sampler", None)}
+        own = {name: kwargs.pop(name, None) for name in ("batch_sampler", "sampler", "wgts")}
+        while len(datasets) > 1 and not len(datasets[-1]): datasets = datasets[:-1]
         train = DataLoader(datasets[0], bs, shuffle, drop, training=True, seed=seed, device=device, **own | kwargs)
         return cls(train, *(DataLoader(other, _first_given(val_bs, bs), training=False, device=device, **kwargs) for other in datasets[1:]), path=path)
 
@@ -1157,6 +1378,13 @@ class DataLoaders:
         "The dataset behind the validation loader."
         return _dataset(self.valid)
 
+    dataset = train_ds
+
+    @property
+    def items(self) -> Sequence:
+        "The items of the training loader."
+        return getattr(self.train, "items", self.train_ds)
+
     @property
     def vocab(self) -> L | None:
         "The labels in the order of their numbers; None if there are none."
@@ -1169,8 +1397,11 @@ class DataLoaders:
 
     @property
     def n_inp(self) -> int:
-        "How many parts of a batch are inputs."
-        return getattr(self.train_ds, "n_inp", 1)
+        "How many parts of a batch are inputs; may be set."
+        return vars(self).get("_n_inp", getattr(self.train_ds, "n_inp", 1))
+
+    @n_inp.setter
+    def n_inp(self, n: int): self._n_inp = n
 
     @property
     def kinds(self) -> tuple | None:
@@ -1178,19 +1409,22 @@ class DataLoaders:
         return getattr(self.train, "kinds", None)
 
     @property
-    def c(self) -> int:
-        "How many outputs a model needs: a number for each class, or for each value of a target."
-        known = getattr(self.train_ds, "c", None) or len(self.vocab or [])
+    def c(self) -> int | L:
+        "How many outputs a model needs: a number for each class, or for each value of a target; a list for several targets. May be set."
+        known = vars(self).get("_c") or getattr(self.train_ds, "c", None) or len(self.vocab or [])
         if known: return known
         target = self.one_batch()[-1]
         if isinstance(target, Tensor) and target.is_floating_point(): return max(1, math.prod(target.shape[1:]))
         raise DataError("the number of outputs is not known: the targets have no vocabulary. Give the model its size yourself")
 
+    @c.setter
+    def c(self, n: int): self._c = n
+
     def one_batch(self):
         "One batch of the training loader."
         if hasattr(self.train, "one_batch"): return self.train.one_batch()
         for batch in self.train: return to_device(batch, self.device)
-        raise DataError("there is no batch: the training loader is empty")
+        raise DataError(no_batch(self.train))
 
     def show_batch(self, *args, **kwargs) -> None:
         "Show some of the training items; arguments as in `DataLoader.show_batch`."
@@ -1198,6 +1432,23 @@ class DataLoaders:
         DataLoader(_dataset(self.train), self.bs or 64).show_batch(*args, **kwargs)
 
     def __repr__(self): return "\n".join(f"{name}: {len(loader)} batches" for name, loader in zip(["train", "valid", *map(str, range(2, len(self)))], self.loaders, strict=False))
+
+
+def _fitted(loader, train):
+    "A loader whose transforms have got what they take from a first batch to train with."
+    if not (isinstance(loader, DataLoader) and isinstance(train, DataLoader)): return loader
+    steps = loader.after_batch
+    fitted = [step.fitted(partial(_first_batch, train, i)) for i, step in enumerate(steps)]
+    return loader if all(map(operator.is_, fitted, steps)) else loader.new(after_batch=fitted)
+
+
+def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
+    "Parts and kinds of a batch to train with, always the same, after some of its transforms."
+    steps = train.after_batch[:n_steps]
+    with torch.random.fork_rng(devices=()):
+        batch = train.new(after_batch=steps, training=False, seed=0).one_batch()
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    return list(zip(parts, train.kinds or _guess_kinds(parts, 4), strict=True))
 
 
 def _dataset(loader): return getattr(loader, "source", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", loader)
@@ -1284,21 +1535,24 @@ class DataBlock:
     def _items(self, source):
         if self.get_items is None and isinstance(source, str | os.PathLike): raise DataError(f"{_brief(source)} is a place, not a list of items: say how to find them there, DataBlock(get_items=get_image_files, ...)")
         items = source if self.get_items is None else self.get_items(source)
-        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing: does it end with return?")
+        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing, and a list of items is wanted: `return` gives it back")
         if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
-        if len(items) == 0: raise DataError(f"{'the source holds' if self.get_items is None else name_of(self.get_items) + ' found'} no items in {_brief(source)}: is it the right place, and does it hold what you look for?")
-        return items
+        if len(items): return items
+        if self.get_items is None: raise DataError(f"the source holds no items: it is {_brief(source)}")
+        raise DataError(f"{name_of(self.get_items)} found no items in {_brief(source)}{_holds(source)}")
 
     def _split(self, items) -> tuple[list[int], list[int]]:
         name = name_of(self.splitter)
-        sides = _checked_split(self.splitter(items), items, name)
+        sides = _checked_split(self.splitter(items), items, name, most=2)
         for side, other, what in zip(sides, reversed(sides), ("training", "validation"), strict=True):
-            if not side: raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
+            if side or (what == "validation" and getattr(self.splitter, "all_to_train", False)): continue
+            raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
         return sides
 
     def _pipelines(self) -> list[Pipeline]:
-        steps = [_listed(getter) + block.type_tfms for getter, block in zip(self.getters, self.blocks, strict=True)]
-        return [Pipeline(made, block.kind) for made, block in zip(steps, self.blocks, strict=True)]
+        pairs = [(_listed(getter), block) for getter, block in zip(self.getters, self.blocks, strict=True)]
+        return [Pipeline(getter + block.type_tfms, block.kind, len(getter) if block.type_tfms else 0)
+                for getter, block in pairs]
 
     def datasets(
         self,
@@ -1331,6 +1585,15 @@ def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
     return found
 
 
+def _holds(source) -> str:
+    "What a folder holds, for a message; nothing for other sources."
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir(): return ""
+    inside = sorted(Path(source).iterdir())
+    folders = [path.name for path in inside if path.is_dir()]
+    files = [path.name for path in inside if not path.is_dir()]
+    return f", which holds {len(folders)} folders, {_brief(folders)}, and {len(files)} files, {_brief(files)}"
+
+
 def _block(given) -> TransformBlock:
     made = given() if callable(given) else given
     if not isinstance(made, TransformBlock): raise TypeError(f"{_brief(given)} is no block: ImageBlock, CategoryBlock, RegressionBlock and TransformBlock are")
@@ -1351,11 +1614,42 @@ def _check_labels(
             raise DataError(f"all {len(found) + len(dsets.train)} items have one label, {pipeline.vocab[0]!r}: there is nothing to tell apart. Look at {pipeline}; if it is meant so, say CategoryBlock(vocab=...)")
 
 
+_OTHER_WAYS = (". vocab=[...] of the block names all labels beforehand, and another splitter "
+               "may leave some items of each label to train on")
+
+
 def _labelled_by(pipeline: Pipeline, item, n: int):
     try: return pipeline(item)
     except DataError as error:
-        hint = ". Every training item has a label of its own: is get_y missing, or does it return too much?" if n > 1 and len(pipeline.vocab or ()) == n else ""
+        alone = n > 1 and len(pipeline.vocab or ()) == n
+        hint = ". Every training item has a label of its own: look at what get_y returns" if alone else _OTHER_WAYS if pipeline.vocab else ""
         raise DataError(f"the validation item {_brief(item)}: {error}{hint}") from error
+
+# %% ../nbs/02_data_block.ipynb #5b0c71d2
+@patch
+def weighted_dataloaders(
+    self: Datasets,
+    wgts: Sequence[float],  # for each **training** item how often it is drawn, against the others
+    bs: int = 64,
+    **kwargs,  # for `DataLoaders.from_dsets`
+) -> DataLoaders:
+    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    return self.dataloaders(wgts=wgts, bs=bs, **kwargs)
+
+
+@patch
+def weighted_dataloaders(
+    self: DataBlock,
+    source,  # as for `dataloaders`
+    wgts: Sequence[float],  # for each item of the source how often it is drawn, against the others
+    bs: int = 64,
+    **kwargs,  # for `DataLoaders.from_dsets`
+) -> DataLoaders:
+    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    dsets, wgts = self.datasets(source), np.asarray(wgts)
+    if len(wgts) != len(dsets._all): raise DataError(f"there are {len(wgts)} weights for {len(dsets._all)} items: each needs one")
+    after = {"after_item": self.all_item_tfms, "after_batch": self.all_batch_tfms}
+    return dsets.weighted_dataloaders(wgts[dsets.splits[0]], bs, **after | kwargs)
 
 # %% ../nbs/02_data_block.ipynb #57d3efc5
 @patch
@@ -1375,7 +1669,7 @@ def new(
 @patch
 def test_dl(
     self: DataLoaders,
-    items: Sequence,  # as the ones that training began with: files, or a table
+    items: Sequence,  # as in training: files, or a table; or what the block opens, say files
     with_labels: bool = False,  # make the targets too?
     **changes,  # any argument of `DataLoader`
 ) -> DataLoader:
@@ -1445,7 +1739,8 @@ def _tell(block: DataBlock, source, bs: int, show: bool, kwargs: dict) -> None:
     train, valid = _attempt("the split", lambda: block._split(items))
     _say(name_of(block.splitter), f"{len(train)} to train on, {len(valid)} to validate on")
     dsets = _attempt("the labels", lambda: block.datasets(items) if block.get_items is None else block.new(get_items=None).datasets(items))
-    if dsets.vocab is not None: _say("vocabulary", f"{len(dsets.vocab)} labels: {_brief(list(dsets.vocab))}")
+    for vocab in [pipeline.vocab for pipeline in dsets._targets if pipeline.vocab is not None]:
+        _say("vocabulary", f"{len(vocab)} labels: {_brief(list(vocab))}")
     parts = _tell_item(dsets)
     steps, kinds = block.all_item_tfms, dsets.kinds
     parts = _tell_steps("Transforms of this item", steps, parts, kinds)
@@ -1468,6 +1763,7 @@ def _tell_item(dsets: Datasets) -> tuple:
 def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) -> tuple:
     print(f"\n{title}" + ("" if steps else ": none"))
     for step in steps:
+        step = step.fitted(lambda now=parts: list(zip(now, kinds, strict=True)))
         before, parts = parts, _attempt(f"the transform {step}", _apply, step, parts, kinds, True)
         changed = [now for was, now in zip(before, parts, strict=True) if was is not now]
         _say(str(step), "; ".join(map(_looks, changed)) or "changes nothing here")
@@ -1501,6 +1797,7 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`: `bs`, `num_workers`, ...
     ) -> "ImageDataLoaders":
         "Labels are the names of the folders that the files lie in."
+        if valid_pct is None: _check_folders(Path(path), train, valid)
         splitter = GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
         find = get_image_files if valid_pct is not None else partial(get_image_files, folders=[train, valid])
         block = DataBlock((ImageBlock(img_cls), CategoryBlock(vocab)), find, splitter, get_y=parent_label, item_tfms=item_tfms, batch_tfms=batch_tfms)
@@ -1584,6 +1881,26 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
+    def from_lists(
+        cls,
+        path: str | Path,  # where a learner keeps what it saves
+        fnames: Sequence,  # files
+        labels: Sequence,  # a label for each file; or lists of labels, or numbers with a point
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        y_block: TransformBlock | Callable | None = None,  # block of the target; as the labels are if None
+        item_tfms=None,
+        batch_tfms=None,
+        img_cls: type = PILImage,
+        **kwargs,  # for `DataLoaders.from_dsets`
+    ) -> "ImageDataLoaders":
+        "Files and labels are lists. Raises `DataError` if they differ in length."
+        items = _pairs(list(fnames), list(labels))
+        block = DataBlock((ImageBlock(img_cls), y_block or _block_for(labels)), splitter=RandomSplitter(valid_pct, seed),
+                          get_x=ColReader(0), get_y=ColReader(1), item_tfms=item_tfms, batch_tfms=batch_tfms)
+        return cls.from_dblock(block, items, path=path, **kwargs)
+
+    @classmethod
     def from_csv(
         cls,
         path: str | Path,  # folder of the table and of the files
@@ -1593,7 +1910,29 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are columns of a csv file."
         import pandas as pd
+        if not (Path(path) / csv_fname).is_file(): raise DataError(f"there is no file {csv_fname!r} in {_brief(path)}{_holds(path)}")
         return cls.from_df(pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs)
+
+
+def _pairs(files: list, labels: list) -> list[tuple]:
+    if len(files) == len(labels): return list(zip(files, labels, strict=True))
+    raise DataError(f"there are {len(files)} files and {len(labels)} labels: each file needs one")
+
+
+def _block_for(labels: Sequence) -> Callable:
+    "The block of labels as they are: one each, several each, or numbers with a point."
+    first = next(iter(labels), None)
+    if isinstance(first, float): return RegressionBlock
+    return _usual_block("multicategory" if isinstance(first, list | tuple | L) else "category")
+
+
+def _check_folders(path: Path, *wanted: str) -> None:
+    there = [place.name for place in sorted(path.iterdir()) if place.is_dir()] if path.is_dir() else wanted
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise DataError(f"there is no folder {missing[0]!r} in {_brief(path)}; its folders are "
+                        f"{_brief(there)}: name those to train and to validate on, train=... and "
+                        "valid=..., or split at random, valid_pct=0.2")
 
 
 _usual_blocks = {"category": CategoryBlock}  # lesson 07 adds the one for several labels

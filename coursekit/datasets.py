@@ -48,7 +48,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import numpy as np
 from fastcore.foundation import L
 from fastcore.xtras import Path  # the usual Path, with `ls`
-from PIL import Image, ImageOps
+
+from .images import open_image
 
 if TYPE_CHECKING:  # imported by the functions that use them: most sessions download nothing
     import requests
@@ -1163,24 +1164,10 @@ def search_images(
 search_images_ddg = search_images  # the name in the fastai book
 
 # %% ../nbs/00_datasets.ipynb #f8a2f0bf
-def _open_image(source: bytes | Path) -> Image.Image:
-    "The picture, decoded to its end and upright; raises `ValueError` if that cannot be."
-    try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if image.width * image.height > 50_000_000:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, too many")
-        upright = ImageOps.exif_transpose(image)
-        upright.format = image.format
-        return upright
-    except ValueError: raise
-    except Exception as error:  # a damaged picture fails in its decoder's own way
-        raise ValueError(f"no image, or a damaged one ({_in_short(error)[:80]})") from error
-
-
 def _resized(data: bytes, max_size: int | None) -> tuple[bytes, str]:
     "The picture's bytes and ending; smaller if a side is longer than `max_size` pixels."
     if _is_page(data): raise ValueError("it is a web page")
-    image = _open_image(data)
+    image = open_image(data)
     endings = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
     ending = endings.get(image.format, "")
     if ending and (max_size is None or max(image.size) <= max_size): return data, ending
@@ -1315,7 +1302,7 @@ def verify_images(
 ) -> L:  # those that cannot be opened as an image and read to the end
     "Find the files that are no images, or damaged ones."
     def fails(file: str | Path) -> bool:
-        try: _open_image(Path(file))
+        try: open_image(Path(file))
         except (ValueError, OSError): return True
         return False
     files = list(fns)

@@ -39,14 +39,8 @@ from coursekit.data import (
 )
 from .datasets import DataError
 from .files import written_whole
-from coursekit.learner import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    Learner,
-    LearnerError,
-    MSELossFlat,
-    loss_for,
-)
+from .weights import safe_load
+from .learner import Learner, LearnerError, kind_of_target, read_as
 
 # %% ../nbs/exporting.ipynb #2a64a27e
 _TABLE = {role: set(names.split()) for role, names in {
@@ -56,13 +50,17 @@ _TABLE = {role: set(names.split()) for role, names in {
     "transform": "data.ToTensor data.IntToFloat augment.Resize augment.RandomResizedCrop "
         "augment.BatchTransform augment.Flip augment.Dihedral augment.Rotate augment.Zoom "
         "augment.Warp augment.Brightness augment.Contrast augment.RandomResizedCropBatch "
-        "augment.ScalePoints augment.Normalize",
-    "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.MSELossFlat",
+        "augment.ScalePoints augment.Normalize points.Marks points.FlipPairs "
+        "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
+        "more_transforms.CropPad more_transforms.RatioResize",
+    "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.BCELossFlat "
+        "learner.MSELossFlat",
     "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
     "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
         "vision.resnet101 vision.resnet152 recipes.xresnet18 recipes.xresnet34 "
         "recipes.xresnet50",
     "layer": "vision.create_body vision.AdaptiveConcatPool2d vision.SigmoidRange "
+        "vision.ScaleShift "
         "recipes.xresnet18 recipes.xresnet34 recipes.xresnet50 collab.EmbeddingDotBias "
         "collab.EmbeddingNN exporting._of_timm exporting._of_torchvision Linear Bilinear Embedding Identity Flatten Unflatten Conv1d Conv2d "
         "Conv3d MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d "
@@ -124,15 +122,19 @@ _LIMITS = {name: limit for limit, names in {
         "norm_type",
     _maybe(_number()): "eps momentum max_norm",
     _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh max_lighting magnitude "
-        "val_xtra",
+        "val_xtra sl sh",
     _number(1e-3, 1e3): "min_zoom max_zoom widen",
     _some(_number(1e-3, 1e3), 2, 2): "ratio",
     _maybe(_some(_number(), 2, 2)): "y_range",
     _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
-    _some(_number(), 512): "mean std",
+    _maybe(_some(_number(), 512)): "mean std",
     _some(_whole(1, 2**20), 64, 0): "layers stem_szs",
     _some(_some(_whole(1), 2, 2), 2, 2): "emb_szs",
     _maybe(_pixels): "size",
+    _whole(1, 4096): "max_sz max_count",
+    _number(0, 0.5): "max_hue",
+    _number(1e-3, 1): "min_aspect",
+    _maybe(_some(_some(_whole(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",
     _plain(bool): "bias affine inplace track_running_stats ceil_mode count_include_pad sparse "
         "batch add_na elementwise_affine scale_grad_by_freq",
     _one_of("zeros", "border", "reflection"): "pad_mode",
@@ -398,13 +400,11 @@ def _apart(steps: Iterable) -> Iterator:
         else: yield step.function if isinstance(step, _Function) else step
 
 
-def _needed(steps: Sequence, is_input: bool) -> list:
+def _needed(pipeline: Pipeline, is_input: bool) -> list:
     """Of an input what opens a new item, without the getter before it, which knew the old ones;
     of a target what says what its numbers mean, without the labeller."""
-    known = [bool(_listed(step, "step")) for step in steps]
-    if is_input: return list(steps)[known.index(True) if True in known else 0:]
-    return [step for step, is_known in zip(steps, known, strict=True)
-            if is_known or hasattr(step, "decode")]
+    if is_input: return pipeline.steps[pipeline.opener:]
+    return [step for step in pipeline.steps if _listed(step, "step") or hasattr(step, "decode")]
 
 
 def _of_parts(learn: Learner, writer: _Writer) -> list | None:
@@ -413,19 +413,19 @@ def _of_parts(learn: Learner, writer: _Writer) -> list | None:
     if not isinstance(source, Datasets): return None
     return [{"kind": pipeline.kind if pipeline.kind in _KINDS else None,
              "steps": [writer.part(step, "step", "what opens an item")
-                       for step in _needed(pipeline.steps, i < source.n_inp)]}
+                       for step in _needed(pipeline, i < source.n_inp)]}
             for i, pipeline in enumerate(source.pipelines)]
 
 
 def _of_loss(learn: Learner, writer: _Writer) -> dict | None:
-    "What makes predictions of scores: the loss, or else what is usual for the targets."
+    "What makes predictions of scores: the loss, or that one of ours which reads them in its way."
     loss, own = learn.loss_func, ("activation", "decodes")
-    for kind in (CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat):
-        if isinstance(loss, kind) and all(getattr(type(loss), x) is getattr(kind, x) for x in own):
-            return {"part": f"learner.{kind.__name__}", "with": _given(loss, kind)}
-    if any(hasattr(loss, name) for name in own): return writer.part(loss, "loss", "loss_func")
-    try: return writer.part(loss_for(learn.dls), "loss", "loss_func")
-    except ValueError: return None  # nothing says what the scores mean: they stay as they are
+    usual = read_as(loss, kind_of_target(learn.dls))
+    kind = next((each for each in type(usual).mro() if _listed(each, "loss")), None)
+    if any(hasattr(loss, name) for name in own) and (usual is not loss or kind is None or any(
+            getattr(type(loss), name) is not getattr(kind, name) for name in own)):
+        return writer.part(loss, "loss", "loss_func")
+    return kind and {"part": _listed(kind, "loss"), "with": _given(usual, kind)}
 
 # %% ../nbs/exporting.ipynb #27229aac
 def _of_model(model: nn.Module, writer: _Writer) -> dict:
@@ -501,10 +501,15 @@ def _json(text: str):
         raise DataError(f"its header is damaged: {error or type(error).__name__}") from error
 
 
+def _near(file: Path) -> str:
+    names = sorted(path.name for path in file.parent.glob("*.pkl"))
+    return f"in its folder there is {', '.join(names)[:200] or 'none of that kind'}"
+
+
 def _whole_file(file: Path) -> bytes:
     "The bytes of a regular file of a bounded size that really are on the disk."
     if not file.is_file():
-        what = "it is a folder" if file.is_dir() else "there is no file of that name"
+        what = "it is a folder" if file.is_dir() else f"there is no file of that name; {_near(file)}"
         raise DataError(f"{what}; learn.export() writes one under learn.path")
     with file.open("rb") as f:
         about = os.fstat(f.fileno())
@@ -530,10 +535,19 @@ def _texts(whole: bytes, end: int) -> dict:
                     "alone with safetensors and model.load_state_dict")
 
 
+def _tell_weights(file: Path) -> None:
+    "Raise `DataError` for a file of weights alone; others are looked at by those who call."
+    try: safe_load(file, "cpu")
+    except DataError: return
+    raise DataError("it holds weights without a learner, as learn.save writes them: make the "
+                    "learner as that one was made, and its load(...) reads them")
+
+
 def _read(file: Path) -> tuple[str, dict[str, Tensor]]:
     "Description and tensors of a file, every byte of it checked."
     from safetensors.torch import load
     whole = _whole_file(file)
+    if whole[:4] == b"PK\x03\x04": _tell_weights(file)
     end = 8 + int.from_bytes(whole[:8], "little")
     texts = _texts(whole, end)
     if (form := texts.get("coursekit.format")) != _FORMAT:

@@ -8,13 +8,16 @@ __all__ = ['MultiCategorize', 'EncodedMultiCategorize', 'MultiCategoryBlock', 'p
 
 # %% ../nbs/07_multilabel.ipynb #49e6193b
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .data import Categorize, TransformBlock, _brief, _missing, _plain, _usual_blocks
+from coursekit.data import (
+    Categorize, TransformBlock, _brief, _mean_and_sd, _missing, _plain, _usual_blocks,
+)
 from .datasets import DataError
 from .learner import _alike, accuracy_multi
 
@@ -35,9 +38,13 @@ class MultiCategorize(Categorize):
 
     def setup(self, items: Sequence) -> None:
         "Learn the vocabulary from the labels of the training items; raises `DataError` if none of them has a label."
-        found = [label for labels in items for label in _several(labels)]
+        each = list(map(_several, items))
+        found = [label for labels in each for label in labels]
         if not (found or self.given): raise DataError(f"none of the {len(items)} training items has a label: look at what get_y returns, or give the vocabulary")
         super().setup(found)
+        count = Counter(label for labels in each for label in set(labels))
+        share = torch.tensor([count[label] for label in self.vocab]) / max(1, len(each))
+        self.spread = share, (share * (1 - share)).sqrt()
 
     def __call__(self, labels) -> Tensor:
         target = torch.zeros(len(self.vocab))
@@ -72,6 +79,8 @@ class EncodedMultiCategorize:
         vocab: Sequence,  # the labels in the order of the numbers
     ):
         self.vocab = Categorize(vocab).vocab
+
+    def setup(self, items: Sequence) -> None: self.spread = _mean_and_sd(items)
 
     def __call__(self, values) -> Tensor:
         try: target = torch.as_tensor([float(value) for value in ([values] if isinstance(values, str) else values)])

@@ -603,11 +603,17 @@ def fine_tune(
     div: float = 5.0,  # in the second phase the first rate is the highest one, divided by this
     **kwargs,  # for both calls of `fit_one_cycle`
 ) -> None:
-    "Adapt a pretrained model: first its new last layers alone, then all of it, the early layers with small steps."
+    """Adapt a pretrained model: first its new last layers alone, then all of it, the early
+    layers with small steps. fastai counts the averages of batch norm anew. A learner with
+    `bn_eval` keeps them, as those of `vision_learner` with learned weights do: of 122 photographs
+    in batches of 16 then 95 % were right instead of 82 % (`bench/fine_tune.csv`)."""
     cbs = [cb() if isinstance(cb, type) else cb for cb in L(kwargs.pop("cbs", None))]
     first = [cb.for_frozen() if hasattr(cb, "for_frozen") else cb for cb in cbs]  # a checkpoint has a file for each phase
+    quiet = [cb for cb in self.cbs if getattr(cb, "last_phase_only", False)]
     self.freeze()
-    self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, cbs=first, **kwargs)
+    with self.removed_cbs(quiet):
+        lr = slice(base_lr)
+        self.fit_one_cycle(freeze_epochs, lr, pct_start=0.99, cbs=first, **kwargs)
     base_lr /= 2
     self.unfreeze()
     self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, cbs=cbs, **kwargs)
@@ -864,6 +870,9 @@ class Checkpoint(Callback):
         if n_epoch != self.learn.n_epoch:
             raise LearnerError(f"{at}, and this call trains for {self.learn.n_epoch}: the "
                                f"schedule would be another one. Call it with {n_epoch}")
+        if state["bn_eval"] != self.learn.bn_eval:
+            raise LearnerError(f"{at}, with bn_eval={state['bn_eval']}, this learner has "
+                               f"{self.learn.bn_eval}: the weights would be other ones")
         self._compare(state, at)
         try: self._restore(state)
         except DataError as error: raise DataError(f"{at}; it {error}") from error
@@ -923,6 +932,7 @@ class Checkpoint(Callback):
         grads = {name: p.grad for name, p in learn.model.named_parameters()}
         safe_save({
             "done": learn.epoch + 1, "n_epoch": learn.n_epoch, "data": self._data,
+            "bn_eval": learn.bn_eval,
             "train_iter": learn.train_iter, "random": _random_states(learn.dls),
             "model": learn.model.state_dict(), "opt": learn.opt.state_dict(),
             "grads": {name: grad for name, grad in grads.items() if grad is not None},
@@ -931,7 +941,7 @@ class Checkpoint(Callback):
 
 
 _PARTS = {
-    "done": int, "n_epoch": int, "train_iter": int, "data": list, "random": dict,
+    "done": int, "n_epoch": int, "train_iter": int, "bn_eval": bool, "data": list, "random": dict,
     "model": dict, "opt": dict, "grads": dict, "cbs": list,
 }
 

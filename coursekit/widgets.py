@@ -27,7 +27,7 @@ from fastcore.xtras import Path
 from PIL import Image
 from torch import Tensor
 
-from .data import DataBlock, Datasets, IndexSplitter, PILImage, Pipeline, _brief
+from .data import DataBlock, Datasets, IndexSplitter, PILImage, _brief
 from .datasets import DataError
 from .images import ImageError, open_image
 from .learner import Learner
@@ -43,38 +43,11 @@ class Judged:
     loss: float                                              # infinite for a file that cannot be opened
     side: str                                                # "training" or "validation"
 
-
-class _Numbered(Datasets):
-    "The same items, each with its number as a last part: if some are left out, we still know which are there."
-    def __init__(self, dsets: Datasets): self.__dict__.update(dsets.__dict__)
-    def __getitem__(self, i: int) -> tuple: return (*super().__getitem__(i), i)
-
-    @property
-    def kinds(self) -> tuple: return (*super().kinds, None)
-
-
-class _Batches:
-    "The batches of a loader over numbered items; keeps the numbers, and gives what the model needs."
-    def __init__(self, dl): self.dl, self.numbers = dl, []
-    def __len__(self): return len(self.dl)
-
-    def __iter__(self) -> Iterator:
-        for *parts, numbers in self.dl:
-            self.numbers += numbers.tolist()
-            yield tuple(parts)
-
 # %% ../nbs/widgets.ipynb #0fed777c
-def _image_step(pipeline: Pipeline) -> int:
-    "Which of its steps opens the picture; before it there is the name of a file, behind it pixels."
-    makers = [i for i, step in enumerate(pipeline.steps) if getattr(getattr(step, "__self__", None), "kind", None) == "image"]
-    if makers: return makers[0]
-    raise DataError(f"no step of {pipeline} opens a picture: loaders of pictures are wanted, with an ImageBlock")
-
-
 def _file_of(dsets: Datasets, i: int) -> Path:
     pipeline, item = dsets.pipelines[0], dsets.item(i)
-    file = pipeline._first_steps(_image_step(pipeline), item)
-    if isinstance(file, str | os.PathLike): return Path(file)
+    file = pipeline.first_steps(pipeline.opener, item)
+    if pipeline.kind == "image" and isinstance(file, str | os.PathLike): return Path(file)
     raise DataError(f"item {i} is {_brief(item)}, which is no file: only files can be cleaned")
 
 
@@ -90,17 +63,14 @@ def _classifier_data(dls, side: int) -> Datasets:
     return source
 
 
-def _probabilities(learn: Learner) -> Callable: return getattr(learn.loss_func, "activation", None) or (lambda scores: scores.softmax(-1))
-
-
 def _judge(learn: Learner, side: int) -> list[Judged]:
     source, loader, name = _classifier_data(learn.dls, side), learn.dls[side], ("training", "validation")[side]
-    batches = _Batches(loader.new(_Numbered(source), shuffle=False, drop_last=False, training=False, skip_broken=True))
+    loader = loader.new(skip_broken=True).ordered()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="left out item")    # they are not: they come first
-        probabilities, _, losses = learn.get_preds(dl=batches, with_loss=True, act=_probabilities(learn))
+        probabilities, _, losses = learn.get_preds(dl=loader, with_loss=True)
     best, said = probabilities.max(1)
-    found = {number: (str(source.vocab[c]), p, loss) for number, c, p, loss in zip(batches.numbers, said.tolist(), best.tolist(), losses.tolist(), strict=True)}
+    found = {number: (str(source.vocab[c]), p, loss) for number, c, p, loss in zip(loader.kept, said.tolist(), best.tolist(), losses.tolist(), strict=True)}
     return [Judged(_file_of(source, i), _label_of(source, i), *found.get(i, ("", math.nan, math.inf)), name) for i in range(len(source))]
 
 
@@ -591,15 +561,10 @@ class Answer:
 
 
 def _scores(learn: Learner, picture: PILImage) -> Tensor:
-    "Probabilities `(labels,)`; the picture enters where training opened its files."
-    source = getattr(learn.dls, "train_ds", None)
-    if not isinstance(source, Datasets): return learn.predict(picture)[2]
-    if source.n_inp > 1: raise DataError(f"this model takes {source.n_inp} inputs, and a picture is one")
-    test, pipeline = source.test([picture]), source.pipelines[0]
-    test.pipelines = [Pipeline(pipeline.steps[_image_step(pipeline):], pipeline.kind)]
-    like = learn.dls.valid if len(learn.dls) > 1 else learn.dls.train
-    dl = like.new(test, shuffle=False, drop_last=False, training=False, skip_broken=False, num_workers=0)
-    return learn.get_preds(dl=dl, act=None if hasattr(learn.loss_func, "activation") else torch.sigmoid if _several(learn) else _probabilities(learn))[0][0]
+    "Probabilities `(labels,)`."
+    n_inp = learn.dls.n_inp
+    if n_inp > 1: raise DataError(f"this model takes {n_inp} inputs, and a picture is one")
+    return learn.predict(picture)[2]
 
 
 def _several(learn: Learner) -> bool:

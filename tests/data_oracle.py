@@ -868,6 +868,150 @@ def defaults(lib, _):
     return answer
 
 
+# ---------------------------------------------------------------- transforms of one's own
+def own_loaders(lib, item_tfms=None, batch_tfms=None, **options):
+    pictures = [lib.PILImage.create(np.full((6, 6, 3), 40 * i, np.uint8)) for i in range(6)]
+    block = lib.DataBlock(
+        blocks=(lib.ImageBlock, lib.CategoryBlock),
+        get_x=lambda i: pictures[i],
+        get_y=lambda i: "odd" if i % 2 else "even",
+        splitter=lib.IndexSplitter([0, 5]),
+        item_tfms=item_tfms,
+        batch_tfms=batch_tfms,
+    )
+    return block.dataloaders(list(range(6)), bs=2, num_workers=0, shuffle=False, **options)
+
+
+def first_values(loader) -> list:
+    return [[round(v, 4) for v in x[:, 0, 0, 0].tolist()] for x, *_ in loader]
+
+
+@question(tolerance=1e-4)
+def own_transforms(lib, _):
+    "Transforms with `encodes`: which parts, which side, in what order, how often."
+    seen = []
+
+    class Wrapper(lib.RandTransform):
+        split_idx, order = None, 2
+
+        def __init__(self):
+            pass
+
+        def before_call(self, b, split_idx):
+            self.idx = split_idx
+
+        def encodes(self, img: lib.PILImage):
+            return lib.PILImage.create(255 - np.array(img) if self.idx == 0 else np.array(img))
+
+    class Parts(lib.Transform):
+        def __init__(self, order=0, split_idx=None):
+            self.order, self.split_idx = order, split_idx
+
+        def encodes(self, x: lib.PILImage):
+            seen.append("picture")
+            return x
+
+        def encodes(self, x: lib.TensorImage):  # noqa: F811
+            seen.append([str(x.dtype), list(x.shape), round(float(x.max()), 3)])
+            return x
+
+        def encodes(self, x: lib.TensorMask):  # noqa: F811
+            seen.append("mask")
+            return x
+
+    class Child(Parts):
+        def encodes(self, x: lib.PILImage):
+            seen.append("picture of the child")
+            return x
+
+    class Whole(lib.ItemTransform):
+        order = 1
+
+        def encodes(self, xy):
+            x, y = xy
+            seen.append([type(x).__name__, int(y)])
+            return xy
+
+    class Sometimes(lib.RandTransform):
+        def encodes(self, x: lib.TensorImage):
+            return x * 0 + 9
+
+    def what(loader=None, **tfms):
+        seen.clear()
+        dls = own_loaders(lib, **tfms)
+        # the first batch is looked at when loaders are made
+        seen.clear()
+        getattr(dls, loader or "train").one_batch()
+        return list(seen)
+
+    def share(p):
+        random.seed(5)
+        step = Sometimes(p=p)
+        x = lib.TensorImage(torch.zeros(3, 2, 2))
+        drawn = [bool((step(x, split_idx=0) == 9).all()) for _ in range(60)]
+        return drawn
+
+    stats = lib.Normalize.from_stats([0.5] * 3, [0.1] * 3)
+    dls = own_loaders(lib, item_tfms=Wrapper())
+    return {
+        "two sides": [first_values(dls.train), first_values(dls.valid)],
+        "test": first_values(dls.test_dl([1, 2])),
+        "item": what(item_tfms=Parts()),
+        "item, a child": what(item_tfms=Child()),
+        "item, late": what(item_tfms=Parts(order=6)),
+        "item, whole": what(item_tfms=Whole()),
+        "side 0": [what(d, item_tfms=Parts(split_idx=0)) for d in ("train", "valid")],
+        "side 1": [what(d, item_tfms=Parts(split_idx=1)) for d in ("train", "valid")],
+        "batch": {
+            str(order): what("valid", batch_tfms=[stats, Parts(order=order)])
+            for order in (0, 9, 11, 35, 98, 100)
+        },
+        "chance": [share(0.3), share(1.0), share(0.0)],
+    }
+
+
+@question()
+def lists(lib, _):
+    "Files and labels in lists, and several targets."
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.png" for i in range(12)]
+        for i, file in enumerate(files):
+            Image.new("RGB", (6, 6), (i, 0, 0)).save(file)
+
+        def loaders(labels, **options):
+            dls = lib.ImageDataLoaders.from_lists(
+                folder, files, labels, seed=4, bs=4, num_workers=0, **options
+            )
+            y = torch.stack([torch.as_tensor(dls.valid_ds[i][1]) for i in range(len(dls.valid_ds))])
+            return [len(dls.train_ds), str(y.dtype), y.float().tolist(), plain(dls.c)]
+
+        words = [str(i % 3) for i in range(12)]
+        series = pd.Series(words, index=range(12))
+        return {
+            "words": loaders(words),
+            "a column": loaders(series),
+            "numbers": loaders([i % 2 for i in range(12)], valid_pct=0.4),
+            "with a point": loaders([i / 2 for i in range(12)]),
+        }
+
+
+@question()
+def several_targets(lib, _):
+    frame = table(12)
+    block = lib.DataBlock(
+        blocks=(lib.TransformBlock, lib.CategoryBlock, lib.CategoryBlock),
+        n_inp=1,
+        getters=[lambda row: torch.ones(2), lib.ColReader("site"), lib.ColReader("fname")],
+        splitter=lib.IndexSplitter([]),
+    )
+    dls = block.dataloaders(frame, bs=4, num_workers=0)
+    return {
+        "vocab": [list(vocab) for vocab in dls.vocab],
+        "c": list(dls.c),
+        "lengths": [len(dls.train_ds), len(dls.c), dls.n_inp],
+    }
+
+
 # ---------------------------------------------------------------- asking
 def ask(name: str, lib) -> dict:
     "The answer of one library, as JSON would give it back."

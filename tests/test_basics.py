@@ -96,10 +96,27 @@ def test_show_image_takes_every_layout(shape):
     assert ax.images[0].get_array().shape[:2] == (8, 6)
 
 
-@pytest.mark.parametrize("shape", [(5,), (2, 8, 6), (1, 3, 8, 6)])
+@pytest.mark.parametrize("shape", [(5,), (1, 3, 8, 6)])
 def test_show_image_refuses(shape):
     with pytest.raises(ValueError, match="a picture has shape"):
         show_image(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 18, 16), (4, 18, 16), (13, 18, 16), (18, 16, 5)])
+def test_show_image_chooses_channels_and_says_so(shape):
+    bands = torch.rand(shape)
+    first = bands.movedim(0, -1) if shape[-1] == 16 else bands
+    n = first.shape[-1]
+    ax = show_image(bands)
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown.shape == (18, 16, 3) and ax.get_xlabel().endswith(f"of {n}")
+    assert np.array_equal(shown[..., : min(n, 3)], first[..., :3].numpy())
+    chosen = np.asarray(show_image(bands, channels=(1, 0, 1)).images[0].get_array())
+    assert np.array_equal(chosen, first[..., [1, 0, 1]].numpy())
+    one = show_image(bands, channels=1)
+    assert np.array_equal(one.images[0].get_array(), first[..., 1].numpy())
+    with pytest.raises(ValueError, match=f"one to three of {n}"):
+        show_image(bands, channels=(0, 1, 13))
 
 
 def test_show_image_draws_where_it_is_told():

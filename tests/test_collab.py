@@ -57,10 +57,10 @@ from coursekit.collab import (
     recall_at_k,
     recommender_app,
 )
-from coursekit.data import DateSplitter, GroupSplitter
+from coursekit.data import CategoryBlock, DateSplitter, GroupSplitter
 from coursekit.datasets import DataError
 from coursekit.exporting import load_learner
-from coursekit.learner import Callback, LearnerError
+from coursekit.learner import Callback, LearnerError, accuracy
 
 RECORD = json.loads(FIXTURE.read_text())
 MODULES = (
@@ -188,8 +188,6 @@ BAD = {  # what is wrong -> table, options, what the error says
     "mixed ids": (MIXED, {}, r"'user' has ids of several types.*a number.*text.*astype\(str\)"),
     "words": (with_gap("rating", "good"), {}, "the rating 'good' in row 7 is no finite number"),
     "infinite": (with_gap("rating", np.inf), {}, "the rating inf in row 7 is no finite number"),
-    "one user": (TABLE.assign(user=3), {}, "all 150 ratings have the same user, 3.*'user' the"),
-    "one item": (TABLE.assign(movie="x"), {}, "all 150 ratings have the same item, 'x'"),
     "empty": (TABLE[:0], {}, "the table of ratings is empty"),
     "two columns": (TABLE[["user", "movie"]], {}, "at least three columns"),
     "misspelt": (TABLE, {"item_name": "film"}, "no column 'film' among .*'movie'"),
@@ -1551,3 +1549,42 @@ def test_app_in_a_browser(tmp_path):
         assert page.exceptions == []
         chromium.close()
         server.close()
+
+
+# ---------------------------------------------------------------- one user, classes
+@pytest.mark.parametrize(("column", "what"), [("user", "user"), ("movie", "item")])
+def test_a_single_user_or_item_is_a_warning(column, what):
+    table = TABLE.assign(**{column: 3})
+    with pytest.warns(UserWarning, match=f"same {what} in the column '{column}', 3: there is"):
+        dls = loaders(table, valid_pct=0.0, shuffle_train=False, duplicates="last")
+    assert len(dls) == 1 and torch.equal(dls.train.one_batch()[0], next(iter(dls.train))[0])
+    learn = collab_learner(dls, n_factors=3, y_range=(0, 5.5))
+    before = learn.validate(0)[0]
+    learn.fit(5, 0.1)
+    assert learn.validate(0)[0] < before / 2
+
+
+def test_ratings_as_classes(tmp_path):
+    words = TABLE.assign(rating=np.where(TABLE["movie"] % 2 == 0, "good", "bad"))
+    dls = loaders(words, y_block=CategoryBlock, seed=1)
+    assert dls.kinds == ("ids", "category") and list(dls.vocab) == ["bad", "good"] and dls.c == 2
+    x, y = dls.one_batch()
+    assert y.dtype == torch.long
+    movie = torch.tensor([int(dls.classes["movie"][i]) % 2 for i in x[:, 1].tolist()])
+    assert torch.equal(y, 1 - movie)
+    with pytest.raises(ValueError, match="use_nn=True"):
+        collab_learner(dls)
+    with pytest.warns(UserWarning, match="y_range=.* is left out"):
+        learn = collab_learner(dls, use_nn=True, layers=[10], y_range=(0, 1), metrics=accuracy)
+    learn.path = tmp_path
+    learn.fit(20, 0.03)
+    assert learn.validate()[1] > 0.9
+    even = next(int(movie) for movie in words["movie"] if movie % 2 == 0)
+    assert learn.predict({"user": words["user"][0], "movie": even})[0] == "good"
+    _, targets = learn.get_preds(dl=dls.test_dl(words, with_labels=True))
+    assert targets.tolist() == (words["rating"] == "good").astype(int).tolist()
+    learn.export("classes.pkl")
+    again = load_learner(tmp_path / "classes.pkl")
+    assert again.predict({"user": words["user"][0], "movie": even})[0] == "good"
+    with pytest.raises(ValueError, match="duplicates='mean' is for"):
+        loaders(words, y_block=CategoryBlock, duplicates="mean")

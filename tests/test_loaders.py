@@ -23,7 +23,6 @@ from coursekit.data import (
     MaskSplitter,
     PILImage,
     RandomSplitter,
-    Transform,
     arrange,
     get_image_files,
     parent_label,
@@ -184,8 +183,6 @@ def test_slips_in_the_template_are_named():
         DataBlock(ImageBlock, get_items=get_image_files, get_y=parent_label)
     with pytest.raises(TypeError, match="put the blocks into brackets"):
         DataBlock(ImageBlock, CategoryBlock, get_image_files)
-    with pytest.raises(TypeError, match="encodes"):
-        type("Old", (Transform,), {"encodes": lambda self, x: x})
 
 
 def test_numpy_labels_are_plain_ones():

@@ -63,12 +63,18 @@ LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in va
 SHAPE = "a loss for each keeps the shape of the targets"
 WEIGHT = "the weights of the classes count in the share of eps too, as in PyTorch and the formula"
 AXIS = "probabilities and classes along the axis of the classes, not the last"
+READ = "scores of a plain loss of PyTorch are read as its name says, not left as they are"
 OTHERWISE = {  # where in the answers -> why ours is different
     "label_smoothing/weight/loss": WEIGHT,
     "label_smoothing/weight/gradient": WEIGHT,
     "label_smoothing/pixels, activation": AXIS,
     "label_smoothing/flat, axis/activation": AXIS,
     "label_smoothing/flat, axis/decodes": AXIS,
+    "mixup/classes/scores": READ,
+    "mixup/alpha 1/scores": READ,
+    "mixup/weight/scores": READ,
+    "mixup/sum/scores": READ,
+    "mixup/labels/scores": READ,
 }
 
 

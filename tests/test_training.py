@@ -368,6 +368,20 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, seed, half):
     assert torch.equal(state(again), state(whole))
 
 
+def test_a_run_goes_on_with_the_averages_it_keeps(tmp_path):
+    def make():
+        return learner(tmp_path, seed=3, bn_eval=True)
+
+    whole, again = make(), make()
+    whole.fit_one_cycle(4, 1e-2, cbs=Checkpoint("whole"))
+    interrupted(make)
+    again.fit_one_cycle(4, 1e-2, cbs=Checkpoint("run", resume=True))
+    assert torch.equal(state(again), state(whole))
+    assert again.model[1].num_batches_tracked == 0 and not again.model[1].running_mean.any()
+    with pytest.raises(LearnerError, match=r"bn_eval=True, this learner has False"):
+        learner(tmp_path, seed=3).fit_one_cycle(4, 1e-2, cbs=Checkpoint("run", resume=True))
+
+
 def test_a_checkpoint_is_neither_lost_nor_taken_by_mistake(tmp_path):
     interrupted(lambda: learner(tmp_path))
     with pytest.raises(LearnerError, match=r"2 of 4 epochs.*resume=True"):

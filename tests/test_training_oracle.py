@@ -35,7 +35,6 @@ OTHERWISE = {  # where in the answers -> why ours is different
     "suggestions_for_a_trained_model/valley": NOTHING,
     "suggestions_for_a_trained_model/slide": NOTHING,
     "suggestions_for_a_trained_model/slide without two slopes alike": NOTHING,
-    "training_defaults/Learner.get_preds/reorder": "our loaders for validation are in order",
 }
 
 

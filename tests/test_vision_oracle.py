@@ -72,6 +72,7 @@ LIB.body = lambda arch, n_in, cut=None: LIB.create_body(arch, n_in, pretrained=F
 FROZEN = "a frozen body has no layer that learns, and so needs no way back through it"
 STILL = "a frozen body keeps the averages that it came with"
 OWN = "the loaders that were given stay as they are"
+START = "a head for numbers begins at the mean of the targets; theirs around 0"
 OTHERWISE = {  # where in the answers -> why ours is different
     "shares_that_do_not_fit/[0.1, 0.2, 0.3]": "an error; theirs leaves the last one out",
     "what_is_frozen/usual/at first": FROZEN,
@@ -81,6 +82,8 @@ OTHERWISE = {  # where in the answers -> why ours is different
     "normalisation/learned/those given": OWN,
     "vision_defaults/vision_learner/train_bn": FROZEN,
     "parts_of_a_learner/another cut": "it is made; theirs forgets what it was told",
+    "parts_of_a_learner/a range/head": START,
+    "parts_of_a_learner/a range/outcome": START,
     "parts_of_a_learner/a range/loss": "a class of its own name",
     "vision_defaults/AdaptiveConcatPool2d/size": "1, which is what None means there",
 }
