@@ -6,31 +6,69 @@
 __all__ = []
 
 # %% ../nbs/all.ipynb #545be171
+import collections
+import csv
+import functools
+import glob
+import inspect
+import io
+import itertools
+import json
+import math
+import mimetypes
+import operator
+import os
+import pickle
+import random
+import re
+import shutil
 import sys
-from functools import partial
+import tempfile
+import time
+import typing
+import warnings
+import zipfile
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from datetime import datetime
+from functools import partial, reduce
 from importlib import import_module
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any, Dict, List, Optional, Tuple, Union  # noqa: UP035
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import first
+from fastcore.basics import camel2snake, first, ifnone, listify, num_cpus, patch, range_of, store_attr
 from fastcore.foundation import L
+from fastcore.meta import delegates
+from fastcore.parallel import parallel
+from numpy import array
 from PIL import Image
-from torch import nn
+from torch import Tensor, as_tensor, nn
 
-from . import augment, basics, collab, data, datasets, drawn_bears, exercises, exporting, learner, multilabel, own_transforms, recipes, training, vision, widgets
-from . import more_transforms
+from coursekit import (
+    augment, basics, callbacks, collab, data, datasets, drawn_bears, exercises, exporting,
+    extras, learner, metrics, more_transforms, multilabel, own_transforms, recipes, training,
+    vision,
+)
+from . import widgets as own_widgets
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
+from .callbacks import *  # noqa: F403
 from .collab import *  # noqa: F403
 from .data import *  # noqa: F403
 from .datasets import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
+from .extras import *  # noqa: F403
 from .learner import *  # noqa: F403
+from .metrics import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
@@ -52,10 +90,34 @@ class _Later(ModuleType):
 def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name)  # the real one where it is there already
 
 
-plt, pd = _later("matplotlib.pyplot"), _later("pandas")
+class _LaterClass:
+    "Stands for a class of a module that is slow to import; may be called, asked for, derived from."
+    def __init__(self, module: str, name: str): self._module, self._name = module, name
+    def _real(self) -> type: return getattr(import_module(self._module), self._name)
+    def __call__(self, *args, **kwargs): return self._real()(*args, **kwargs)
+    def __getattr__(self, name: str): return getattr(self._real(), name)
+    def __instancecheck__(self, thing) -> bool: return isinstance(thing, self._real())
+    def __mro_entries__(self, bases) -> tuple: return (self._real(),)
+    def __reduce__(self): return getattr, (_Later(self._module), self._name)
+
+
+plt, pd, matplotlib = map(_later, ("matplotlib.pyplot", "pandas", "matplotlib"))
+models, widgets, requests = map(_later, ("torchvision.models", "ipywidgets", "requests"))
+VBox, HBox = (_LaterClass("ipywidgets", name) for name in ("VBox", "HBox"))
+Flatten, sequential = nn.Flatten, nn.Sequential
 
 # %% ../nbs/all.ipynb #1b6c6431
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "partial", "pd", "plt", "torch"]
+__all__ += ["HBox", "Tensor", "VBox", "array", "as_tensor", "matplotlib", "models", "requests", "widgets"]
+__all__ += ["Flatten", "camel2snake", "delegates", "ifnone", "listify", "num_cpus", "parallel"]
+__all__ += ["patch", "range_of", "sequential", "store_attr"]
+__all__ += ["collections", "csv", "functools", "glob", "inspect", "io", "itertools", "json", "math"]
+__all__ += ["mimetypes", "operator", "os", "pickle", "random", "re", "shutil", "sys", "tempfile"]
+__all__ += ["Counter", "OrderedDict", "defaultdict", "time", "typing", "warnings", "zipfile"]
+__all__ += ["Any", "Callable", "Dict", "Generator", "Iterable", "Iterator", "Sequence", "namedtuple"]
+__all__ += ["List", "Optional", "SimpleNamespace", "Tuple", "Union", "attrgetter", "contextmanager"]
+__all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
+__all__ += callbacks.__all__ + extras.__all__ + metrics.__all__
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
-__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
+__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + own_widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
 __all__ += more_transforms.__all__ + own_transforms.__all__

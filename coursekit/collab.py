@@ -509,6 +509,7 @@ def collab_learner(
     if y_range and seen and not (y_range[0] <= seen[0] and seen[1] <= y_range[1]):
         raise ValueError(f"y_range={tuple(y_range)}, and there are ratings from {seen[0]:g} to {seen[1]:g}, which it leaves out: begin and end a little beyond them, or look for wrong ratings")
     if use_nn and sparse: raise ValueError("sparse=True goes with the dot product, use_nn=False: the layers of a net have no sparse gradients")
+    _tell_unused(use_nn, emb_szs=emb_szs, layers=layers, config=config)
     if dls.kinds[-1] == "category":
         if not use_nn: raise ValueError("the ratings are classes, and the dot product gives one number: use_nn=True")
         if y_range: warnings.warn(f"y_range={y_range} is left out: scores of classes have no range", stacklevel=2)
@@ -517,6 +518,12 @@ def collab_learner(
     else: model = EmbeddingDotBias.from_classes(n_factors, ids.classes, y_range=y_range, sparse=sparse)
     if sparse: kwargs.setdefault("opt_func", LazyAdam)
     return Learner(dls, model, loss_func=loss_func or MSELossFlat(), **kwargs).add_cb(UnknownIsMean())
+
+
+def _tell_unused(use_nn: bool, **given) -> None:
+    names = [name for name, value in given.items() if value and not use_nn]
+    if names: warnings.warn(f"{', '.join(names)} shape a net and take no part in the dot product: "
+                            "say use_nn=True, or leave them out", stacklevel=3)
 
 # %% ../nbs/09_collaborative_filtering.ipynb #49ac6f89
 @patch

@@ -7,7 +7,7 @@ __all__ = ['EVENTS', 'CrossEntropyLossFlat', 'BCEWithLogitsLossFlat', 'BCELossFl
            'error_rate', 'top_k_accuracy', 'accuracy_multi', 'mse', 'mae', 'rmse', 'Metric', 'sklearn_metric',
            'CancelFitException', 'CancelEpochException', 'CancelTrainException', 'CancelValidException',
            'CancelBatchException', 'CancelStepException', 'Callback', 'loss_for', 'trainable_params', 'even_mults',
-           'Learner', 'LearnerError', 'norm_bias_params', 'Recorder', 'ProgressCallback', 'hook_outputs',
+           'Learner', 'LearnerError', 'norm_bias_params', 'Recorder', 'ProgressCallback', 'hook_outputs', 'hook_output',
            'ActivationStats', 'total_params']
 
 # %% ../nbs/04_learner.ipynb #7f12fab2
@@ -364,22 +364,47 @@ def _join(parts: Sequence):
 
 class Metric:
     """A number about predictions, kept over an epoch: averaged over the items, or computed on the whole where an average would be wrong. Raises
-    `ValueError` if the function does not return a single number."""
+    `ValueError` if the function does not return a single number. A class of one's own may have `reset`, `accumulate` (of the learner, after
+    each batch), `value` and `name` in place of a function."""
+    func, whole = None, False
+
     def __init__(
         self,
-        func: Callable,  # function of (predictions, targets) that returns one number
+        func: Callable | None = None,  # function of (predictions, targets) that returns one number
         whole: bool | None = None,  # collect the epoch and call `func` once? As `func.whole` if None, else no
         name: str | None = None,  # heading in the table; that of the function if None
     ):
+        if func is None and type(self).accumulate is Metric.accumulate: raise TypeError(f"{type(self).__name__} has nothing to measure with: give a function of (predictions, targets), or write accumulate, reset and value")
         inner = func
         while isinstance(inner, partial): inner = inner.func
         self.func, self.whole = func, getattr(inner, "whole", False) if whole is None else whole
-        self.name = name or getattr(inner, "__name__", type(inner).__name__)
+        self._name = name or (func and getattr(inner, "__name__", type(inner).__name__))
         self.reset()
+
+    @property
+    def name(self) -> str:
+        "Heading in the table; in a class of one's own its name in small letters."
+        return getattr(self, "_name", None) or camel2snake(type(self).__name__.removesuffix("Metric") or "Metric")
+
+    @name.setter
+    def name(self, name: str) -> None: self._name = name
 
     def reset(self) -> None:
         "Forget all batches."
         self.total, self.n, self.kept = 0.0, 0, []
+
+    def __call__(self, pred, *targets) -> float | None:
+        "The metric of these predictions and targets alone."
+        self.reset()
+        self.update(pred, *targets)
+        return self.value
+
+    def accumulate(
+        self,
+        learn: "Learner",  # with `pred` and `yb` of this batch
+    ) -> None:
+        "Take in the batch that the learner has just seen."
+        self.update(learn.pred, *learn.yb)
 
     def update(
         self,
@@ -393,8 +418,9 @@ class Metric:
         self.n += n
 
     def _number(self, value):
+        shape = tuple(getattr(value, "shape", ()))
+        if math.prod(shape) != 1: raise ValueError(f"the metric {self.name} returned shape {shape}, and one number is wanted: does it end with .mean()?")
         if not isinstance(value, Tensor): return float(value)
-        if value.numel() != 1: raise ValueError(f"the metric {self.name} returned shape {tuple(value.shape)}, and one number is wanted: does it end with .mean()?")
         value = value.detach().reshape(())
         return value.item() if value.device.type == "cpu" else value  # a GPU need not stop for this
 
@@ -407,6 +433,11 @@ class Metric:
     def __repr__(self): return f"Metric({self.name}, {'on the whole' if self.whole else 'averaged'})"
 
 # %% ../nbs/04_learner.ipynb #4910d98d
+_OF_SCORES = {  # measures of scikit-learn that judge how sure a model is, not what it says
+    "average_precision_score", "brier_score_loss", "coverage_error", "d2_brier_score", "d2_log_loss_score",
+    "hinge_loss", "label_ranking_average_precision_score", "label_ranking_loss", "log_loss",
+    "roc_auc_score", "top_k_accuracy_score",
+}
 _READINGS = {
     "classes": lambda pred, axis, thresh: pred.argmax(axis),
     "probabilities": lambda pred, axis, thresh: pred.softmax(axis).select(axis, 1) if pred.shape[axis] == 2 else pred.softmax(axis),
@@ -418,18 +449,27 @@ _READINGS = {
 
 def sklearn_metric(
     func: Callable | str,  # function of (targets, predictions), as in `sklearn.metrics`, or the name of one there
-    wants: str = "classes",  # what it takes: "classes", "probabilities" (of two classes only the second), "labels", "label probabilities", "numbers"
+    wants: str | None = None,  # what it takes: "classes", "probabilities" (of two classes only the second), "labels", "label probabilities", "numbers"; found from measure and targets if None
     thresh: float = 0.5,  # a label with a probability above it counts as there
     axis: int = -1,  # which axis of the predictions holds the classes
     name: str | None = None,  # heading in the table; that of the function if None
     **kwargs,  # for `func`, say `average="macro"`
 ) -> Metric:
     "A metric of scikit-learn, computed on the whole epoch from the scores of a model. Raises `ValueError` for an unknown name."
-    if wants not in _READINGS: raise ValueError(f"wants={wants!r}: choose one of {', '.join(map(repr, _READINGS))}")
-    func, read = _sklearn_function(func) if isinstance(func, str) else func, _READINGS[wants]
+    if wants is not None and wants not in _READINGS: raise ValueError(f"wants={wants!r}: choose one of {', '.join(map(repr, _READINGS))}")
+    func = _sklearn_function(func) if isinstance(func, str) else func
     def on_whole(pred: Tensor, target: Tensor) -> float:
-        return func(to_np(target), to_np(read(pred.float(), axis, thresh)), **kwargs)
+        read = _READINGS[wants or _wanted(func, pred, target)]
+        return func(to_np(target), to_np(read(pred.double(), axis, thresh)), **kwargs)
     return Metric(on_whole, whole=True, name=name or getattr(func, "__name__", "metric"))
+
+
+def _wanted(func: Callable, pred: Tensor, target: Tensor) -> str:
+    "What a measure takes, by its name and by the targets: classes are whole numbers, labels a 0 or 1 for each output."
+    scores = getattr(func.func if isinstance(func, partial) else func, "__name__", "") in _OF_SCORES
+    if target.shape == pred.shape and pred.ndim > 1 and ((target == 0) | (target == 1)).all(): return "label probabilities" if scores else "labels"
+    if target.is_floating_point(): return "numbers"
+    return "probabilities" if scores else "classes"
 
 
 def _sklearn_function(name: str) -> Callable:
@@ -460,9 +500,18 @@ EVENTS = (  # in the order in which they come
 
 class Callback:
     """Something to do at moments of the training: a method named after each of them, which may read and change everything in `self.learn`.
-    Those of one moment run by `order`, small ones first, then as they were added. The moments are listed in `EVENTS`."""
+    Those of one moment run by `order`, small ones first, then as they were added. The moments are listed in `EVENTS`. To read, `self.epoch`
+    does for `self.learn.epoch`, and so on; what is assigned to `self` stays with the callback."""
     order = 0
+    only_fit = False  # leave it out of `lr_find`, since it keeps, shows or decides something about a training?
     learn: "Learner"
+
+    def __getattr__(self, name: str):  # only for what the callback itself has not got
+        learn = self.__dict__.get("learn")
+        found = ... if learn is None or name.startswith("_") else getattr(learn, name, ...)
+        if found is not ...: return found
+        where = "it is in no learner yet" if learn is None else "its learner has none"
+        raise AttributeError(f"the callback {type(self).__name__} has no {name!r}, and {where}", name=name, obj=self)
 
     @property
     def name(self) -> str:
@@ -984,11 +1033,12 @@ class Recorder(Callback):
 
     def before_fit(self) -> None:
         self.losses, self.lrs, self.iters, self.values, self.times, self.final_record = [], [], [], [], [], L()
-        self._smooth, self._count, self._first, self._loss_sum, self._seen, self._start = 0.0, 0, 0, 0.0, 0, time.perf_counter()
+        self._smooth, self._count, self._first, self._loss_sum, self._seen, self._start, self.log = 0.0, 0, 0, 0.0, 0, time.perf_counter(), L()
         if hasattr(self, "learn"): self._first = self.learn.epoch
 
     def before_epoch(self) -> None:
         self._start, self.final_record, self._loss_sum, self._seen = time.perf_counter(), L(), 0.0, 0
+        self.log = L([self.learn.epoch])
 
     def before_validate(self) -> None:
         self._loss_sum, self._seen = 0.0, 0
@@ -1001,7 +1051,7 @@ class Recorder(Callback):
         n = _items(learn.yb[0])
         self._loss_sum += learn.loss * n  # still a tensor: no waiting for a GPU
         self._seen += n
-        for metric in learn.metrics: metric.update(learn.pred, *learn.yb)
+        for metric in learn.metrics: metric.accumulate(learn)
 
     def _take_training_loss(self, learn: Learner) -> None:
         loss = learn.loss.item() if learn.loss.device.type == "cpu" else learn.loss.clone()  # to ask a GPU would be to wait for it
@@ -1022,6 +1072,7 @@ class Recorder(Callback):
         self.values.append(L(self.losses[-1] if self.losses else None, *row))
         self.iters.append(self._count)
         self.times.append(time.perf_counter() - self._start)
+        self.log = self.log[:1] + self.values[-1] + self.log[1:] + [self.times[-1]]
 
     def state_dict(self) -> dict:
         "All that it has kept, for a run that is to go on later."
@@ -1414,19 +1465,49 @@ def _fitting_opt(self: Learner, opt, file) -> dict:
         raise LearnerError(f"{file} {error}. {hint}") from error
 
 # %% ../nbs/04_learner.ipynb #93b500d7
-@contextmanager
+class _Hooks(list):
+    "The last output of each module, None until there is one."
+    def __init__(self, modules: Sequence[nn.Module], detach: bool):
+        super().__init__([None] * len(modules))
+        self.detach, self.handles = detach, [module.register_forward_hook(partial(self._keep, i)) for i, module in enumerate(modules)]
+
+    def _keep(self, i: int, module, inputs, output) -> None:  # a copy, the next layer may work in place
+        if self.detach: output = output.detach().to("cpu", copy=True) if isinstance(output, Tensor) else to_cpu(output)
+        self[i] = output
+
+    @property
+    def stored(self) -> list:
+        "The outputs."
+        return self
+
+    def remove(self) -> None:
+        "Keep nothing more."
+        for handle in self.handles: handle.remove()
+
+    def __enter__(self): return self
+
+    def __exit__(self, *_) -> None: self.remove()
+
+
+class _Hook(_Hooks):
+    @property
+    def stored(self): return self[0]
+
+
 def hook_outputs(
     modules: Sequence[nn.Module],
-    detach: bool = True,  # keep values alone, without their history?
-) -> Iterator[list]:  # the last output of each module, None until there is one
-    "Keep what modules give, as long as the `with` block lasts."
-    stored = [None] * len(modules)
-    def kept(output): return output.detach().to("cpu", copy=True) if isinstance(output, Tensor) else to_cpu(output)  # a copy, the next layer may work in place
-    def keep(i, module, inputs, output): stored[i] = kept(output) if detach else output
-    handles = [module.register_forward_hook(partial(keep, i)) for i, module in enumerate(modules)]
-    try: yield stored
-    finally:
-        for handle in handles: handle.remove()
+    detach: bool = True,  # keep values alone, in ordinary memory and without their history?
+) -> list:  # the last output of each module, None until there is one; with `stored` and `remove`
+    "Keep what modules give, until `remove`, or as long as a `with` block lasts."
+    return _Hooks(modules, detach)
+
+
+def hook_output(
+    module: nn.Module,
+    detach: bool = True,  # keep values alone, in ordinary memory and without their history?
+) -> list:  # in `stored` the last output, None until there is one; with `remove`
+    "Keep what one module gives, until `remove`, or as long as a `with` block lasts."
+    return _Hook([module], detach)
 
 # %% ../nbs/04_learner.ipynb #1b56cc93
 class ActivationStats(Callback):
@@ -1437,13 +1518,15 @@ class ActivationStats(Callback):
         self,
         modules: Sequence[nn.Module] | None = None,  # all that are no containers if None
         near: float = 0.05,  # below it a value counts as near zero
+        with_hist: bool = False,  # count how often each size of value occurs too? `hist` has the counts
     ):
-        self.given, self.near = modules, near
+        self.given, self.near, self.with_hist = modules, near, with_hist
 
     def before_fit(self) -> None:
         leaves = {name: module for name, module in self.learn.model.named_modules() if not list(module.children())}
         chosen = leaves if self.given is None else {name: module for name, module in self.learn.model.named_modules() if any(module is one for one in self.given)}
         self.names, self.stats, self._alive = [f"{name} {type(module).__name__}".strip() for name, module in chosen.items()], [[] for _ in chosen], [None] * len(chosen)
+        self.hists = [[] for _ in chosen]
         self._handles = [module.register_forward_hook(partial(self._look, i)) for i, module in enumerate(chosen.values())]
 
     def before_train(self) -> None: self._alive = [None] * len(self.names)
@@ -1453,6 +1536,7 @@ class ActivationStats(Callback):
         out = output.detach()
         values = out.float()
         self.stats[i].append(torch.stack([values.mean(), values.std(), (values.abs() < self.near).float().mean()]))
+        if self.with_hist: self.hists[i].append(values.histc(40, 0, 10))
         active = (out != 0).flatten(2).any(2).any(0) if out.ndim > 2 else (out != 0).any(0)
         self._alive[i] = active if self._alive[i] is None else self._alive[i] | active
 
@@ -1462,6 +1546,11 @@ class ActivationStats(Callback):
     def layer_stats(self, i: int) -> Tensor:  # `(3, batches)`: mean, standard deviation, share near zero
         "Statistics of one layer over the batches."
         return torch.stack(self.stats[i], dim=1).cpu()
+
+    def hist(self, i: int) -> Tensor:  # `(40, batches)`: how many values lie in each of 40 equal steps from 0 to 10
+        "Sizes of what one layer gave, batch by batch; raises `ValueError` without `with_hist`."
+        if not self.with_hist: raise ValueError("nothing was counted: ActivationStats(with_hist=True) counts")
+        return torch.stack(self.hists[i], dim=1).cpu()
 
     def dead_units(self, i: int) -> list[int]:
         "The units (channels) of one layer that gave exactly 0 for every item of the last epoch: they do no work."

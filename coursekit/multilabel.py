@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['MultiCategorize', 'EncodedMultiCategorize', 'MultiCategoryBlock', 'precision_multi', 'recall_multi', 'f1_multi',
-           'average_precision', 'PrecisionMulti', 'RecallMulti', 'F1ScoreMulti', 'APScoreMulti', 'ThresholdCurve',
-           'threshold_curve']
+           'average_precision', 'ThresholdCurve', 'threshold_curve']
 
 # %% ../nbs/07_multilabel.ipynb #49e6193b
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,7 +19,7 @@ from coursekit.data import (
     Categorize, TransformBlock, _brief, _mean_and_sd, _missing, _plain, _usual_blocks,
 )
 from .datasets import DataError
-from .learner import Metric, _alike, accuracy_multi
+from .learner import _alike, accuracy_multi
 
 if TYPE_CHECKING: import matplotlib.pyplot as plt
 
@@ -198,41 +196,6 @@ def _ranked(score: Tensor, truth: Tensor) -> Tensor:
 
 
 precision_multi.whole = recall_multi.whole = f1_multi.whole = average_precision.whole = True  # shares of a batch cannot be averaged
-
-# %% ../nbs/07_multilabel.ipynb #4db282f4
-def PrecisionMulti(
-    thresh: float = 0.5,  # a label with a probability above it counts as said
-    sigmoid: bool = True,  # are the predictions scores? Else probabilities
-    average: str = "macro",  # as for `precision_multi`
-) -> Metric:
-    "`precision_multi` as a metric of a learner, over the whole epoch."
-    return Metric(partial(precision_multi, thresh=thresh, sigmoid=sigmoid, average=average), name="precision_score")
-
-
-def RecallMulti(
-    thresh: float = 0.5,  # a label with a probability above it counts as said
-    sigmoid: bool = True,  # are the predictions scores? Else probabilities
-    average: str = "macro",  # as for `precision_multi`
-) -> Metric:
-    "`recall_multi` as a metric of a learner, over the whole epoch."
-    return Metric(partial(recall_multi, thresh=thresh, sigmoid=sigmoid, average=average), name="recall_score")
-
-
-def F1ScoreMulti(
-    thresh: float = 0.5,  # a label with a probability above it counts as said
-    sigmoid: bool = True,  # are the predictions scores? Else probabilities
-    average: str = "macro",  # as for `precision_multi`
-) -> Metric:
-    "`f1_multi` as a metric of a learner, over the whole epoch."
-    return Metric(partial(f1_multi, thresh=thresh, sigmoid=sigmoid, average=average), name="f1_score")
-
-
-def APScoreMulti(
-    sigmoid: bool = True,  # kept for old code: only the order of the predictions counts
-    average: str = "macro",  # as for `precision_multi`
-) -> Metric:
-    "`average_precision` as a metric of a learner, over the whole epoch."
-    return Metric(partial(average_precision, average=average), name="average_precision_score")
 
 # %% ../nbs/07_multilabel.ipynb #b0ad5b42
 class ThresholdCurve(NamedTuple):

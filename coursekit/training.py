@@ -550,7 +550,7 @@ def lr_find(
     before = None if fresh else self.hyper("lr")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
     try:
-        with self.no_logging(): self.fit(num_it // max(1, len(self.dls.train)) + 1, start_lr, cbs=finder)
+        with self.no_logging(), self.removed_cbs(cb for cb in self.cbs if cb.only_fit): self.fit(num_it // max(1, len(self.dls.train)) + 1, start_lr, cbs=finder)
     finally:
         self.recorder.__dict__.update(kept)
         if fresh: self.opt = None
@@ -658,22 +658,32 @@ def _to_float(pred):
     return type(pred)(map(_to_float, pred)) if isinstance(pred, tuple | list) else pred
 
 
-def _to_half(learn: Learner, dtype: torch.dtype) -> Learner:
+def _to_half(learn: Learner, dtype: torch.dtype, cpu: bool) -> Learner:
+    if learn.device.type == "cpu" and not cpu:
+        warnings.warn("this learner stays in 32 bits: its data are on the CPU, where 16 bits are "
+                      "mostly slower; cpu=True has them all the same", stacklevel=3)
+        return learn.to_fp32()
     learn.remove_cbs(MixedPrecision).add_cb(MixedPrecision(dtype))
     learn.autocast = torch.autocast(learn.device.type, dtype)
     return learn
 
 
 @patch
-def to_fp16(self: Learner) -> "Learner":
+def to_fp16(
+    self: Learner,
+    cpu: bool = False,  # on a CPU too? Else it stays in 32 bits there, with a warning
+) -> "Learner":
     "Train and predict in half precision, with the loss scaled; faster on GPUs that have units for it."
-    return _to_half(self, torch.float16)
+    return _to_half(self, torch.float16, cpu)
 
 
 @patch
-def to_bf16(self: Learner) -> "Learner":
+def to_bf16(
+    self: Learner,
+    cpu: bool = False,  # on a CPU too? Else it stays in 32 bits there, with a warning
+) -> "Learner":
     "Train and predict in bfloat16: the range of 32 bits with fewer digits, so without scaling."
-    return _to_half(self, torch.bfloat16)
+    return _to_half(self, torch.bfloat16, cpu)
 
 
 @patch
@@ -727,21 +737,24 @@ class GradientClip(Callback):
 # %% ../nbs/05_training.ipynb #539163a1
 class TrackerCallback(Callback):
     "Watches one number of the table: what the next two have in common."
-    order = 65
+    order, only_fit = 65, True
 
     def __init__(
         self,
         monitor: str = "valid_loss",  # heading in the table
         comp: Callable | None = None,  # of (new, best): is it better? `np.less` for losses and errors if None, else `np.greater`
         min_delta: float = 0.0,  # a smaller gain counts as none
+        reset_on_fit: bool = True,  # forget the best of before? If not, it holds in both phases of `fine_tune`
     ):
-        self.monitor, self.min_delta = monitor, min_delta
+        self.monitor, self.min_delta, self.reset_on_fit = monitor, min_delta, reset_on_fit
+        self.best = self.best_epoch = None
         self.comp = comp or (np.less if "loss" in monitor or "error" in monitor or monitor in ("mse", "rmse", "mae") else np.greater)
 
     def before_fit(self) -> None:
         names = self.learn.recorder.metric_names[1:-1]
         if self.monitor not in names: raise ValueError(f"monitor={self.monitor!r}: the table has {', '.join(names)}")
-        self._column, self.best, self.best_epoch, self.new_best = names.index(self.monitor), None, None, False
+        self._column, self.new_best = names.index(self.monitor), False
+        if self.reset_on_fit: self.best = self.best_epoch = None
 
     def after_epoch(self) -> None:
         value = self.learn.recorder.values[-1][self._column]
@@ -759,7 +772,7 @@ class TrackerCallback(Callback):
 
 # %% ../nbs/05_training.ipynb #3ad312e6
 class SaveModelCallback(TrackerCallback):
-    "Save the weights of the best epoch, and load them at the end; or save every epoch."
+    "Save the weights of the best epoch, and load them at the end; or save every epoch, or the last."
     order = 66
 
     def __init__(
@@ -768,20 +781,25 @@ class SaveModelCallback(TrackerCallback):
         comp: Callable | None = None,
         min_delta: float = 0.0,
         fname: str = "model",  # file under the learner's `model_dir`
-        every_epoch: bool = False,  # save each as `fname_0`, `fname_1`, ..., and load none?
+        every_epoch: bool | int = False,  # save each as `fname_0`, `fname_1`, ..., and load none? With a number one in so many
+        at_end: bool = False,  # save the weights of the end too, in place of the best, and load none?
         with_opt: bool = False,  # the state of the optimiser too?
+        reset_on_fit: bool = True,  # forget the best of before? If not, it holds in both phases of `fine_tune`
     ):
-        super().__init__(monitor, comp, min_delta)
-        self.fname, self.every_epoch, self.with_opt = fname, every_epoch, with_opt
+        if every_epoch and at_end: raise ValueError("every_epoch and at_end: the last epoch is among them, so say one of the two")
+        super().__init__(monitor, comp, min_delta, reset_on_fit)
+        self.fname, self.every_epoch, self.at_end, self.with_opt = fname, every_epoch, at_end, with_opt
 
     def after_epoch(self) -> None:
         super().after_epoch()
-        if self.every_epoch: self.learn.save(f"{self.fname}_{self.learn.epoch}", self.with_opt)
+        if self.every_epoch:
+            if self.learn.epoch % self.every_epoch == 0: self.learn.save(f"{self.fname}_{self.learn.epoch}", self.with_opt)
         elif self.new_best: self.learn.save(self.fname, self.with_opt)
         self.new_best = False
 
     def after_fit(self) -> None:
-        if not self.every_epoch and getattr(self, "best", None) is not None: self.learn.load(self.fname, with_opt=self.with_opt)
+        if self.at_end: self.learn.save(self.fname, self.with_opt)
+        elif not self.every_epoch and self.best is not None: self.learn.load(self.fname, with_opt=self.with_opt)
 
 # %% ../nbs/05_training.ipynb #2c847c0f
 class EarlyStoppingCallback(TrackerCallback):
@@ -794,8 +812,9 @@ class EarlyStoppingCallback(TrackerCallback):
         comp: Callable | None = None,
         min_delta: float = 0.0,
         patience: int = 1,  # epochs without a gain
+        reset_on_fit: bool = True,  # forget the best of before?
     ):
-        super().__init__(monitor, comp, min_delta)
+        super().__init__(monitor, comp, min_delta, reset_on_fit)
         self.patience = patience
 
     def before_fit(self) -> None:
@@ -815,7 +834,7 @@ class Checkpoint(Callback):
     """Keep all that a run needs to go on, after every epoch: weights, optimiser, schedule, random numbers, table. A killed run which is
     called again with `resume=True` ends with the weights that it would have had; one that had ended has its weights at once. To the last
     bit that holds for the same machine, number of threads and of workers, and version of PyTorch."""
-    order = 95
+    order, only_fit = 95, True
 
     def __init__(
         self,

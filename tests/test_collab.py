@@ -1010,6 +1010,17 @@ def test_options_of_the_net():
         learner(use_nn=True, sparse=True)
 
 
+@pytest.mark.parametrize("name", ["emb_szs", "layers", "config"])
+def test_options_of_the_net_without_a_net_are_told(name):
+    given = {"emb_szs": {"user": 3}, "layers": [4], "config": {"ps": 0.1}}[name]
+    with pytest.warns(UserWarning, match=f"^{name} shape a net.*use_nn=True") as said:
+        collab_learner(loaders(), 4, y_range=RANGE, **{name: given})
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collab_learner(loaders(), 4, config={"y_range": RANGE})
+
+
 def test_other_loaders_are_refused():
     other = coursekit.data.DataLoaders(coursekit.data.DataLoader([(1, 2)]))
     for ask_it in (collab_learner, get_emb_sz, ids_of):

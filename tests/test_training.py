@@ -270,7 +270,7 @@ def test_our_optimisers_are_the_defaults_of_the_learner():
 
 @pytest.mark.parametrize("half", ["to_bf16", "to_fp16"])
 def test_half_precision_learns_too(half):
-    learn = getattr(learner(), half)()
+    learn = getattr(learner(), half)(cpu=True)
     dtypes = []
     learn.model[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     learn.fit_one_cycle(5, 2e-2)
@@ -304,7 +304,7 @@ def test_clipped_gradients():
 
     for half in (False, True):
         seen = []
-        learn = learner().to_fp16() if half else learner()
+        learn = learner().to_fp16(cpu=True) if half else learner()
         learn.fit(1, cbs=[GradientClip(0.05), Norm])
         assert max(seen) < 0.0501
 
@@ -344,7 +344,7 @@ def test_a_run_goes_on_to_the_same_weights(tmp_path, seed, half):
     def make():
         learn = learner(tmp_path, seed=seed)
         if half:
-            getattr(learn, half)()
+            getattr(learn, half)(cpu=True)
         torch.manual_seed(4)
         return learn.add_cbs(
             [GradientAccumulation(100), GradientClip(0.5), SaveModelCallback("accuracy")]

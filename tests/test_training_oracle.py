@@ -22,7 +22,6 @@ import coursekit.training
 RECORD = json.loads(FIXTURE.read_text())
 MODULES = (coursekit.data, coursekit.learner, coursekit.training)
 LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
-AGAIN = "each fit begins anew"
 SHAPE = "a loss for each keeps the shape of the targets"
 NOTHING = "an error in words where there is nothing to suggest; lr_find makes it nan and a warning"
 OTHERWISE = {  # where in the answers -> why ours is different
@@ -36,9 +35,6 @@ OTHERWISE = {  # where in the answers -> why ours is different
     "suggestions_for_a_trained_model/valley": NOTHING,
     "suggestions_for_a_trained_model/slide": NOTHING,
     "suggestions_for_a_trained_model/slide without two slopes alike": NOTHING,
-    "training_defaults/SaveModelCallback/at_end": "learn.save does that",
-    "training_defaults/SaveModelCallback/reset_on_fit": AGAIN,
-    "training_defaults/EarlyStoppingCallback/reset_on_fit": AGAIN,
 }
 
 
