@@ -772,7 +772,7 @@ def create_opt(self: Learner) -> None:
     "A new optimiser, with a group of parameters for each list that the splitter gives."
     given = list(self.splitter(self.model))
     layers = [list(group) for group in given] if given and not isinstance(given[0], Tensor) else [given]
-    if not sum(map(len, layers)): raise LearnerError(f"there is nothing to train: the splitter gives {len(given)} groups with no parameter that learns. learn.unfreeze() lets all of the model learn")
+    if not sum(map(len, layers)): raise LearnerError("there is nothing to train: the splitter gives no parameters that are not frozen. learn.unfreeze() lets all of the model learn")
     self.layers = layers
     rates = self.rates()
     self.opt = self.opt_func([p for group in layers for p in group], lr=rates[-1])
