@@ -72,6 +72,20 @@ def _brief(value, limit: int = 80) -> str:
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
+def _above(path: Path) -> str:
+    above = next((place for place in path.parents if place.is_dir()), None)
+    return "" if above is None else f"; above it there is {_brief(above)}{_holds(above)}"
+
+
+def _holds(source) -> str:
+    "What a folder holds, for a message; nothing for other sources."
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir(): return ""
+    inside = sorted(Path(source).iterdir())
+    folders = [path.name for path in inside if path.is_dir()]
+    files = [path.name for path in inside if not path.is_dir()]
+    return f", which holds {len(folders)} folders, {_brief(folders)}, and {len(files)} files, {_brief(files)}"
+
+
 def get_image_files(
     path: str | Path,  # folder
     recurse: bool = True,  # look into the folders inside it too
@@ -1584,20 +1598,6 @@ def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
         found = (list(get_x) if isinstance(get_x, list | tuple | L) else [get_x] * n_inp) + (list(get_y) if isinstance(get_y, list | tuple | L) else [get_y] * (n - n_inp))
     if len(found) != n: raise ValueError(f"{len(found)} getters for {n} blocks: each block needs one, None for the item itself")
     return found
-
-
-def _holds(source) -> str:
-    "What a folder holds, for a message; nothing for other sources."
-    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir(): return ""
-    inside = sorted(Path(source).iterdir())
-    folders = [path.name for path in inside if path.is_dir()]
-    files = [path.name for path in inside if not path.is_dir()]
-    return f", which holds {len(folders)} folders, {_brief(folders)}, and {len(files)} files, {_brief(files)}"
-
-
-def _above(path: Path) -> str:
-    above = next((place for place in path.parents if place.is_dir()), None)
-    return "" if above is None else f"; above it there is {_brief(above)}{_holds(above)}"
 
 
 def _block(given) -> TransformBlock:
