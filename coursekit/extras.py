@@ -236,18 +236,15 @@ class _Hypers(dict):
         super().__setitem__(name, value)
 
 
-@patch(as_prop=True)
-def hypers(self: torch.optim.Optimizer) -> L:
+def _hypers(self: torch.optim.Optimizer) -> L:
     "For each group of layers `lr`, `mom`, `wd` and `eps`, where it has them."
     found = {}
     for i, group in enumerate(self.param_groups): found.setdefault(group.get("layers", i), []).append(group)
     return L(_Hypers(found[layers]) for layers in sorted(found))
 
 
-@patch(as_prop=True)
-def loss_func(self: DataLoaders) -> Callable:
-    "The usual loss for these targets."
-    return loss_for(self)
+torch.optim.Optimizer.hypers = property(_hypers)
+DataLoaders.loss_func = property(loss_for, doc="The usual loss for these targets.")
 
 
 @patch

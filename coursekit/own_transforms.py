@@ -24,6 +24,8 @@ TensorMask = NewType("TensorMask", Tensor)
 TensorPoint = NewType("TensorPoint", Tensor)
 TensorCategory = NewType("TensorCategory", Tensor)
 TensorMultiCategory = NewType("TensorMultiCategory", Tensor)
+for _form in (TensorImage, TensorMask, TensorPoint, TensorCategory, TensorMultiCategory):
+    _form.__doc__ = "What an annotation of fastai says of a part: its kind. The tensor itself stays as it is."
 DisplayedTransform = Transform
 
 _KINDS = {"TensorImage": "image", "TensorMask": "mask", "TensorPoint": "points",
