@@ -52,8 +52,8 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    augment, basics, callbacks, collab, data, datasets, drawn_bears, exercises, exporting,
-    extras, learner, metrics, more_transforms, multilabel, own_transforms, recipes, training,
+    augment, basics, callbacks, collab, data, datasets, drawn_bears, exercises, exporting, extras,
+    heads, learner, metrics, more_transforms, multilabel, own_transforms, recipes, training,
     vision,
 )
 from . import widgets as own_widgets
@@ -67,6 +67,7 @@ from .drawn_bears import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
+from .heads import *  # noqa: F403
 from .learner import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
@@ -119,5 +120,5 @@ __all__ += ["List", "Optional", "SimpleNamespace", "Tuple", "Union", "attrgetter
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 __all__ += callbacks.__all__ + extras.__all__ + metrics.__all__
 __all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
-__all__ += learner.__all__ + training.__all__ + vision.__all__ + exporting.__all__ + own_widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
+__all__ += learner.__all__ + training.__all__ + vision.__all__ + heads.__all__ + exporting.__all__ + own_widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
 __all__ += more_transforms.__all__ + own_transforms.__all__

@@ -60,7 +60,7 @@ _TABLE = {role: set(names.split()) for role, names in {
         "vision.resnet101 vision.resnet152 recipes.xresnet18 recipes.xresnet34 "
         "recipes.xresnet50",
     "layer": "vision.create_body vision.AdaptiveConcatPool2d vision.SigmoidRange "
-        "vision.ScaleShift "
+        "heads.ScaleShift "
         "recipes.xresnet18 recipes.xresnet34 recipes.xresnet50 collab.EmbeddingDotBias "
         "collab.EmbeddingNN exporting._of_timm exporting._of_torchvision Linear Bilinear Embedding Identity Flatten Unflatten Conv1d Conv2d "
         "Conv3d MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d "

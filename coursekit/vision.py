@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'cnn_learner', 'efficientnet_lite0', 'create_body',
            'AdaptiveConcatPool2d', 'sigmoid_range', 'SigmoidRange', 'create_head', 'default_split', 'resnet_split',
-           'create_vision_model', 'EvalFrozen', 'KeepMemory', 'ScaleShift', 'Baseline', 'vision_learner',
-           'Interpretation', 'ClassificationInterpretation']
+           'create_vision_model', 'EvalFrozen', 'KeepMemory', 'vision_learner', 'Interpretation',
+           'ClassificationInterpretation']
 
 # %% ../nbs/06_bears_classifier.ipynb #96a2552d
 import ctypes
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fastcore.foundation import L
 from fastcore.xtras import Path
 from torch import Tensor, nn
@@ -30,8 +29,9 @@ from torch import Tensor, nn
 from . import training  # noqa: F401  with it comes what a learner needs to be frozen and fine-tuned
 from .augment import Normalize, imagenet_stats
 from .basics import show_image, to_np
-from .data import DataLoader, DataLoaders, _mean_and_sd, show_parts, to_cpu
+from .data import DataLoader, DataLoaders, show_parts, to_cpu
 from .datasets import DataError, URLs, download_url, untar_data
+from .heads import Baseline, begin_at_mean
 from .learner import Callback, Learner, LearnerError, safe_load
 
 if TYPE_CHECKING: import matplotlib.pyplot as plt
@@ -309,136 +309,6 @@ class KeepMemory(Callback):
     def after_fit(self) -> None:
         if self.learn.device.type == "cpu": _malloc(largest=2**25, free=2**26)  # as large as the library itself lets them grow
 
-# %% ../nbs/06_bears_classifier.ipynb #5ca1e5f8
-class ScaleShift(nn.Module):
-    """Numbers times `scale` plus `shift`, `(n_out,)` each. The two are kept with the
-    weights and do not learn."""
-    def __init__(
-        self,
-        n_out: int,  # how many numbers there are for each item
-    ):
-        super().__init__()
-        self.n_out = n_out
-        self.register_buffer("scale", torch.ones(n_out))
-        self.register_buffer("shift", torch.zeros(n_out))
-
-    def forward(self, x: Tensor) -> Tensor: return x * self.scale + self.shift
-
-    def extra_repr(self) -> str: return str(self.n_out)
-
-
-_LOSSES = {
-    "numbers": (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss,
-                F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
-    "labels": (nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits),
-    "classes": (nn.CrossEntropyLoss, F.cross_entropy),
-}
-
-
-def _wants(loss_func: Callable) -> str | None:
-    "What a loss is for, where that is known."
-    for what, known in _LOSSES.items():
-        if any(x in known for x in (loss_func, *type(loss_func).__mro__)): return what
-
-
-def _spread(dls: DataLoaders) -> tuple[Tensor, Tensor] | None:
-    "Mean and deviation of targets: of all training items if a step saw them, else of 32."
-    loader = dls.train
-    if not isinstance(loader, DataLoader) or not loader.n: return None
-    for pipeline in getattr(loader.source, "pipelines", [])[-1:]:
-        for step in pipeline.steps:
-            if getattr(step, "spread", None): return step.spread
-    some = range(0, loader.n, -(-loader.n // 32))
-    plain = {"batch_sampler": None, "drop_last": False, "training": False}
-    n_inp = getattr(dls, "n_inp", 1)
-    batch = loader.new(sampler=some, bs=len(some), **plain).one_batch()
-    return _mean_and_sd(to_cpu(batch[-1])) if len(batch) == n_inp + 1 else None
-
-
-def _scores(share: Tensor, loss_func: Callable) -> Tensor:
-    "The scores of shares; larger ones if the loss gives more weight to a yes."
-    weight = getattr(loss_func, "pos_weight", None)
-    return share.clamp(0.01, 0.99).logit() + (0 if weight is None else to_cpu(weight).log())
-
-
-def _begin_at_mean(learn: Learner) -> None:
-    "Let a new head begin with the best answer that is the same for all, where it is known."
-    head, wants = learn.model[1], _wants(learn.loss_func)
-    known = _spread(learn.dls) if wants in ("numbers", "labels") else None
-    last = [layer for layer in head if hasattr(layer, "weight")][-1]
-    if not known or len(known[0]) != len(last.weight): return
-    (mean, sd), start, end = known, ScaleShift(len(last.weight)), head[-1]
-    ranged = isinstance(end, SigmoidRange)
-    if ranged: mean = (mean - end.low) / (end.high - end.low)
-    elif wants == "numbers": start.scale.copy_(torch.where(sd > 1e-6 * mean.abs(), sd, 1.0))
-    scores = ranged or wants == "labels"
-    start.shift.copy_(_scores(mean, learn.loss_func) if scores else mean)
-    last.weight.data.mul_(0.1)
-    head.insert(len(head) - ranged, start)
-
-# %% ../nbs/06_bears_classifier.ipynb #5ca1e5f9
-class Baseline(Callback):
-    """Warns if, after a training, the validation loss is not below that of the best answer
-    which is the same for all items; for classes and labels only if no more are right."""
-    order, last_phase_only = 60, True
-
-    def before_fit(self) -> None: self._loss, self._right, self._targets = 0.0, 0.0, []
-
-    before_validate = before_fit
-
-    def after_batch(self) -> None:
-        learn, wants = self.learn, _wants(self.learn.loss_func)
-        if learn.training or len(learn.yb) != 1 or not wants: return
-        pred, target = learn.pred, learn.yb[0]
-        if getattr(pred, "ndim", 0) != 2: return
-        if wants == "classes" and (target.ndim != 1 or (target < 0).any()): return
-        self._loss += learn.loss * len(target)
-        self._right += _share_right(wants, pred, target) * len(target)
-        self._targets.append(target)
-        self._n_out = pred.shape[1]
-
-    def after_fit(self) -> None:
-        if not self._targets: return
-        target, loss_func = torch.cat(self._targets), self.learn.loss_func
-        found, right = float(self._loss) / len(target), float(self._right) / len(target)
-        self.before_fit()
-        floor, share = _floor(loss_func, target, self._n_out)
-        if found < floor or right > share + 1e-6: return
-        more = _MORE.get(_wants(loss_func), "")
-        warnings.warn(f"the validation loss is {found:.3g}, and the best answer that is "
-                      f"the same for all items has {floor:.3g}. Ways on: more epochs, "
-                      f"another rate (learn.lr_find), {more}a look at pictures and targets "
-                      "(dls.show_batch)", stacklevel=2)
-
-
-_MORE = {"numbers": "y_range=(low, high), for places a custom_head that does not pool, "}
-
-
-def _share_right(wants: str, pred: Tensor, target: Tensor) -> Tensor:
-    "Of classes or labels; numbers are never just right."
-    if wants == "numbers": return pred.new_zeros(())
-    if wants == "classes": return (pred.argmax(1) == target).float().mean()
-    return ((pred > 0) == (target.reshape(pred.shape) > 0.5)).float().mean()
-
-
-def _floor(loss_func: Callable, target: Tensor, n_out: int) -> tuple[float, float]:
-    "The least loss of an answer that is the same for all, nearly; how often one is right."
-    wants, n, share = _wants(loss_func), len(target), 0.0
-    rows = target.reshape(n, -1).float()
-    mean = rows.mean(0)
-    if wants == "numbers": tried = [mean, rows.median(0)[0]]
-    if wants == "labels":
-        tried = [_scores(mean.cpu(), loss_func).to(mean.device)]
-        share = torch.maximum(mean, 1 - mean).mean()
-    if wants == "classes":
-        weight = getattr(loss_func, "weight", None)
-        count = torch.bincount(target, minlength=n_out)
-        tried = [((count + 0.5) * (1 if weight is None else weight)).log()]
-        share = count.max() / n
-    shape = (n, n_out) if wants == "classes" else target.shape
-    same = [answer.expand(n, -1).reshape(shape) for answer in tried]
-    return min(float(loss_func(answer, target)) for answer in same), float(share)
-
 # %% ../nbs/06_bears_classifier.ipynb #51f31eb1
 def _normalized(dls: DataLoaders, body: nn.Module, n_in: int) -> DataLoaders:
     "The same loaders with the statistics of the body's own pictures, unless there are some already."
@@ -494,7 +364,7 @@ def vision_learner(
     if bn_eval is None: bn_eval = pretrained and not train_bn
     more = path, model_dir, wd, wd_bn_bias, train_bn, moms, bn_eval
     learn = Learner(dls, made, loss_func, opt_func, lr, splitter, cbs, metrics, *more)
-    if model.get("custom_head") is None: _begin_at_mean(learn)
+    if model.get("custom_head") is None: begin_at_mean(learn)
     if pretrained: learn.freeze()
     return learn
 

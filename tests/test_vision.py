@@ -45,6 +45,7 @@ from coursekit.data import (
 )
 from coursekit.datasets import DataError, download_url
 from coursekit.exporting import load_learner
+from coursekit.heads import ScaleShift
 from coursekit.learner import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
@@ -59,7 +60,6 @@ from coursekit.vision import (
     ClassificationInterpretation,
     EvalFrozen,
     Interpretation,
-    ScaleShift,
     SigmoidRange,
     create_body,
     create_head,
