@@ -29,6 +29,7 @@ from torch import Tensor
 
 from .data import DataBlock, Datasets, IndexSplitter, PILImage, _brief
 from .datasets import DataError
+from .files import written_whole
 from .images import ImageError, open_image
 from .learner import Learner
 
@@ -174,8 +175,8 @@ def _alone(root: Path) -> Iterator[Path]:
             try: yield
             finally:
                 if not (trash/"journal.json").exists():      # swept under the lock, or another process could lose its own
-                    for name in ("journal.json.part", ".lock"):
-                        with suppress(OSError): (trash/name).unlink()
+                    for left in (*trash.glob(".journal.json.*.part"), trash/".lock"):
+                        with suppress(OSError): left.unlink()
     except Timeout as error: raise DataError(f"another process is cleaning {_brief(root)}: wait until it has done") from error
     except OSError as error: raise DataError(f"cannot write in {_brief(trash)}: {error.strerror or error}") from error
     finally: _remove_if_empty(trash)
@@ -197,13 +198,10 @@ def _read_journal(root: Path) -> list[dict]:
 
 def _write_journal(root: Path, rounds: list[dict]) -> None:
     "Whole or not at all; without rounds there is no journal."
-    file, part = root/_TRASH/"journal.json", root/_TRASH/"journal.json.part"
+    file = root/_TRASH/"journal.json"
     if not rounds: return file.unlink(missing_ok=True)
-    with part.open("w", encoding="utf-8") as f:
-        json.dump({"format": _JOURNAL, "rounds": rounds}, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(file)
+    text = json.dumps({"format": _JOURNAL, "rounds": rounds}, indent=1)
+    with written_whole(file) as f: f.write(text.encode())
 
 # %% ../nbs/widgets.ipynb #298f3e01
 def _move(source: Path, target: Path) -> None:
