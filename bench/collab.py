@@ -1,4 +1,4 @@
-"""Quality, speed and scale of collaborative filtering; kept in bench/collab.csv, which lesson 09 shows.
+"""Quality, speed and scale of collaborative filtering; kept in bench/collab.csv, which lesson 10 shows.
 
     COURSEKIT_FASTAI=/path/to/python python bench/collab.py --save    # fastai 2, scikit-surprise and implicit are there
     python bench/collab.py --only race --rounds 3 --strict

@@ -26,7 +26,7 @@ FENCE = r"^[ \t]*(?P<f>`{3,}|~{3,})[^\n]*\n.*?^[ \t]*(?P=f)[ \t]*$"
 SPAN = r"(?<!`)(?P<s>`+)(?!`).+?(?<!`)(?P=s)(?!`)"
 CODE = re.compile(f"{FENCE}|{SPAN}", re.M | re.S)
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>[ \t]*$', re.M)
-LINK = re.compile(r"\]\((?:([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
+LINK = re.compile(r"\]\((?:(?:library/|\.\./)?([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
 ABOVE = re.compile(r"(\]\(|<img [^>]*?src=\")\.\./")
 NO_ALT = re.compile(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])[^>]*>")
 NAME = re.compile(r"`([A-Za-z_][\w.]*)(\(\))?`")

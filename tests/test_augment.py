@@ -1,4 +1,4 @@
-"""Lesson 03: geometry by planted marks and closed forms, chance by its shares, errors by their words."""
+"""Lesson 04: geometry by planted marks and closed forms, chance by its shares, errors by their words."""
 
 import math
 

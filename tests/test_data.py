@@ -1,4 +1,4 @@
-"What lesson 02 does not already check: bad input, odd files, workers, and the idioms of fastai's book."
+"What lesson 03 does not already check: bad input, odd files, workers, and the idioms of fastai's book."
 
 import os
 import pickle
@@ -61,7 +61,7 @@ from coursekit.datasets import DataError
 
 
 class Resize(Transform):
-    "The simplest one: lesson 03 has the real one."
+    "The simplest one: lesson 04 has the real one."
 
     def __init__(self, size):
         self.size = size

@@ -51,9 +51,10 @@ def export(root: Path = ROOT) -> Iterator[str]:
     "The modules equal a fresh export, and none is left from a notebook that is gone."
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
-        (fresh / "nbs").mkdir()
         for path in notebooks(root / "nbs"):
-            shutil.copy(path, fresh / "nbs")
+            copy = fresh / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
         for name in ("pyproject.toml", "settings.ini", "README.md"):
             shutil.copy(root / name, fresh)
         (fresh / "coursekit").mkdir()

@@ -43,8 +43,13 @@ def read(path: Path) -> NotebookNode:
 
 
 def notebooks(folder: Path = ROOT / "nbs") -> list[Path]:
-    "Every notebook that counts: not one whose name begins with an underscore or a dot."
-    return sorted(p for p in folder.glob("*.ipynb") if p.name[0] not in "_.")
+    "Every notebook that counts, lessons before the library: not one whose name begins with an underscore or a dot."
+    found = [*sorted(folder.glob("*.ipynb")), *sorted(folder.glob("library/*.ipynb"))]
+    return [p for p in found if p.name[0] not in "_."]
+
+
+def is_library(path: Path) -> bool:
+    return path.parent.name == "library"
 
 
 def is_lesson(path: Path) -> bool:

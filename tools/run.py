@@ -43,6 +43,7 @@ from lessons import (
     find,
     is_code,
     is_lesson,
+    is_library,
     notebooks,
     pictures,
     read,
@@ -254,6 +255,11 @@ def strip(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
+def folder_for(path: Path, target: Path) -> Path:
+    "Where in `target` a copy of the notebook goes: the library keeps its folder."
+    return target / "library" if is_library(path) else target
+
+
 def write(nb: NotebookNode, path: Path) -> None:
     "Write to a temporary name, then rename: a killed run leaves no half notebook."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -386,13 +392,13 @@ def main(argv: list[str] | None = None) -> int:
     paths = [find(name, args.nbs) for name in args.names]
     paths = paths or [p for p in notebooks(args.nbs) if args.all or is_lesson(p)]
     if not args.inplace:  # an old copy is no result of this run
-        for old in paths if args.names else list((args.out / "nbs").glob("*.ipynb")):
-            (args.out / "nbs" / old.name).unlink(missing_ok=True)
+        for old in paths if args.names else notebooks(args.out / "nbs"):
+            (folder_for(old, args.out / "nbs") / old.name).unlink(missing_ok=True)
     target = args.nbs if args.inplace else args.out / "nbs"
     images = args.nbs.parent / "images" if args.inplace else None
     tasks = []
     for path in paths:
-        tasks.append(Task(path, target, args.timeout, images))
+        tasks.append(Task(path, folder_for(path, target), args.timeout, images))
         if both_ways(path):
             tasks.append(Task(path, None, args.timeout, mirror=False))
     found: dict[int, Result] = {}
