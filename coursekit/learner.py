@@ -1010,7 +1010,7 @@ def _check_shapes(learn: Learner) -> None:
         raise LearnerError(f"predictions {tuple(pred.shape)} and targets {tuple(y.shape)} differ in shape: {_name(loss_func)} would compare every one with every other. MSELossFlat takes both if they are as many; or reshape the targets")
 
 
-def _check_number(learn: Learner, loss: float) -> None:
+def _check_number(learn: "Learner", loss: float) -> None:
     if math.isfinite(loss): return
     x = learn.xb[0] if learn.xb else None
     if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all(): why = "the inputs hold nan or infinite numbers: look at the data"
@@ -1053,7 +1053,7 @@ class Recorder(Callback):
         self._seen += n
         for metric in learn.metrics: metric.accumulate(learn)
 
-    def _take_training_loss(self, learn: Learner) -> None:
+    def _take_training_loss(self, learn: "Learner") -> None:
         loss = learn.loss.item() if learn.loss.device.type == "cpu" else learn.loss.clone()  # to ask a GPU would be to wait for it
         self._count += 1
         self._smooth = self._smooth * self.beta + loss * (1 - self.beta)
