@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # imported by the functions that use them: most sessions down
     import requests
     from tqdm import tqdm
 
-
+# %% ../nbs/library/datasets.ipynb #d0a7ae44
 class DataError(RuntimeError):
     "Data that cannot be had or trusted. The message says what failed, and what to do."
 
