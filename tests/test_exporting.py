@@ -20,6 +20,7 @@ from coursekit import (
     collab,
     data,
     exporting,
+    extras,
     heads,
     more_transforms,
     multilabel,
@@ -333,6 +334,7 @@ TRANSFORMS = [
     more_transforms.RandomErasing(0.4, 0.1, 0.2, 0.5, 3),
     more_transforms.CropPad((20, 30), "border"),
     more_transforms.RatioResize(40),
+    extras.IntToFloatTensor(51.0, 3),
 ]
 LAYERS = [
     nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Identity())),
