@@ -57,7 +57,8 @@ _TABLE = {role: set(names.split()) for role, names in {
         "learner.MSELossFlat",
     "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
     "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
-        "vision.resnet101 vision.resnet152 recipes.xresnet18 recipes.xresnet34 "
+        "vision.resnet101 vision.resnet152 vision.squeezenet1_1 "
+        "recipes.xresnet18 recipes.xresnet34 "
         "recipes.xresnet50",
     "layer": "vision.create_body vision.AdaptiveConcatPool2d vision.SigmoidRange "
         "heads.ScaleShift "

@@ -771,7 +771,8 @@ def test_a_network_of_torchvision(block, pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "resnet34", "efficientnet_lite0", "text", "torchvision", "own"]
+    "arch",
+    ["resnet18", "resnet34", "efficientnet_lite0", "squeezenet1_1", "text", "torchvision", "own"],
 )
 def test_a_vision_learner(arch, pictures, tmp_path):
     "Body by its layers or by the name of its network, head by its layers; nothing is fetched."
