@@ -133,6 +133,7 @@ _LIMITS = {name: limit for limit, names in {
     _some(_some(_whole(1), 2, 2), 2, 2): "emb_szs",
     _maybe(_pixels): "size",
     _whole(1, 4096): "max_sz max_count div_mask",
+    _some(_whole(0, 5), 2, 2): "resamples",
     _number(0, 0.5): "max_hue",
     _number(1e-3, 1): "min_aspect",
     _maybe(_some(_some(_whole(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",

@@ -334,6 +334,7 @@ TRANSFORMS = [
     more_transforms.RandomErasing(0.4, 0.1, 0.2, 0.5, 3),
     more_transforms.CropPad((20, 30), "border"),
     more_transforms.RatioResize(40),
+    more_transforms.RatioResize(40, (Image.Resampling.BICUBIC, Image.Resampling.BOX)),
     extras.IntToFloatTensor(51.0, 3),
 ]
 LAYERS = [
