@@ -52,12 +52,13 @@ _TABLE = {role: set(names.split()) for role, names in {
         "augment.Warp augment.Brightness augment.Contrast augment.RandomResizedCropBatch "
         "augment.ScalePoints augment.Normalize points.Marks points.FlipPairs "
         "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
-        "more_transforms.CropPad more_transforms.RatioResize",
+        "more_transforms.CropPad more_transforms.RatioResize extras.IntToFloatTensor",
     "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.BCELossFlat "
         "learner.MSELossFlat",
     "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
     "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
-        "vision.resnet101 vision.resnet152 recipes.xresnet18 recipes.xresnet34 "
+        "vision.resnet101 vision.resnet152 vision.squeezenet1_1 "
+        "recipes.xresnet18 recipes.xresnet34 "
         "recipes.xresnet50",
     "layer": "vision.create_body vision.AdaptiveConcatPool2d vision.SigmoidRange "
         "heads.ScaleShift "
@@ -123,7 +124,7 @@ _LIMITS = {name: limit for limit, names in {
     _maybe(_number()): "eps momentum max_norm",
     _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh max_lighting magnitude "
         "val_xtra sl sh",
-    _number(1e-3, 1e3): "min_zoom max_zoom widen",
+    _number(1e-3, 1e3): "min_zoom max_zoom widen div",
     _some(_number(1e-3, 1e3), 2, 2): "ratio",
     _maybe(_some(_number(), 2, 2)): "y_range",
     _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
@@ -131,7 +132,8 @@ _LIMITS = {name: limit for limit, names in {
     _some(_whole(1, 2**20), 64, 0): "layers stem_szs",
     _some(_some(_whole(1), 2, 2), 2, 2): "emb_szs",
     _maybe(_pixels): "size",
-    _whole(1, 4096): "max_sz max_count",
+    _whole(1, 4096): "max_sz max_count div_mask",
+    _some(_whole(0, 5), 2, 2): "resamples",
     _number(0, 0.5): "max_hue",
     _number(1e-3, 1): "min_aspect",
     _maybe(_some(_some(_whole(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['set_seed', 'resize_images', 'load_pickle', 'save_pickle', 'params', 'has_pool_type', 'num_features_model',
-           'apply_init', 'get_c', 'subplots']
+           'apply_init', 'get_c', 'subplots', 'ranger', 'IntToFloatTensor', 'setup_aug_tfms', 'to_detach',
+           'flatten_check']
 
 # %% ../nbs/library/extras.ipynb #e0700002
+import inspect
 import os
 import pickle
 import random
 import re
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time, timedelta, timezone
 from difflib import get_close_matches
@@ -25,13 +27,16 @@ import torch
 from fastcore.basics import patch
 from fastcore.foundation import L
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from .data import DataLoaders, get_image_files
+from coursekit.data import (
+    DataLoaders, IntToFloat, Transform, _like, arrange, get_image_files, to_cpu,
+)
 from .datasets import DataError
 from .files import written_whole
 from .images import open_image, short_path
 from .learner import Learner, LearnerError, _key, loss_for, norm_bias_params
+from .training import _as_groups, _one_each
 from .vision import _features_of
 
 # %% ../nbs/library/extras.ipynb #e0700004
@@ -256,3 +261,105 @@ def to(
     if hasattr(self.dls, "to"): self.dls.to(device)
     self.model.to(device)
     return self
+
+# %% ../nbs/library/extras.ipynb #e0700013
+class _Ranger(torch.optim.RAdam):
+    "RAdam whose weights go back part of the way to slow ones, after every `k` steps."
+    def __init__(self, params: Iterable, k: int, alpha: float, **options):
+        super().__init__(params, **options)
+        self.defaults |= {"k": k, "alpha": alpha}  # with them, groups that are added later too
+        for group in self.param_groups: group |= {"k": k, "alpha": alpha}
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad(): loss = closure()
+        moved = [(p, group) for group in self.param_groups for p in group["params"]
+                 if p.grad is not None]
+        begins = {p: p.clone() for p, _ in moved if "slow" not in self.state[p]}
+        _radam(self)
+        for p, group in moved:
+            state = self.state[p]
+            slow = state.setdefault("slow", begins.get(p))
+            if state["step"] % max(1, group["k"]): continue
+            p.copy_(slow.lerp_(p, group["alpha"]))
+        return loss
+
+
+_radam = inspect.unwrap(torch.optim.RAdam.step)  # else hooks would be called twice
+
+
+def ranger(
+    params: Iterable,  # tensors, lists of tensors (one for each group), or torch's dicts
+    lr: float | slice | Sequence,  # learning rate, for all groups or for each
+    mom: float = 0.95,  # how much of the average slope is kept in a step
+    wd: float = 0.01,  # weight decay
+    eps: float = 1e-6,  # added to the root, so that nothing is divided by 0
+    k: int = 6,  # steps from one return to the next
+    alpha: float = 0.5,  # how far the slow weights then move towards the fast ones
+    sqr_mom: float = 0.99,  # how much of the average square is kept
+    decouple_wd: bool = True,  # shrink the weights? Else add the decay to the slopes (L2)
+) -> torch.optim.Optimizer:
+    """RAdam (Liu et al. 2019, arXiv 1908.03265) under Lookahead (Zhang et al. 2019, arXiv
+    1907.08610). Raises `ValueError` for a `k` or an `alpha` with which nothing would be learned."""
+    if not isinstance(k, int) or k < 1: raise ValueError(f"k={k}: a whole number of steps, say 6")
+    if not 0 < alpha <= 1: raise ValueError(f"alpha={alpha}: above 0, at most 1; 0.5 is usual")
+    groups = _as_groups(params)
+    rates = _one_each(lr, len(groups))
+    for group, rate in zip(groups, rates, strict=True): group.setdefault("lr", rate)
+    more = {"weight_decay": wd, "decoupled_weight_decay": decouple_wd}
+    return _Ranger(groups, k, alpha, lr=rates[-1], betas=(mom, sqr_mom), eps=eps, **more)
+
+# %% ../nbs/library/extras.ipynb #e0700016
+class IntToFloatTensor(IntToFloat):
+    """Bytes as floats: `IntToFloat`, with fastai's name and arguments. Blocks of pictures bring
+    that step with them; where both are listed this one does the work."""
+    def __init__(
+        self,
+        div: float = 255.0,  # what bytes of pictures are divided by
+        div_mask: int = 1,  # what numbers of masks are divided by: 255 if they are 0 and 255
+    ):
+        if not div > 0: raise ValueError(f"div={div}: a number above 0, 255 for pictures")
+        if not isinstance(div_mask, int) or div_mask < 1:
+            raise ValueError(f"div_mask={div_mask}: a whole number, at least 1")
+        self.div, self.div_mask = div, div_mask
+        # before the block's step; what moves pictures, at -20, takes bytes as 0 to 255
+        self.order = -10.5 if div == 255 else -25
+
+    def image(self, batch: Tensor, drawn=None) -> Tensor:
+        return batch.float().div_(self.div) if batch.dtype == torch.uint8 else batch
+
+    def mask(self, batch: Tensor, drawn=None) -> Tensor:
+        return batch if self.div_mask == 1 else batch.long() // self.div_mask
+
+
+def setup_aug_tfms(
+    tfms,  # transforms of batches
+) -> list[Transform]:
+    """The transforms in the order in which they run, those joined that can be. Loaders do it
+    themselves; here one sees what will run."""
+    return arrange(tfms)
+
+
+def to_detach(
+    b,  # tensor, or a tuple, list or dict of them
+    cpu: bool = True,  # in ordinary memory?
+    gather: bool = True,  # kept for old code: there is one process here
+):
+    "The batch without gradients; other things stay as they are."
+    if cpu: return to_cpu(b)
+    if isinstance(b, Tensor): return b.detach()
+    if isinstance(b, dict): return {name: to_detach(part, cpu) for name, part in b.items()}
+    return _like(b, (to_detach(part, cpu) for part in b)) if isinstance(b, tuple | list) else b
+
+
+def flatten_check(
+    inp: Tensor,  # predictions, of any shape
+    targ: Tensor,  # as many targets
+) -> tuple[Tensor, Tensor]:  # both in one row
+    "Predictions and targets one for one; raises `ValueError` if there are not as many."
+    if inp.numel() != targ.numel():
+        raise ValueError(f"predictions {tuple(inp.shape)} and targets {tuple(targ.shape)} are "
+                         "not one for one: as many numbers are wanted on both sides")
+    return inp.reshape(-1), targ.reshape(-1)

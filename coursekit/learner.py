@@ -617,6 +617,15 @@ def even_mults(
     return np.geomspace(start, stop, n) if n > 1 else np.array([float(stop)])
 
 
+class _NoBatch(tuple):
+    "What stands for inputs and targets while no batch is at hand."
+    __slots__ = ()
+
+    def __getitem__(self, at):
+        raise LearnerError("no batch is at hand: a callback has xb, yb, x and y from before_batch "
+                           "to after_batch. learn.dls.one_batch() gives a batch to look at")
+
+
 class Learner:
     "A model, data and a loss, and the loop that brings them together. Everything else is a callback."
     def __init__(
@@ -645,7 +654,7 @@ class Learner:
         self.path, self.model_dir = Path(path or getattr(dls, "path", ".")), model_dir
         self.opt, self.layers, self.autocast = None, [], nullcontext()
         self.training, self.epoch, self.n_epoch, self.iter, self.n_iter, self.train_iter, self.pct_train = False, 0, 1, 0, 0, 0, 0.0
-        self.xb, self.yb, self.pred, self.loss_grad, self.loss, self.cbs = (), (), None, None, None, []
+        self.xb, self.yb, self.pred, self.loss_grad, self.loss, self.cbs = _NoBatch(), _NoBatch(), None, None, None, []
         self.add_cbs([Recorder, ProgressCallback, *L(cbs)])
 
     @property
@@ -827,7 +836,7 @@ def hyper(
 @patch
 def fit(
     self: Learner,
-    n_epoch: int,  # how many times through the training set
+    n_epoch: int,  # how many times through the training set; with 0 nothing happens
     lr: float | slice | Sequence | None = None,  # that of the learner if None
     wd: float | None = None,  # weight decay; that of the learner if None
     cbs=None,  # callbacks for this call alone
@@ -835,17 +844,19 @@ def fit(
     start_epoch: int = 0,  # leave out the epochs before it, to go on with a run
 ) -> None:
     "Train for some epochs, validating after each. Raises `LearnerError` where things do not fit or the loss is not a number."
-    if not isinstance(n_epoch, int | np.integer) or n_epoch < 1: raise ValueError(f"n_epoch={n_epoch}: a whole number of epochs, at least 1")
+    if not isinstance(n_epoch, int | np.integer) or n_epoch < 0: raise ValueError(f"n_epoch={n_epoch}: a whole number of epochs, 0 or more")
     self._move()
     if reset_opt or self.opt is None: self.create_opt()
     if not {id(p) for group in self.layers for p in group} & {id(p) for p in self.model.parameters()}: raise LearnerError("the optimiser was made for another model, and would train that one: learn.create_opt(), or reset_opt=True")
     self.set_hyper("lr", self.rates(lr))
     if wd is not None or self.wd is not None: self.set_hyper("wd", self.wd if wd is None else wd)
     self.opt.zero_grad()
+    if n_epoch == 0: return
+    self._use(self.dls.train)
     self.n_epoch, self.epoch, self.start_epoch, self.train_iter, self.pct_train = int(n_epoch), start_epoch, start_epoch, 0, start_epoch / n_epoch
     with self.added_cbs(cbs):
         try: self._within("fit", self._epochs, CancelFitException)
-        finally: self.xb, self.yb, self.pred, self.loss_grad = (), (), None, None  # or the last batch would stay in memory
+        finally: self.xb, self.yb, self.pred, self.loss_grad = _NoBatch(), _NoBatch(), None, None  # or the last batch would stay in memory
 
 
 @patch
@@ -877,6 +888,7 @@ def _epochs(self: Learner) -> None:
 def _one_epoch(self: Learner) -> None:
     self.training = True
     self._train_mode()
+    self._use(self.dls.train)
     self._within("train", partial(self._batches, self.dls.train), CancelTrainException)
     self.pct_train = (self.epoch + 1) / self.n_epoch
     if len(self.dls) > 1: self._one_validation(self.dls.valid)
@@ -897,12 +909,18 @@ def _train_mode(self: Learner) -> None:
 def _one_validation(self: Learner, dl) -> None:
     self.training = False
     self.model.eval()
+    self._use(dl)
     with torch.no_grad(): self._within("validate", partial(self._batches, dl), CancelValidException)
 
 
 @patch
+def _use(self: Learner, dl) -> None:  # before the first event, for callbacks that look
+    self.dl, self.n_iter = dl, len(dl) if hasattr(dl, "__len__") else 0
+
+
+@patch
 def _batches(self: Learner, dl) -> None:
-    self.dl, self.n_iter, self._close = dl, len(dl) if hasattr(dl, "__len__") else 0, True
+    self._close = True
     n_inp, ours = getattr(self.dls, "n_inp", 1), isinstance(dl, DataLoader)
     for self.iter, batch in enumerate(dl):
         if not ours: batch = to_device(batch, self.device)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -165,22 +166,58 @@ class CropPad(_ChangesSize):
     def __repr__(self): return f"CropPad({self.size[0]} x {self.size[1]}, {self.pad_mode})"
 
 
+_USUAL = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+_SMOOTH = {"antialias": True, "align_corners": False}
+_OF_TENSORS = {
+    Image.Resampling.NEAREST: {"mode": "nearest-exact"},
+    Image.Resampling.BILINEAR: {"mode": "bilinear"} | _SMOOTH,
+    Image.Resampling.BICUBIC: {"mode": "bicubic"} | _SMOOTH,
+}
+
+
+def _two_ways(resamples) -> tuple[int, int]:
+    try:
+        for_pictures, for_masks = (int(Image.Resampling(way)) for way in resamples)
+    except (TypeError, ValueError):
+        raise ValueError(f"resamples={resamples!r}: two of Pillow's ways, for pictures and for "
+                         "masks, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST) say") from None
+    return for_pictures, for_masks
+
+
 class RatioResize(_ChangesSize):
-    "Pictures whose longer side has `max_sz` pixels, in their own proportions."
+    """Pictures whose longer side has `max_sz` pixels, in their own proportions. Pictures that are
+    tensors know three ways to find new pixels: NEAREST, BILINEAR and BICUBIC."""
     def __init__(
         self,
         max_sz: int,  # pixels of the longer side
+        resamples: tuple[int, int] = _USUAL,  # Pillow's `Resampling` for pictures, for masks
     ):
         super().__init__(max_sz, PadMode.Border)
-        self.max_sz = max_sz
+        self.max_sz, self.resamples = max_sz, _two_ways(resamples)
 
     def window(self, width, height, training):
         longer = max(width, height)
         to = tuple(max(1, side * self.max_sz // longer) for side in (width, height))
         return _Window((0, 0, width, height), to)
 
-    def _keep(self, picture: Image.Image, window) -> Image.Image: return picture
+    def image(self, picture, window):
+        if isinstance(picture, Tensor): return self.pixels(picture, window)
+        gap = 3 if window.huge and self.resamples == _USUAL else None
+        return picture.resize(window.to, self.resamples[0], reducing_gap=gap)
 
-    def _filled(self, pixels, window): return pixels
+    def mask(self, mask, window): return mask.resize(window.to, self.resamples[1])
 
-    def __repr__(self): return f"RatioResize({self.max_sz})"
+    def pixels(self, picture: Tensor, window) -> Tensor:
+        way, to = Image.Resampling(self.resamples[0]), window.to[::-1]
+        if way not in _OF_TENSORS:
+            raise ValueError(f"{self} was given a tensor, for which there is no {way.name}: choose "
+                             f"{', '.join(each.name for each in _OF_TENSORS)}")
+        if picture.shape[1:] == to: return picture
+        return F.interpolate(picture[None], to, **_OF_TENSORS[way])[0]
+
+    def join(self, following): return super().join(following) if self.resamples == _USUAL else None
+
+    def __repr__(self):
+        ways = [f"Resampling.{Image.Resampling(way).name}" for way in self.resamples]
+        more = "" if self.resamples == _USUAL else f", ({', '.join(ways)})"
+        return f"RatioResize({self.max_sz}{more})"

@@ -85,7 +85,7 @@ class _InForm:
 
     def place(self, steps: Sequence[Transform]) -> float:
         "Where it stands among the others, by fastai's `order`."
-        names = {type(step).__name__ for step in steps}
+        names = {kind.__name__ for step in steps for kind in type(step).__mro__}
         if "ToTensor" in names: return self.order if self.order < 5 else 100 + self.order
         if "IntToFloat" not in names: return self.order
         if self.order >= 99: return self.order

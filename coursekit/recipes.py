@@ -168,13 +168,21 @@ def _in_place_of(own: list[Transform], tfms) -> list[Transform]:
 # %% ../nbs/09_better_training.ipynb #582b1f82
 class MixUp(Callback):
     """Train on mixtures of two items each, and on the same mixture of their targets (Zhang et al. 2017, arXiv 1710.09412). Targets that are classes are
-    mixed by their losses, others themselves; validation and predictions see single items."""
+    mixed by their losses, others themselves; validation and predictions see single items.
+    Raises `DataError` for targets that are points."""
     def __init__(
         self,
         alpha: float = 0.4,  # of the Beta distribution of the shares: near 0 hardly mixed, at 1 any share as likely as any other
     ):
         if not alpha > 0: raise ValueError(f"alpha={alpha}: a number above 0; 0.4 is usual, and smaller ones mix less")
         self.alpha, self._shares = alpha, Beta(torch.tensor(float(alpha)), torch.tensor(float(alpha)))
+
+    def before_fit(self) -> None:
+        dls, name = self.learn.dls, type(self).__name__
+        if "points" in (getattr(dls, "kinds", None) or ())[getattr(dls, "n_inp", 1):]:
+            raise DataError(f"{name} mixes the targets of two pictures, and between two points there "
+                            f"is nothing to be seen: train without {name}. Points go along with "
+                            "aug_transforms, and RandomErasing leaves them alone")
 
     def before_batch(self) -> None:
         learn = self.learn

@@ -555,9 +555,12 @@ def lr_find(
         self.recorder.__dict__.update(kept)
         if fresh: self.opt = None
         else: self.set_hyper("lr", before)
+    if not finder.losses:
+        warnings.warn("the first loss is no number, before any step: look for nan in inputs and "
+                      "targets, dls.one_batch(), and in what model and loss give", stacklevel=2)
     lrs, losses = (torch.tensor(values[num_it // 10:-5]) for values in (finder.lrs, finder.losses))
     names = [getattr(func, "__name__", None) or func.func.__name__ for func in funcs]  # a partial has its function's
-    found = [_suggestion(func, name, lrs, losses, num_it) for func, name in zip(funcs, names, strict=True)]
+    found = [_suggestion(func, name, lrs, losses, num_it) if finder.losses else math.nan for func, name in zip(funcs, names, strict=True)]
     if show_plot: finder.plot(suggestions={name: rate for name, rate in zip(names, found, strict=True) if math.isfinite(rate)})
     return namedtuple("SuggestedLRs", names)(*found)
 

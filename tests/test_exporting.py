@@ -20,6 +20,7 @@ from coursekit import (
     collab,
     data,
     exporting,
+    extras,
     heads,
     more_transforms,
     multilabel,
@@ -333,6 +334,8 @@ TRANSFORMS = [
     more_transforms.RandomErasing(0.4, 0.1, 0.2, 0.5, 3),
     more_transforms.CropPad((20, 30), "border"),
     more_transforms.RatioResize(40),
+    more_transforms.RatioResize(40, (Image.Resampling.BICUBIC, Image.Resampling.BOX)),
+    extras.IntToFloatTensor(51.0, 3),
 ]
 LAYERS = [
     nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Identity())),
@@ -769,7 +772,8 @@ def test_a_network_of_torchvision(block, pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "resnet34", "efficientnet_lite0", "text", "torchvision", "own"]
+    "arch",
+    ["resnet18", "resnet34", "efficientnet_lite0", "squeezenet1_1", "text", "torchvision", "own"],
 )
 def test_a_vision_learner(arch, pictures, tmp_path):
     "Body by its layers or by the name of its network, head by its layers; nothing is fetched."

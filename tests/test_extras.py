@@ -5,7 +5,9 @@ import os
 import pickle
 import random
 import warnings
+from copy import deepcopy
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -17,19 +19,33 @@ from PIL import Image
 from torch import nn
 
 import coursekit.all
-from coursekit.data import DataLoaders
+from coursekit.augment import Brightness, Rotate, Zoom, _Joined
+from coursekit.data import (
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    ImageBlock,
+    IndexSplitter,
+    IntToFloat,
+    arrange,
+)
 from coursekit.datasets import DataError
 from coursekit.extras import (
+    IntToFloatTensor,
     apply_init,
+    flatten_check,
     get_c,
     has_pool_type,
     load_pickle,
     num_features_model,
     params,
+    ranger,
     resize_images,
     save_pickle,
     set_seed,
+    setup_aug_tfms,
     subplots,
+    to_detach,
 )
 from coursekit.learner import CrossEntropyLossFlat, Learner, LearnerError
 from coursekit.training import SGD
@@ -251,6 +267,195 @@ def test_from_loaders_and_to_a_device():
     learn = Learner(DataLoaders(data, data), nn.Linear(2, 3), F.cross_entropy)
     assert learn.to("meta") is learn
     assert {p.device.type for p in learn.model.parameters()} == {"meta"}
+
+
+# ---------------------------------------------------------------- ranger
+def two_layers(seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1)).to(dtype)
+
+
+def looking_ahead(model, batches, groups, k, alpha, **options):
+    "Lookahead as its paper writes it, over torch's own RAdam."
+    opt = torch.optim.RAdam(groups, **options)
+    slow = [p.detach().clone() for p in model.parameters()]
+    for i, (x, y) in enumerate(batches):
+        opt.zero_grad()
+        F.mse_loss(model(x), y).backward()
+        opt.step()
+        if (i + 1) % k:
+            continue
+        with torch.no_grad():
+            for own, p in zip(slow, model.parameters(), strict=True):
+                own += alpha * (p - own)
+                p.copy_(own)
+    return model
+
+
+def batches_of(n, dtype=torch.float64):
+    torch.manual_seed(5)
+    return [(torch.randn(8, 4, dtype=dtype), torch.randn(8, 1, dtype=dtype)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("decouple", [True, False])
+def test_ranger_is_lookahead_over_radam(decouple):
+    batches, own = batches_of(31), two_layers()
+    opt = ranger(
+        [list(own[:2].parameters()), list(own[2].parameters())],
+        [0.02, 0.1],
+        mom=0.8,
+        wd=0.3,
+        k=4,
+        alpha=0.3,
+        sqr_mom=0.95,
+        decouple_wd=decouple,
+    )
+    for x, y in batches:
+        F.mse_loss(own(x), y).backward()
+        opt.step(lambda: None)
+        opt.zero_grad()
+    other = two_layers()
+    groups = [{"params": other[:2].parameters(), "lr": 0.02}, {"params": other[2].parameters()}]
+    options = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3}
+    options |= {"lr": 0.1, "decoupled_weight_decay": decouple}
+    looking_ahead(other, batches, groups, 4, 0.3, **options)
+    for mine, right in zip(own.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-8, atol=1e-9)
+    for bad in ({"k": 0}, {"k": 2.5}, {"alpha": 0}, {"alpha": 1.5}, {"lr": 0}):
+        with pytest.raises(ValueError, match="="):
+            ranger(own.parameters(), **{"lr": 0.1} | bad)
+
+
+def test_ranger_calls_hooks_once():
+    torch.optim.RAdam([nn.Parameter(torch.ones(1))])  # from now on RAdam's own step calls hooks
+    p, calls = nn.Parameter(torch.ones(1)), []
+    opt = ranger([p], 0.1)
+    opt.register_step_post_hook(lambda *_: calls.append(1))
+    p.grad = torch.ones(1)
+    opt.step()
+    assert calls == [1]
+
+
+def ranger_learner(folder, n=10):
+    data = batches_of(n)
+    split = lambda m: [list(m[:2].parameters()), list(m[2:].parameters())]
+    options = {"opt_func": ranger, "splitter": split, "wd": 0.1, "path": folder}
+    return Learner(DataLoaders(data, data[:1]), two_layers(), F.mse_loss, **options)
+
+
+def always(*_):
+    return 1.0
+
+
+def test_ranger_in_a_learner(tmp_path):
+    learn = ranger_learner(tmp_path)
+    with learn.no_logging():
+        learn.fit(2, slice(0.01, 0.1))
+    other = two_layers()
+    plain = [other[0].bias, *other[1].parameters()]
+    groups = [
+        {"params": [other[0].weight], "lr": 0.01},
+        {"params": plain, "lr": 0.01, "weight_decay": 0},
+        {"params": [other[2].weight]},
+        {"params": [other[2].bias], "weight_decay": 0},
+    ]
+    options = {"lr": 0.1, "betas": (0.95, 0.99), "eps": 1e-6, "weight_decay": 0.1}
+    batches = batches_of(10) * 2
+    looking_ahead(other, batches, groups, 6, 0.5, decoupled_weight_decay=True, **options)
+    for mine, right in zip(learn.model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-8, atol=1e-9)
+    assert learn.opt.hypers[0]["mom"] == 0.95 and learn.opt.hypers.itemgot("wd") == [0.1, 0.1]
+    with learn.no_logging():
+        learn.fit_one_cycle(1, 0.01)
+        before = deepcopy(learn.opt.state_dict())
+        learn.lr_find(num_it=20, show_plot=False, suggest_funcs=always)
+        torch.testing.assert_close(learn.opt.state_dict(), before, rtol=0, atol=0)
+        learn.fit_flat_cos(1)
+        learn.fine_tune(1)
+
+
+def test_ranger_goes_on_where_it_was_saved(tmp_path):
+    learn, other = ranger_learner(tmp_path), ranger_learner(tmp_path)
+    with learn.no_logging(), other.no_logging():
+        learn.fit(1, 0.1)  # 10 steps: between two returns
+        learn.save("half")
+        learn.fit(1, 0.1)
+        other.load("half")
+        other.fit(1, 0.1)
+    for mine, right in zip(other.model.parameters(), learn.model.parameters(), strict=True):
+        assert torch.equal(mine, right)
+    other.opt_func = partial(torch.optim.RAdam, decoupled_weight_decay=True, eps=1e-6)
+    other.create_opt()
+    with pytest.raises(LearnerError, match="an option k"):
+        other.load("half")
+    with other.no_logging():
+        other.fit(1)
+    other.save("other")
+    with pytest.raises(LearnerError, match="state of another optimiser: without slow"):
+        learn.load("other")
+
+
+# ---------------------------------------------------------------- batches
+def test_bytes_to_floats():
+    pictures = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+    step = IntToFloatTensor(div=10.0, div_mask=255)
+    assert torch.equal(step(pictures), pictures / 10)
+    floats = torch.rand(2, 3, 2, 2)
+    assert torch.equal(step(floats), floats)
+    masks = torch.tensor([[[0, 255]]])
+    _, mask = step.apply((pictures, masks), ("image", "mask"))
+    assert mask.tolist() == [[[0, 1]]] and mask.dtype == torch.long
+    assert IntToFloatTensor().apply((pictures, masks), ("image", "mask"))[1] is masks
+    for bad in ({"div": 0}, {"div_mask": 0}, {"div_mask": 1.5}):
+        with pytest.raises(ValueError, match="="):
+            IntToFloatTensor(**bad)
+
+
+@pytest.mark.parametrize("tfms", [IntToFloatTensor, [Brightness(), IntToFloatTensor(div=51.0)]])
+def test_bytes_to_floats_in_a_block(tfms):
+    block = DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_x=lambda i: np.full((4, 5, 3), 51, np.uint8),
+        get_y=lambda i: "ab"[i % 2],
+        splitter=IndexSplitter([0, 1]),
+        batch_tfms=tfms,
+    )
+    x, _ = block.dataloaders(range(8), bs=2, num_workers=0).valid.one_batch()
+    assert torch.allclose(x, torch.full_like(x, 1.0 if isinstance(tfms, list) else 0.2))
+
+
+def test_bytes_to_floats_come_before_transforms_of_one_s_own():
+    class Own(coursekit.all.Transform):
+        order = 9
+
+        def encodes(self, x):
+            return x
+
+    for last in (IntToFloatTensor(), IntToFloat()):
+        names = [type(step).__name__ for step in arrange([last, Own()])]
+        assert names == ["Own", type(last).__name__]  # fastai's is at 10
+
+
+def test_transforms_as_they_will_run():
+    [lighting] = setup_aug_tfms([Brightness()])
+    assert isinstance(lighting, Brightness)
+    steps = setup_aug_tfms([IntToFloatTensor, Rotate(), Zoom(), Brightness()])
+    for made in (steps, setup_aug_tfms(steps)):
+        assert [type(step) for step in made] == [_Joined, IntToFloatTensor]
+        assert len(made[0].steps) == 3
+
+
+def test_batches_without_gradients():
+    x = torch.ones(2, requires_grad=True)
+    for cpu in (True, False):
+        made = to_detach({"a": [x, (x * 2, "text")], "b": None}, cpu=cpu)
+        assert not made["a"][0].requires_grad and not made["a"][1][0].requires_grad
+        assert made["a"][1][1] == "text" and made["b"] is None
+    assert to_detach(torch.ones(2, device="meta"), cpu=False).device.type == "meta"
+    inp, targ = flatten_check(torch.eye(3).T, torch.arange(9).view(9, 1))
+    assert inp.shape == targ.shape == (9,) and inp.tolist() == torch.eye(3).flatten().tolist()
+    with pytest.raises(ValueError, match=r"\(3, 3\) and targets \(3,\) are not one for one"):
+        flatten_check(torch.eye(3), torch.ones(3))
 
 
 # ---------------------------------------------------------------- names

@@ -22,6 +22,7 @@ from torch.utils.data import SubsetRandomSampler, TensorDataset, WeightedRandomS
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.training  # noqa: F401  fit_one_cycle and fine_tune come with it
 from coursekit.basics import BasicOptim
 from coursekit.data import (
     DataBlock,
@@ -213,7 +214,7 @@ def test_a_rate_that_is_none(lr):
     assert torch.equal(weights(learn), before)
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("n", [-1, 1.5, "2"])
 def test_epochs_are_counted_in_whole_numbers(n):
     with pytest.raises(ValueError, match="n_epoch"):
         learner().fit(n)
@@ -977,3 +978,64 @@ def test_a_table_of_classes_leaves_no_empty_figure_behind(monkeypatch):
     plt.close("all")
     Learner(dls, nn.Linear(FEATURES, CLASSES), CrossEntropyLossFlat()).show_results()
     assert len(tables[-1]) == 9 and not plt.get_fignums()
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_one_cycle", "fit_flat_cos"])
+def test_no_epochs_are_none(method):
+    learn, events = learner(), []
+    cb = type("Told", (Callback,), {"before_fit": lambda self: events.append(1)})
+    before = weights(learn)
+    getattr(learn, method)(0, cbs=cb)
+    assert torch.equal(weights(learn), before) and not events
+    assert not learn.recorder.values and not learn.recorder.losses
+    getattr(learn, method)(1, cbs=cb)
+    assert events == [1] and len(learn.recorder.values) == 1
+    getattr(learn, method)(0)
+    assert len(learn.recorder.values) == 1
+    with pytest.raises(ValueError, match="n_epoch=-1: a whole number of epochs, 0 or more"):
+        getattr(learn, method)(-1)
+
+
+def test_a_phase_of_fine_tune_without_epochs():
+    split = lambda model: [list(part.parameters()) for part in (model[0], model[2])]
+    for epochs, frozen in ((0, 1), (1, 0)):
+        learn = learner(splitter=split)
+        body, head = (learn.model[i].weight.detach().clone() for i in (0, 2))
+        learn.fine_tune(epochs, freeze_epochs=frozen)
+        assert torch.equal(learn.model[0].weight, body) == (epochs == 0)
+        assert not torch.equal(learn.model[2].weight, head)
+        assert len(learn.recorder.values) == 1
+
+
+def test_what_a_callback_sees_before_a_batch():
+    seen = {}
+
+    def look(event):
+        def note(self):
+            seen.setdefault(event, []).append((self.dl, self.n_iter))
+
+        return note
+
+    early = ("before_fit", "before_train", "before_validate")
+    learn = learner(cbs=type("Looks", (Callback,), {event: look(event) for event in early}))
+    learn.fit(2)
+    train, valid = ((dl, len(dl)) for dl in (learn.dls.train, learn.dls.valid))
+    assert seen == {
+        "before_fit": [train],
+        "before_train": [train] * 2,
+        "before_validate": [valid] * 2,
+    }
+    looks = {
+        "xb": lambda self: self.xb[0],
+        "yb": lambda self: self.yb[0],
+        "x": lambda self: self.x,
+        "y": lambda self: self.learn.y,
+    }
+    for fitted in (False, True):
+        for name, reads in looks.items():
+            learn = learner()
+            if fitted:
+                learn.fit(1)
+            with pytest.raises(LearnerError, match=r"no batch is at hand: .* from before_batch"):
+                learn.fit(1, cbs=type("Early", (Callback,), {"before_fit": reads}))
+            assert name and not learn.xb and len(learn.yb) == 0

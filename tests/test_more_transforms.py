@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as tv
 
 from coursekit import more_transforms, recipes
-from coursekit.augment import Flip, Normalize, Resize, aug_transforms
+from coursekit.augment import Flip, Normalize, PointBlock, Resize, aug_transforms
 from coursekit.data import (
     CategoryBlock,
     DataBlock,
@@ -25,6 +25,7 @@ from coursekit.data import (
     IntToFloat,
     PILImageBW,
     RegressionBlock,
+    ToTensor,
     arrange,
 )
 from coursekit.datasets import DataError
@@ -123,6 +124,9 @@ def test_colours_come_after_the_one_map():
         lambda: CropPad(0),
         lambda: CropPad(3, "mirror"),
         lambda: RatioResize(0),
+        lambda: RatioResize(9, resamples=Image.Resampling.BICUBIC),
+        lambda: RatioResize(9, resamples=(9, 0)),
+        lambda: RatioResize(9, resamples=(2, 0, 1)),
         lambda: CutMix(0),
     ],
 )
@@ -198,6 +202,29 @@ def test_ratio_resize_of_tensors(size):
     assert step(pixels).shape == (3, *step(picture).size[::-1])
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("way", Image.Resampling)
+def test_ratio_resize_finds_pixels_as_it_is_told(size, way):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), np.uint8))
+    mask = Image.fromarray(rng.integers(0, 9, size[::-1], np.uint8))
+    step = RatioResize(24, resamples=(way, Image.Resampling.BOX))
+    shown, found = step.apply((picture, mask), ("image", "mask"))
+    to = RatioResize(24)(picture).size
+    assert np.array_equal(np.asarray(shown), np.asarray(picture.resize(to, way)))
+    assert np.array_equal(np.asarray(found), np.asarray(mask.resize(to, Image.Resampling.BOX)))
+    for other in arrange([step, ToTensor()]):
+        shown = other(shown if isinstance(other, ToTensor) else picture)
+    assert np.array_equal(shown.permute(1, 2, 0).numpy(), np.asarray(picture.resize(to, way)))
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if way in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        assert (step(pixels).int() - shown.int()).abs().float().mean() < 1
+    else:
+        with pytest.raises(ValueError, match=f"no {way.name}: choose NEAREST"):
+            step(pixels)
+    assert way.name in repr(step) and repr(RatioResize(24)) == "RatioResize(24)"
+
+
 # ---------------------------------------------------------------- CutMix
 class Watch(Callback):
     order = 50
@@ -255,6 +282,23 @@ def test_cutmix_needs_pictures():
     dls = DataLoaders.from_dsets([(torch.rand(5), 0), (torch.rand(5), 1)], bs=2)
     learn = Learner(dls, nn.Linear(5, 2), CrossEntropyLossFlat(), cbs=CutMix)
     with learn.no_logging(), pytest.raises(DataError, match="MixUp mixes any numbers"):
+        learn.fit(1)
+
+
+@pytest.mark.parametrize("kind", [MixUp, CutMix])
+def test_points_are_not_mixed(kind):
+    data = DataBlock(
+        (ImageBlock, PointBlock),
+        get_x=lambda i: np.zeros((12, 12, 3), np.uint8),
+        get_y=lambda i: [(i, 3.0)],
+        splitter=IndexSplitter([0, 1]),
+    )
+    dls = data.dataloaders(range(8), bs=2, num_workers=0)
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), MSELossFlat(), cbs=kind)
+    match = f"{kind.__name__} mixes .* points .*train without {kind.__name__}"
+    with learn.no_logging(), pytest.raises(DataError, match=match):
+        learn.fit(1)
+    with learn.no_logging(), learn.removed_cbs(kind):
         learn.fit(1)
 
 

@@ -1,5 +1,6 @@
 """Schedules, the rate finder, freezing, precision, checkpoints: what they promise when things go wrong."""
 
+import math
 import os
 import signal
 import subprocess
@@ -158,6 +159,25 @@ def test_lr_find_suggests_with_every_function():
     )
     low, high = learner().lr_find(suggest_funcs=(minimum, steep), show_plot=False)
     assert low > 0 and high > 0
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_lr_find_where_the_first_loss_is_no_number(show):
+    learn = learner()
+    learn.loss_func = lambda pred, y: F.cross_entropy(pred, y) * math.nan
+    before = state(learn)
+    with pytest.warns(UserWarning) as said:
+        found = learn.lr_find(suggest_funcs=(valley, minimum), show_plot=show)
+    assert [str(w.message)[:28] for w in said] == ["the first loss is no number,"]
+    assert all(map(math.isnan, found)) and torch.equal(state(learn), before)
+    assert "dls.one_batch()" in str(said[0].message) and said[0].filename == __file__
+
+
+def test_lr_find_of_a_single_item():
+    batches = [(torch.ones(1, 3), torch.ones(1, 1))]
+    learn = Learner(DataLoaders(batches, batches), nn.Linear(3, 1), F.mse_loss)
+    learn.remove_cbs(learn.progress)
+    assert all(map(math.isfinite, learn.lr_find(show_plot=False)))
 
 
 def test_lr_find_with_a_range_that_is_none():

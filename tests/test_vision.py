@@ -595,6 +595,38 @@ def test_half_frozen(folder):
     assert not {"0.weight", "1.weight", "1.running_mean", "4.running_mean"} & moved
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1", "torchvision"])
+def test_squeezenet(folder, name, monkeypatch):
+    "Cut before its classifier and split before its sixth layer, as in fastai; weights are torchvision's."
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    known = squeezenet1_1()
+    asked = []
+    monkeypatch.setattr(
+        coursekit.vision, "_fetched", lambda *given: asked.append(given) or known.state_dict()
+    )
+    arch = squeezenet1_1 if name == "torchvision" else getattr(coursekit.vision, name)
+    learn = learner(loaders(folder), arch, pretrained=True)
+    assert asked == [("squeezenet1_1", None)]
+    body, head = learn.model
+    assert repr(body[0]) == repr(known.features) and len(body) == 1
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(body.eval()(x), known.eval().features(x))
+    assert next(m for m in head if isinstance(m, nn.Linear)).in_features == 2 * 512
+    early, late = body[0][:5], body[0][5:]
+    wanted = [list(part.parameters()) for part in (early, late, head)]
+    for group, right in zip(learn.layers, wanted, strict=True):
+        assert {id(p) for p in group} == {id(p) for p in right}
+    assert [p.requires_grad for group in wanted for p in group[:1]] == [False, False, True]
+    learn.freeze_to(-2)
+    assert [p.requires_grad for group in wanted for p in group[:1]] == [False, True, True]
+    learn.fine_tune(1)
+    other = learner(loaders(folder), arch, cut=lambda model: model.features)
+    other.create_opt()
+    assert len(other.layers) == 2  # a body of another form
+
+
 def test_not_learned_is_not_frozen(folder):
     learn = learner(loaders(folder))
     assert all(param.requires_grad for param in learn.model.parameters())
