@@ -251,7 +251,7 @@ class Split:
     def __init__(self, ratings, seed: int, valid_pct: float = 0.2):
         import torch
 
-        from coursekit.collab import CollabDataLoaders
+        from coursekit.ratings import CollabDataLoaders
 
         self.seed = seed
         self.dls = CollabDataLoaders.from_df(ratings, valid_pct, seed=seed, device="cpu")
@@ -270,7 +270,7 @@ class Split:
 
     def ranking(self, scores) -> tuple[float, float]:
         "Recall@10 and NDCG@10 of lists without what the user has rated in training."
-        from coursekit.collab import ndcg_at_k, recall_at_k
+        from coursekit.ranking import ndcg_at_k, recall_at_k
 
         scores = scores.float().masked_fill(self.seen, -math.inf)
         scores[:, 0] = -math.inf
@@ -332,7 +332,7 @@ def matrix_of(model):
     "The score of each film for each user."
     import torch
 
-    from coursekit.vision import sigmoid_range
+    from coursekit.bodies import sigmoid_range
 
     with torch.no_grad():
         scores = model.u_weight.weight @ model.i_weight.weight.T
@@ -345,7 +345,7 @@ def dot_bias(split: Split, seed: int | None = None, *, epochs, rate, wd, factors
     import torch
 
     from coursekit.collab import collab_learner
-    from coursekit.data import DataLoaders
+    from coursekit.loaders import DataLoaders
 
     dls = DataLoaders.from_dsets(split.dls.train_ds, split.dls.valid_ds, bs=bs, device="cpu")
     torch.manual_seed(split.seed if seed is None else seed)
@@ -371,8 +371,9 @@ def watching(split: Split, *, epochs, rate, wd, factors, bs, others, least=1):
     from torch.utils.data import TensorDataset
 
     from coursekit.collab import EmbeddingDotBias
-    from coursekit.data import DataLoaders
-    from coursekit.learner import BCEWithLogitsLossFlat, Learner
+    from coursekit.learner import Learner
+    from coursekit.loaders import DataLoaders
+    from coursekit.losses import BCEWithLogitsLossFlat
 
     torch.manual_seed(split.seed)
 
@@ -640,8 +641,9 @@ def train_many(
     import torch
 
     import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
-    from coursekit.collab import CollabDataLoaders, collab_learner
-    from coursekit.learner import Callback, CancelFitException
+    from coursekit.collab import collab_learner
+    from coursekit.events import Callback, CancelFitException
+    from coursekit.ratings import CollabDataLoaders
 
     torch.set_num_threads(1)
     names = ("user", "item", "rating")

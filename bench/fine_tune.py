@@ -24,29 +24,19 @@ import torch
 from recipes import versions
 from torch.utils.data import TensorDataset
 
-from coursekit.augment import PointBlock, Resize
-from coursekit.data import (
-    CategoryBlock,
-    ColReader,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    ImageBlock,
-    IndexSplitter,
-    get_image_files,
-    parent_label,
-)
-from coursekit.datasets import DataError, URLs, untar_data
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.bodies import efficientnet_lite0
+from coursekit.data import ColReader, IndexSplitter, get_image_files, parent_label
+from coursekit.datasets import URLs, untar_data
 from coursekit.drawn_bears import draw_bears
-from coursekit.learner import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    MSELossFlat,
-    accuracy,
-    accuracy_multi,
-)
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
+from coursekit.measures import accuracy, accuracy_multi
+from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategoryBlock, average_precision
-from coursekit.vision import efficientnet_lite0, vision_learner
+from coursekit.resizing import Resize
+from coursekit.targets import PointBlock
+from coursekit.vision import vision_learner
 
 KEPT = Path(__file__).with_suffix(".csv")
 FOLDS, DRAWN_SIZE = 5, 192

@@ -24,11 +24,13 @@ import torch
 from fine_tune import DRAWN_SIZE, FOLDS, TASKS, Task, loaders, opened
 from recipes import versions
 
-from coursekit.data import ColReader, RegressionBlock
-from coursekit.datasets import DataError
+from coursekit.blocks import RegressionBlock
+from coursekit.bodies import create_head
+from coursekit.data import ColReader
 from coursekit.drawn_bears import draw_bears
-from coursekit.learner import BCEWithLogitsLossFlat, MSELossFlat, accuracy_multi, rmse
-from coursekit.vision import create_head
+from coursekit.losses import BCEWithLogitsLossFlat, MSELossFlat
+from coursekit.measures import accuracy_multi, rmse
+from coursekit.messages import DataError
 
 KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["task", "way", "fold", "loss", "metric", "warned"]

@@ -351,7 +351,8 @@ def keep_digits(folder: Path) -> None:
     "Write MNIST as arrays, for processes that know nothing of coursekit."
     import numpy as np
 
-    from coursekit.datasets import URLs, load_idx, untar_data
+    from coursekit.datasets import URLs, untar_data
+    from coursekit.digits import load_idx
 
     path = untar_data(URLs.MNIST)
     for half, part in (("train", "train"), ("valid", "t10k")):

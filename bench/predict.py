@@ -51,9 +51,10 @@ def prepare(side: str, folder: Path) -> None:
     weights = folder / "weights.pth"
     if side == "coursekit":
         import coursekit.exporting  # noqa: F401  adds `export`
-        from coursekit.augment import Resize
-        from coursekit.data import ImageDataLoaders
-        from coursekit.vision import resnet18, vision_learner
+        from coursekit.bodies import resnet18
+        from coursekit.image_loaders import ImageDataLoaders
+        from coursekit.resizing import Resize
+        from coursekit.vision import vision_learner
     else:
         from fastai.vision.all import ImageDataLoaders, Resize, resnet18, vision_learner
     dls = ImageDataLoaders.from_folder(

@@ -21,25 +21,16 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
-from coursekit.augment import BatchTransform, Normalize, aug_transforms, imagenet_stats
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    EndSplitter,
-    ImageBlock,
-    get_image_files,
-    parent_label,
-)
+from coursekit.augment import BatchTransform, aug_transforms
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import EndSplitter, get_image_files, parent_label
 from coursekit.drawn_bears import draw_bears
-from coursekit.learner import (
-    Callback,
-    CancelValidException,
-    CrossEntropyLossFlat,
-    Learner,
-    accuracy,
-)
+from coursekit.events import Callback, CancelValidException
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.measures import accuracy
+from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.recipes import LabelSmoothingCrossEntropyFlat, MixUp, xresnet18
 
 KEPT = Path(__file__).with_suffix(".csv")

@@ -234,7 +234,7 @@ def averages_kept(learn):
     "Batch norm of the body computes as in prediction, in the unfrozen epochs too."
     from torch import nn
 
-    from coursekit.learner import Callback
+    from coursekit.events import Callback
 
     class BodyNormsInEval(Callback):
         def before_train(self):
@@ -250,7 +250,8 @@ def quality(folder: Path, splits: int, side: int, augmented: bool, chosen: str |
     import torch
 
     import coursekit.all as ck
-    from coursekit.vision import efficientnet_lite0, vision_learner
+    from coursekit.bodies import efficientnet_lite0
+    from coursekit.vision import vision_learner
 
     for name, recipe in RECIPES.items():
         if chosen and chosen not in name:
@@ -289,8 +290,9 @@ def keep_data(folder: Path) -> str:
     import torch
     import torchvision
 
-    from coursekit.datasets import DataError, URLs, untar_data
+    from coursekit.datasets import URLs, untar_data
     from coursekit.drawn_bears import draw_bears
+    from coursekit.messages import DataError
 
     try:
         path, words = untar_data(URLs.BEARS), "photographs"

@@ -52,29 +52,65 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    augment, basics, callbacks, collab, data, datasets, drawn_bears, exercises, exporting, extras,
-    heads, learner, metrics, more_transforms, multilabel, own_transforms, recipes, training,
-    vision,
+    app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
+    cleaning, collab, data, datasets, digits, downloads, drawn_bears, events, exercises,
+    exporting, extras, finder, heads, hooks, image_loaders, image_search,
+    interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
+    multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
+    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
+    targets, transforms, vision,
 )
 from . import widgets as own_widgets
+from .app import *  # noqa: F403
+from .archives import *  # noqa: F403
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
+from .batches import *  # noqa: F403
+from .blocks import *  # noqa: F403
+from .bodies import *  # noqa: F403
 from .callbacks import *  # noqa: F403
+from .checkpoints import *  # noqa: F403
+from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
 from .data import *  # noqa: F403
 from .datasets import *  # noqa: F403
+from .digits import *  # noqa: F403
+from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
+from .events import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
+from .finder import *  # noqa: F403
 from .heads import *  # noqa: F403
-from .learner import *  # noqa: F403
+from .hooks import *  # noqa: F403
+from .image_loaders import *  # noqa: F403
+from .image_search import *  # noqa: F403
+from .interpretation import *  # noqa: F403
+from .loaders import *  # noqa: F403
+from .loop import *  # noqa: F403
+from .losses import *  # noqa: F403
+from .measures import *  # noqa: F403
+from .messages import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
+from .normalize import *  # noqa: F403
+from .optimizers import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
+from .pipeline import *  # noqa: F403
+from .precision import *  # noqa: F403
+from .ranking import *  # noqa: F403
+from .ratings import *  # noqa: F403
 from .recipes import *  # noqa: F403
-from .training import *  # noqa: F403
+from .recommender import *  # noqa: F403
+from .recorder import *  # noqa: F403
+from .registries import *  # noqa: F403
+from .resizing import *  # noqa: F403
+from .schedules import *  # noqa: F403
+from .showing import *  # noqa: F403
+from .targets import *  # noqa: F403
+from .transforms import *  # noqa: F403
 from .vision import *  # noqa: F403
 from .widgets import *  # noqa: F403
 
@@ -118,7 +154,13 @@ __all__ += ["Counter", "OrderedDict", "defaultdict", "time", "typing", "warnings
 __all__ += ["Any", "Callable", "Dict", "Generator", "Iterable", "Iterator", "Sequence", "namedtuple"]
 __all__ += ["List", "Optional", "SimpleNamespace", "Tuple", "Union", "attrgetter", "contextmanager"]
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
-__all__ += callbacks.__all__ + extras.__all__ + metrics.__all__
-__all__ += datasets.__all__ + basics.__all__ + data.__all__ + augment.__all__ + drawn_bears.__all__ + exercises.__all__
-__all__ += learner.__all__ + training.__all__ + vision.__all__ + heads.__all__ + exporting.__all__ + own_widgets.__all__ + multilabel.__all__ + recipes.__all__ + collab.__all__
-__all__ += more_transforms.__all__ + own_transforms.__all__
+_ours = (
+    app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
+    cleaning, collab, data, datasets, digits, downloads, drawn_bears, events, exercises,
+    exporting, extras, finder, heads, hooks, image_loaders, image_search,
+    interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
+    multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
+    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
+    targets, transforms, vision, own_widgets,
+)
+__all__ += [name for module in _ours for name in module.__all__]

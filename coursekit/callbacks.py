@@ -13,10 +13,12 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .datasets import DataError
+from .messages import DataError
 from .files import written_whole
-from .learner import Callback, _in_notebook
-from .training import ParamScheduler, TrackerCallback
+from .events import Callback
+from .recorder import in_notebook
+from .checkpoints import TrackerCallback
+from .schedules import ParamScheduler
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -114,7 +116,7 @@ class ShowGraphCallback(Callback):
     def before_fit(self) -> None: self._shown = None
 
     def after_epoch(self) -> None:
-        if not _in_notebook(): return
+        if not in_notebook(): return
         import matplotlib.pyplot as plt
         from IPython.display import display
         recorder, learn = self.learn.recorder, self.learn

@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from .datasets import DataEntry, DataError, URLs, data_home, untar_data
+from .datasets import DataEntry, URLs, untar_data
+from .messages import DataError
+from .registries import data_home
 
 _COURSE = ("MNIST", "MNIST_SAMPLE", "EFFICIENTNET_LITE0")     # what the lessons that exist need
 _WELCOME = ("PHOTOS",)                                        # what they can do without, and say so

@@ -17,7 +17,10 @@ import numpy as np
 from fastcore.xtras import Path                             # the usual Path, with `ls`
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .datasets import DataError, _count_bar, _locked, _staged, _sweep, _writing, data_home
+from .archives import staged
+from .downloads import count_bar, writing_into
+from .messages import DataError
+from .registries import locked, sweep_unfinished, data_home
 
 # %% ../nbs/library/drawn_bears.ipynb #67981c5b
 KINDS = ("grizzly", "black", "teddy")
@@ -944,10 +947,10 @@ def _once(path: str | Path | None, call: dict, paint: Callable[[Path], None]) ->
     key = hashlib.sha256(json.dumps(call, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(path or data_home()/f"{call['drawn']}-{key}").expanduser().absolute()
     if _holds(folder, call): return folder
-    with _writing(folder.parent), _locked(folder):
+    with writing_into(folder.parent), locked(folder):
         if _holds(folder, call): return folder               # another process was faster
-        _sweep(folder)
-        with _staged(folder) as new:
+        sweep_unfinished(folder)
+        with staged(folder) as new:
             paint(new)
             (new/"drawn.json").write_text(json.dumps(call, indent=1) + "\n")
     return folder
@@ -1032,7 +1035,7 @@ def _paint_bears(folder: Path, n: int, seed: int, size: int, label_noise: float,
 
 def _watched(items: list) -> Iterator:
     "The items, with a bar where somebody watches."
-    with _count_bar(len(items)) as bar:
+    with count_bar(len(items)) as bar:
         for item in items:
             yield item
             bar.update()

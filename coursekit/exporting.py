@@ -6,18 +6,13 @@
 __all__ = ['load_learner']
 
 # %% ../nbs/library/exporting.ipynb #8571fedf
-import hashlib
-import importlib
 import inspect
 import json
 import math
-import os
 import pkgutil
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
 
 import numpy as np
 import torch
@@ -27,269 +22,24 @@ from fastcore.xtras import Path
 from torch import Tensor, nn
 
 from . import __version__
-from .augment import _Joined, _ThenTensor
-from coursekit.data import (
-    DataLoader,
-    DataLoaders,
-    Datasets,
-    Pipeline,
-    ToTensor,
-    _Function,
-    default_device,
-)
-from .datasets import DataError
+from .augment import JoinedTransforms
+from .batches import default_device
+from .events import LearnerError
+from .export_files import bounded_json, packed, read_export
+from .export_parts import LIMITS, MODULE_FIELDS, PART_KINDS, TABLE, NoItems
+from .export_parts import given_arguments, import_path, library_name
+from .export_parts import limited_arguments, name_in_table, network_named
+from .export_parts import own_path, part_named, whole_number
 from .files import written_whole
-from .weights import safe_load
-from .learner import Learner, LearnerError, kind_of_target, read_as
+from .learner import Learner
+from .loaders import DataLoader, DataLoaders
+from .losses import kind_of_target, read_as
+from .messages import DataError
+from .pipeline import Datasets, Pipeline
+from .resizing import ThenTensor
+from .transforms import FunctionTransform, ToTensor
 
-# %% ../nbs/library/exporting.ipynb #2a64a27e
-_TABLE = {role: set(names.split()) for role, names in {
-    "step": "data.PILImage.create data.PILImageBW.create data.Categorize data.ToNumber "
-        "augment.ToPoints augment.ToMask multilabel.MultiCategorize "
-        "multilabel.EncodedMultiCategorize collab.ToIds collab._Column",
-    "transform": "data.ToTensor data.IntToFloat augment.Resize augment.RandomResizedCrop "
-        "augment.BatchTransform augment.Flip augment.Dihedral augment.Rotate augment.Zoom "
-        "augment.Warp augment.Brightness augment.Contrast augment.RandomResizedCropBatch "
-        "augment.ScalePoints augment.Normalize points.Marks points.FlipPairs "
-        "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
-        "more_transforms.CropPad more_transforms.RatioResize extras.IntToFloatTensor",
-    "loss": "learner.CrossEntropyLossFlat learner.BCEWithLogitsLossFlat learner.BCELossFlat "
-        "learner.MSELossFlat",
-    "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
-    "architecture": "vision.efficientnet_lite0 vision.resnet18 vision.resnet34 vision.resnet50 "
-        "vision.resnet101 vision.resnet152 vision.squeezenet1_1 "
-        "recipes.xresnet18 recipes.xresnet34 "
-        "recipes.xresnet50",
-    "layer": "vision.create_body vision.AdaptiveConcatPool2d vision.SigmoidRange "
-        "heads.ScaleShift "
-        "recipes.xresnet18 recipes.xresnet34 recipes.xresnet50 collab.EmbeddingDotBias "
-        "collab.EmbeddingNN exporting._of_timm exporting._of_torchvision Linear Bilinear Embedding Identity Flatten Unflatten Conv1d Conv2d "
-        "Conv3d MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d "
-        "AdaptiveMaxPool1d AdaptiveMaxPool2d BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm2d "
-        "GroupNorm LayerNorm RMSNorm Dropout Dropout1d Dropout2d ReLU ReLU6 LeakyReLU PReLU ELU "
-        "SELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Sigmoid Tanh Softplus Softmax "
-        "LogSoftmax",
-    "layers": "Sequential ModuleList ModuleDict exporting._BasicBlock exporting._Bottleneck exporting._ResNet",
-}.items()}
-_KINDS = {"image", "mask", "points", "category", "multicategory", "regression", "ids", None}
-
-# %% ../nbs/library/exporting.ipynb #1e6b31fa
-def _whole(low: int = 0, high: int = 2**31) -> Callable:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(low: float = -1e9, high: float = 1e9) -> Callable:
-    return lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def _some(check: Callable, most: int, least: int = 1) -> Callable:
-    return lambda value: (type(value) is tuple and least <= len(value) <= most
-                          and all(map(check, value)))
-
-
-def _maybe(check: Callable, other: Callable = lambda value: value is None) -> Callable:
-    return lambda value: other(value) or check(value)
-
-
-def _one_of(*known: str) -> Callable: return lambda value: type(value) is str and value in known
-
-
-def _plain(*types: type) -> Callable: return lambda value: type(value) in types
-
-
-def _pixels(value) -> bool:
-    sides = value if type(value) is tuple else (value, value)
-    return _some(_whole(1, 8192), 2, 2)(sides) and sides[0] * sides[1] <= 2**24
-
-
-_SIDES = _maybe(_whole(1, 512), _some(_whole(1, 512), 3))
-_PADS = _maybe(_whole(0, 256), _some(_whole(0, 256), 3))
-_LABELS = _some(_plain(bool, int, float, str), 10**7, 0)
-_LIMITS = {name: limit for limit, names in {
-    _whole(1): "in_features out_features in1_features in2_features in_channels out_channels "
-        "groups num_features num_embeddings embedding_dim num_groups num_channels "
-        "num_parameters n_factors n_users n_items",
-    _whole(1, 10**6): "c_in n_in n_out num_classes in_chans",
-    _whole(-16, 16): "axis start_dim end_dim",
-    _maybe(_whole(-16, 16)): "dim",
-    _maybe(_whole(-64, 64)): "cut",
-    _maybe(_whole(-(2**31))): "padding_idx",
-    _maybe(_whole(1, 10**6)): "c divisor_override",
-    _maybe(_SIDES): "kernel_size stride dilation",
-    _maybe(_PADS, _one_of("same", "valid")): "padding",
-    _maybe(_whole(1, 512), _some(_maybe(_whole(1, 512)), 3)): "output_size",
-    _some(_whole(1), 8): "normalized_shape unflattened_size",
-    _number(): "low high alpha beta threshold negative_slope init min_val max_val max_deg "
-        "norm_type",
-    _maybe(_number()): "eps momentum max_norm",
-    _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh max_lighting magnitude "
-        "val_xtra sl sh",
-    _number(1e-3, 1e3): "min_zoom max_zoom widen div",
-    _some(_number(1e-3, 1e3), 2, 2): "ratio",
-    _maybe(_some(_number(), 2, 2)): "y_range",
-    _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
-    _maybe(_some(_number(), 512)): "mean std",
-    _some(_whole(1, 2**20), 64, 0): "layers stem_szs",
-    _some(_some(_whole(1), 2, 2), 2, 2): "emb_szs",
-    _maybe(_pixels): "size",
-    _whole(1, 4096): "max_sz max_count div_mask",
-    _some(_whole(0, 5), 2, 2): "resamples",
-    _number(0, 0.5): "max_hue",
-    _number(1e-3, 1): "min_aspect",
-    _maybe(_some(_some(_whole(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",
-    _plain(bool): "bias affine inplace track_running_stats ceil_mode count_include_pad sparse "
-        "batch add_na elementwise_affine scale_grad_by_freq",
-    _one_of("zeros", "border", "reflection"): "pad_mode",
-    _one_of("bilinear", "nearest", "bicubic"): "mode",
-    _one_of("crop", "pad", "squish"): "method",
-    _one_of("zeros", "reflect", "replicate", "circular"): "padding_mode",
-    _one_of("none", "tanh"): "approximate",
-    _LABELS: "vocab users items",
-    _maybe(_LABELS): "titles codes",
-    _plain(int, str): "user_name item_name name",
-}.items() for name in names.split()}
-
-# %% ../nbs/library/exporting.ipynb #889a58dc
-def _found(name: str, role: str) -> Callable:
-    "The thing behind a name of the table; its module is imported when it is needed."
-    if "." not in name: return getattr(nn.functional if role == "function" else nn, name)
-    module, name, *method = name.split(".")
-    thing = getattr(importlib.import_module(f"coursekit.{module}"), name)
-    return getattr(thing, *method) if method else thing
-
-
-def _path(thing) -> str:
-    "Where a function or class could be imported from; a method of a class comes with its class."
-    owner = getattr(thing, "__self__", None)
-    before = _path(owner) if isinstance(owner, type) else getattr(thing, "__module__", "?")
-    own = getattr(thing, "__name__" if isinstance(owner, type) else "__qualname__", thing)
-    return f"{before}.{own}"
-
-
-def _listed(thing, role: str) -> str | None:
-    "The name in the table of a function, a class or of an object's class; None if there is none."
-    if not (inspect.isroutine(thing) or isinstance(thing, type)): thing = type(thing)
-    path, short = _path(thing), getattr(thing, "__name__", "")
-    name = path.removeprefix("coursekit.")
-    if path.startswith("torchvision.models.resnet."): name = f"exporting._{short}"
-    if thing in (getattr(nn, short, None), getattr(nn.functional, short, None)): name = short
-    return name if name in _TABLE[role] else None
-
-
-@cache
-def _arguments(make: Callable) -> dict:
-    "Arguments that have a limit, with their defaults; of a class that passes more on, those too."
-    found = {}
-    for kind in inspect.getmro(make) if isinstance(make, type) else [make]:
-        if isinstance(make, type) and "__init__" not in vars(kind): continue
-        own = inspect.signature(kind.__init__ if isinstance(make, type) else make).parameters
-        found = {name: each.default for name, each in own.items() if name in _LIMITS} | found
-        if not any(each.kind is each.VAR_KEYWORD for each in own.values()): break
-    return found
-
-# %% ../nbs/library/exporting.ipynb #2fcda8f6
-class _Block(nn.Module):
-    "Layers under given names; a class derived from it says what they do."
-    def __init__(self, layers: dict[str, nn.Module]):
-        super().__init__()
-        for name, layer in layers.items(): self.add_module(name, layer)
-
-    def _around(self, x: Tensor, out: Tensor) -> Tensor:
-        out += self.downsample(x) if "downsample" in self._modules else x
-        return self.relu(out)
-
-
-class _BasicBlock(_Block):
-    "Two convolutions and a way around them, as in ResNet-18 (He et al. 2015, arXiv 1512.03385)."
-    def forward(self, x: Tensor) -> Tensor:
-        return self._around(x, self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-
-
-class _Bottleneck(_Block):
-    "Three convolutions, the second on fewer channels, and a way around them, as in ResNet-50."
-    def forward(self, x: Tensor) -> Tensor:
-        narrow = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        return self._around(x, self.bn3(self.conv3(narrow)))
-
-
-class _ResNet(_Block):
-    "A whole residual network with its classifier."
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4): x = layer(x)
-        return self.fc(torch.flatten(self.avgpool(x), 1))
-
-
-def _of_timm(name: str, num_classes: int = 1000, in_chans: int = 3) -> nn.Module:
-    from timm import create_model
-    return create_model(_network("timm", name), num_classes=num_classes, in_chans=in_chans)
-
-
-def _of_torchvision(name: str, num_classes: int = 1000) -> nn.Module:
-    return _network("torchvision", name)(weights=None, num_classes=num_classes)
-
-
-def _network(library: str, name: str) -> Callable | str:
-    "A network of timm or torchvision by its exact name: no address, no tag, no weights."
-    if library == "timm": from timm import list_models as known
-    else:
-        from torchvision import models
-        known = lambda: models.list_models(module=models)
-    if name in known(): return name if library == "timm" else getattr(models, name)
-    raise DataError(f"its description names a network that {library} has not: {str(name)[:80]}")
-
-# %% ../nbs/library/exporting.ipynb #47a6d225
-_READ = {  # where an object keeps an argument under another name
-    "vocab": lambda step: list(step.vocab)[getattr(step, "add_na", False):],
-    "codes": lambda step: getattr(step, "vocab", None),
-    "mean": lambda step: step.mean.flatten().tolist(),
-    "std": lambda step: step.std.flatten().tolist(),
-    "min_scale": lambda step: step.scale[0],
-    "max_scale": lambda step: step.scale[1],
-    "min_zoom": lambda step: step.factors[0],
-    "max_zoom": lambda step: step.factors[1],
-    "max_lighting": lambda step: step.most if type(step).__name__ == "Brightness"
-        else 1 - math.exp(-step.most),
-    "layers": lambda net: net.layer_sizes,
-}
-
-
-def _argument(thing, name: str):
-    "An argument that made an object, read from the object."
-    if name in _READ: return _READ[name](thing)
-    if name == "size" and hasattr(thing, "output_size"): return thing.output_size
-    value = getattr(thing, name)
-    if name != "bias" or isinstance(value, bool) or not isinstance(thing, nn.Module): return value
-    return value is not None or not getattr(thing, "affine", True)  # a layer keeps the bias itself
-
-
-def _given(thing, kind: Callable) -> dict:
-    "The arguments that made an object of ours, as far as they are not what is usual."
-    found = {name: _argument(thing, name) for name in _arguments(kind)}
-    return {name: value for name, value in found.items() if value != _arguments(kind)[name]}
-
-
-def _own_path(thing, where: str) -> str:
-    "The import path of what belongs to the user; raises `LearnerError` if nobody could find it."
-    path, code = _path(thing), getattr(thing, "__code__", None)
-    module = getattr(getattr(thing, "__self__", None) or thing, "__module__", None) or "?"
-    if "<" in path or module == "?":
-        at = f" (line {code.co_firstlineno} of {Path(code.co_filename).name})" if code else ""
-        raise LearnerError(f"{where}: {path.rpartition('.')[2]}{at} has no name by which it could "
-                           "be found again: write it with def or class, at the left edge of a "
-                           "cell or module")
-    if module.startswith("coursekit."):
-        raise LearnerError(f"{where}: {path} is a part that an export cannot hold")
-    there = sys.modules.get(module)
-    for name in path.removeprefix(f"{module}.").split("."): there = getattr(there, name, None)
-    if there == thing: return path
-    raise LearnerError(f"{where}: {path} is not what it was: another thing has that name now, or "
-                       "none. Use the present one in the learner")
-
-# %% ../nbs/library/exporting.ipynb #7ce61c9c
-_OF_MODULES = vars(nn.Module()).keys()
-
-
+# %% ../nbs/library/exporting.ipynb #4e670f8a
 class _Writer:
     "Turns parts into JSON; collects the tensors, and what belongs to the user."
     def __init__(self): self.tensors, self.yours = {}, {}
@@ -302,18 +52,18 @@ class _Writer:
     ) -> dict:
         "A function or class by its name, an object by its class and what made it."
         made = not (inspect.isroutine(thing) or isinstance(thing, type))
-        kind, name = type(thing) if made else thing, _listed(thing, role)
+        kind, name = type(thing) if made else thing, name_in_table(thing, role)
         if name is None:
-            self.yours[path := _own_path(kind, where)] = kind
+            self.yours[path := own_path(kind, where)] = kind
             return {"yours": path} | (self.own(thing, where) if made else {})
         if not made: return {"part": name}
         given = {key: tuple(value) if isinstance(value, list | L) else value
-                 for key, value in _given(thing, kind).items()}
+                 for key, value in given_arguments(thing, kind).items()}
         return {"part": name, "with": self.values(given, f"{where}, {{}} of {kind.__name__}")}
 
     def own(self, thing, where: str) -> dict:
         "All that an object of the user's keeps; of a network its layers, and the form of weights."
-        of_layers = _OF_MODULES if isinstance(thing, nn.Module) else ()
+        of_layers = MODULE_FIELDS if isinstance(thing, nn.Module) else ()
         kept = {key: value for key, value in vars(thing).items() if key not in of_layers}
         node = {"keeps": self.values(kept, f"{where}, {{}} of {type(thing).__name__}")}
         if not of_layers: return node
@@ -352,17 +102,17 @@ class _Writer:
 
     def layer(self, module: nn.Module, where: str = "the model") -> dict:
         "A layer, and the layers in it; a network of a library by its name."
-        if name := _listed(module, "layers"):
+        if name := name_in_table(module, "layers"):
             if hasattr(module, "made_by") and not self.known(module):
                 return self.made_by(*module.made_by)
             return {"part": name, "layers": self.layers(module, where)}
         if hasattr(module, "made_by"): return self.made_by(*module.made_by)
         library = type(module).__module__.partition(".")[0]
         if library not in ("timm", "torchvision"): return self.part(module, "layer", where)
-        return {"part": f"exporting._of_{library}", "with": _name_of(module, library)}
+        return {"part": f"export_parts._of_{library}", "with": library_name(module, library)}
 
     def known(self, module: nn.Module) -> bool:
-        return all(_listed(m, "layer") or _listed(m, "layers") for m in module.modules())
+        return all(name_in_table(m, "layer") or name_in_table(m, "layers") for m in module.modules())
 
     def made_by(self, maker: str, given: dict) -> dict:
         "A network by the name of what built it."
@@ -374,46 +124,29 @@ class _Writer:
                                "its place write a function with def, and allow that one")
         elif arch.__module__.startswith("torchvision."): arch = {"torchvision": arch.__name__}
         else: arch = self.part(arch, "architecture", "the model, arch of create_body")
-        return {"part": "vision.create_body", "with": given | {"arch": arch}}
-
-
-def _name_of(module: nn.Module, library: str) -> dict:
-    "How a network of timm or torchvision is made anew."
-    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 3)
-    if library == "timm":
-        return {"name": module.pretrained_cfg["architecture"], "num_classes": module.num_classes,
-                "in_chans": first}
-    from torchvision import models
-    last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
-    classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
-    for name in models.list_models(module=models):  # which of them it is, it does not note
-        if models.get_model_builder(name).__module__ != type(module).__module__: continue
-        with torch.device("meta"): made = models.get_model(name, num_classes=classes)
-        if repr(made) == repr(module): return {"name": name, "num_classes": classes}
-    raise LearnerError(f"the model: this {type(module).__name__} is none of torchvision's as they "
-                       "are: make it, with what you changed, a class of your own")
+        return {"part": "bodies.create_body", "with": given | {"arch": arch}}
 
 # %% ../nbs/library/exporting.ipynb #c368f664
 def _apart(steps: Iterable) -> Iterator:
     "Transforms as they were before they were joined."
     for step in steps:
-        if isinstance(step, _Joined): yield from step.steps
-        elif isinstance(step, _ThenTensor): yield from (step.first, ToTensor())
-        else: yield step.function if isinstance(step, _Function) else step
+        if isinstance(step, JoinedTransforms): yield from step.steps
+        elif isinstance(step, ThenTensor): yield from (step.first, ToTensor())
+        else: yield step.function if isinstance(step, FunctionTransform) else step
 
 
 def _needed(pipeline: Pipeline, is_input: bool) -> list:
     """Of an input what opens a new item, without the getter before it, which knew the old ones;
     of a target what says what its numbers mean, without the labeller."""
     if is_input: return pipeline.steps[pipeline.opener:]
-    return [step for step in pipeline.steps if _listed(step, "step") or hasattr(step, "decode")]
+    return [step for step in pipeline.steps if name_in_table(step, "step") or hasattr(step, "decode")]
 
 
 def _of_parts(learn: Learner, writer: _Writer) -> list | None:
     "How each part of an item is made; None where the loaders do not say it."
     source = learn.dls.train_ds if learn.dls.loaders else None
     if not isinstance(source, Datasets): return None
-    return [{"kind": pipeline.kind if pipeline.kind in _KINDS else None,
+    return [{"kind": pipeline.kind if pipeline.kind in PART_KINDS else None,
              "steps": [writer.part(step, "step", "what opens an item")
                        for step in _needed(pipeline, i < source.n_inp)]}
             for i, pipeline in enumerate(source.pipelines)]
@@ -423,11 +156,11 @@ def _of_loss(learn: Learner, writer: _Writer) -> dict | None:
     "What makes predictions of scores: the loss, or that one of ours which reads them in its way."
     loss, own = learn.loss_func, ("activation", "decodes")
     usual = read_as(loss, kind_of_target(learn.dls))
-    kind = next((each for each in type(usual).mro() if _listed(each, "loss")), None)
+    kind = next((each for each in type(usual).mro() if name_in_table(each, "loss")), None)
     if any(hasattr(loss, name) for name in own) and (usual is not loss or kind is None or any(
             getattr(type(loss), name) is not getattr(kind, name) for name in own)):
         return writer.part(loss, "loss", "loss_func")
-    return kind and {"part": _listed(kind, "loss"), "with": _given(usual, kind)}
+    return kind and {"part": name_in_table(kind, "loss"), "with": given_arguments(usual, kind)}
 
 # %% ../nbs/library/exporting.ipynb #27229aac
 def _of_model(model: nn.Module, writer: _Writer) -> dict:
@@ -464,103 +197,6 @@ def _describe(learn: Learner, writer: _Writer) -> str:
         "loaders": [_of_loader(loader, writer) for loader in _loaders(learn)],
     }, separators=(",", ":"), allow_nan=False)
 
-# %% ../nbs/library/exporting.ipynb #02dbff95
-_FORMAT, _MOST_HEADER, _MOST_BYTES, _MOST_BRACKETS = "2", 2**25, 2**33, 200_000
-_NO_SUM, _SUM = b"0" * 64, re.compile(rb'"sha256":"([0-9a-f]{64})"')
-
-
-def _packed(text: str, tensors: dict[str, Tensor]) -> tuple[bytes, memoryview]:
-    "Header and body of the file."
-    from safetensors.torch import save
-    kept = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()}
-    texts = {"coursekit.format": _FORMAT, "coursekit": text, "sha256": _NO_SUM.decode()}
-    try: made = save(kept, texts)
-    except Exception as error:
-        raise LearnerError(f"the weights cannot be stored: {error}") from error
-    size = 8 + int.from_bytes(made[:8], "little")
-    if size > _MOST_HEADER or text.count("[") + text.count("{") > _MOST_BRACKETS:
-        raise LearnerError(f"the description has {size / 1e6:.0f} MB, and {_MOST_HEADER / 1e6:.0f} "
-                           f"MB with {_MOST_BRACKETS:,} brackets are the most: is the vocabulary "
-                           "as large as that?")
-    header, body = made[:size], memoryview(made)[size:]
-    return _SUM.sub(b'"sha256":"' + _sum(header, body) + b'"', header), body
-
-
-def _sum(header: bytes, body: memoryview) -> bytes:
-    found = hashlib.sha256(_SUM.sub(b'"sha256":"' + _NO_SUM + b'"', header))
-    found.update(body)
-    return found.hexdigest().encode()
-
-# %% ../nbs/library/exporting.ipynb #a8fbeed4
-def _json(text: str):
-    "With no more brackets than an export has, since each of them costs memory."
-    brackets = text.count("[") + text.count("{")
-    try:
-        if brackets > _MOST_BRACKETS: raise ValueError(f"it has {brackets:,} brackets")
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"its header is damaged: {error or type(error).__name__}") from error
-
-
-def _near(file: Path) -> str:
-    names = sorted(path.name for path in file.parent.glob("*.pkl"))
-    return f"in its folder there is {', '.join(names)[:200] or 'none of that kind'}"
-
-
-def _whole_file(file: Path) -> bytes:
-    "The bytes of a regular file of a bounded size that really are on the disk."
-    if not file.is_file():
-        what = "it is a folder" if file.is_dir() else f"there is no file of that name; {_near(file)}"
-        raise DataError(f"{what}; learn.export() writes one under learn.path")
-    with file.open("rb") as f:
-        about = os.fstat(f.fileno())
-        there = getattr(about, "st_blocks", math.inf) * 512
-        if about.st_size > _MOST_BYTES or there + 2**20 < about.st_size:
-            raise DataError(f"it has {about.st_size:,} bytes, of which {there:,} are on the disk: "
-                            f"at most {_MOST_BYTES:,}, and no holes, are read")
-        return f.read(about.st_size)
-
-
-def _texts(whole: bytes, end: int) -> dict:
-    "What the header says besides the tensors; raises `DataError` for other files, in words."
-    if not 9 < end <= min(len(whole), _MOST_HEADER) or whole[8:9] != b"{":
-        if whole[:1] == b"\x80" or whole[:4] == b"PK\x03\x04":
-            raise DataError("it is a pickle, which is a small program: loading it would run what "
-                            "its author wrote into it. Load it where it was made, with the library "
-                            "that made it, and export the learner with coursekit")
-        raise DataError("it is no file of learn.export, or cut off or damaged: fetch it again")
-    header = _json(whole[8:end].decode(errors="replace"))
-    texts = header.get("__metadata__") if isinstance(header, dict) else None
-    if isinstance(texts, dict) and type(texts.get("coursekit")) is str: return texts
-    raise DataError("it holds tensors and no description of a learner of coursekit: load weights "
-                    "alone with safetensors and model.load_state_dict")
-
-
-def _tell_weights(file: Path) -> None:
-    "Raise `DataError` for a file of weights alone; others are looked at by those who call."
-    try: safe_load(file, "cpu")
-    except DataError: return
-    raise DataError("it holds weights without a learner, as learn.save writes them: make the "
-                    "learner as that one was made, and its load(...) reads them")
-
-
-def _read(file: Path) -> tuple[str, dict[str, Tensor]]:
-    "Description and tensors of a file, every byte of it checked."
-    from safetensors.torch import load
-    whole = _whole_file(file)
-    if whole[:4] == b"PK\x03\x04": _tell_weights(file)
-    end = 8 + int.from_bytes(whole[:8], "little")
-    texts = _texts(whole, end)
-    if (form := texts.get("coursekit.format")) != _FORMAT:
-        raise DataError(f"its format is {str(form)[:20]!r}, and coursekit {__version__} reads "
-                        f"{_FORMAT!r}: export the learner again, with this coursekit")
-    sums = _SUM.findall(whole[:end])
-    if len(sums) != 1 or sums[0] != _sum(whole[:end], memoryview(whole)[end:]):
-        raise DataError("it is damaged: its bytes do not give the sum that was written into it. "
-                        "Export the learner again, or fetch the file again")
-    return texts["coursekit"], load(whole)
-
 # %% ../nbs/library/exporting.ipynb #8854b51a
 def _allowed(text: str, allow: Iterable) -> dict[str, Callable]:
     "What is not ours in a description, by path; raises `DataError` for what is not allowed."
@@ -569,7 +205,7 @@ def _allowed(text: str, allow: Iterable) -> dict[str, Callable]:
     things = {}
     for thing in filter(callable, allow):  # what was defined in the program itself, in another too
         module = getattr(getattr(thing, "__self__", thing), "__module__", "")
-        things |= {(path := _path(thing)): thing, f"__main__{path.removeprefix(module)}": thing}
+        things |= {(path := import_path(thing)): thing, f"__main__{path.removeprefix(module)}": thing}
     if missing := sorted(paths - {*things, *(path for path in allow if isinstance(path, str))}):
         names = ", ".join(path.rpartition(".")[2] for path in missing)
         raise DataError(f"it uses what is not part of coursekit: {', '.join(missing)}. If you know "
@@ -606,15 +242,15 @@ class _Reader:
     def of_table(self, node: dict, roles: Sequence[str]):
         "What has its place in the table, and in the one of these roles that it is wanted for."
         name = node["part"]
-        role = next((each for each in roles if type(name) is str and name in _TABLE[each]), None)
+        role = next((each for each in roles if type(name) is str and name in TABLE[each]), None)
         if role is None: _refuse(f"names as {roles[0]} what coursekit {__version__} has not", name)
-        thing, how = _found(name, role), {"layers": "layers"}.get(role, "with")
+        thing, how = part_named(name, role), {"layers": "layers"}.get(role, "with")
         as_it_is = role in ("function", "architecture") or inspect.ismethod(thing)
         if node.keys() != ({"part"} if as_it_is else {"part", how}) or not isinstance(
                 node.get(how, {}), dict): _refuse(f"uses the {role} {name} in a strange way", node)
         if as_it_is: return thing
         if role == "layers": return self.layers(thing, node["layers"])
-        if name == "vision.create_body": return self.body(thing, **node["with"])
+        if name == "bodies.create_body": return self.body(thing, **node["with"])
         self.plain &= not name.startswith(("recipes.", "exporting."))
         return thing(**_checked(name, thing, node["with"]))
 
@@ -632,9 +268,9 @@ class _Reader:
 
     def body(self, create_body: Callable, arch, **given) -> nn.Module:
         "A network for pictures by its name, without its last layers and without fetching anything."
-        self.plain, given = False, _checked("vision.create_body", create_body, given)
+        self.plain, given = False, _checked("bodies.create_body", create_body, given)
         kind, name = next(iter(arch.items())) if isinstance(arch, dict) and len(arch) == 1 else (0, 0)
-        if kind in ("timm", "torchvision"): arch = _network(kind, name)
+        if kind in ("timm", "torchvision"): arch = network_named(kind, name)
         else: arch = self.part(arch, "architecture")
         return create_body(arch, pretrained=False, **given)
 
@@ -669,8 +305,8 @@ def _checked(name: str, thing: Callable, given: dict) -> dict:
     "Arguments as plain data, each within its limits."
     values = {key: _tuples(value) for key, value in given.items()}
     for key, value in values.items():
-        if key not in _arguments(thing): _refuse(f"gives {name} an argument that it has not", key)
-        if not _LIMITS[key](value): _refuse(f"makes {name} with {key} beyond its limits", value)
+        if key not in limited_arguments(thing): _refuse(f"gives {name} an argument that it has not", key)
+        if not LIMITS[key](value): _refuse(f"makes {name} with {key} beyond its limits", value)
     return values
 
 
@@ -693,12 +329,7 @@ def _model(reader: _Reader, said: dict) -> nn.Module:
     if said["channels_last"]: model.to(memory_format=torch.channels_last)
     return model.eval()
 
-
-class _NoItems(list):
-    "A dataset without items, of which one knows how many parts of an item are inputs."
-    def __init__(self, n_inp: int): self.n_inp = n_inp
-
-
+# %% ../nbs/library/exporting.ipynb #7f5fd8f4
 def _no_label(item):
     raise DataError("a learner from a file does not label items, it holds what prediction needs: "
                     "compare its predictions with your labels, or give it loaders, learn.dls = ...")
@@ -710,22 +341,22 @@ def _no_loss(pred, *targets) -> Tensor:
 
 
 def _pipeline(reader: _Reader, said: dict, is_input: bool) -> Pipeline:
-    if said["kind"] not in _KINDS: _refuse("names a kind of part that there is not", said["kind"])
+    if said["kind"] not in PART_KINDS: _refuse("names a kind of part that there is not", said["kind"])
     steps = [reader.part(step, "step") for step in said["steps"]]
-    reads = is_input or (steps and _listed(steps[0], "step") == "collab._Column")
+    reads = is_input or (steps and name_in_table(steps[0], "step") == "ratings._Column")
     return Pipeline(steps if reads else [_no_label, *steps], said["kind"])
 
 
 def _ids(pipelines: list[Pipeline]):
     "Of a recommender, what turns users and items into numbers."
     last = pipelines[0].steps[-1:]
-    return last[0] if last and _listed(last[0], "step") == "collab.ToIds" else None
+    return last[0] if last and name_in_table(last[0], "step") == "ratings.ToIds" else None
 
 
 def _sides(reader: _Reader, parts: list | None, n_inp: int) -> list:
     "Datasets without items, to train and to validate."
-    if not _whole(1, 64)(n_inp): _refuse("has a strange number of inputs", n_inp)
-    if parts is None: return [_NoItems(n_inp)] * 2
+    if not whole_number(1, 64)(n_inp): _refuse("has a strange number of inputs", n_inp)
+    if parts is None: return [NoItems(n_inp)] * 2
     pipelines = [_pipeline(reader, part, i < n_inp) for i, part in enumerate(parts)]
     if ids := _ids(pipelines): return [ids.dataset(pipelines)] * 2
     whole = Datasets([], pipelines, ([], []), n_inp)
@@ -733,7 +364,7 @@ def _sides(reader: _Reader, parts: list | None, n_inp: int) -> list:
 
 
 def _loader(reader: _Reader, said: dict, side, device: torch.device) -> DataLoader:
-    if not _whole(1, 2**20)(said["bs"]): _refuse("has batches of a strange size", said["bs"])
+    if not whole_number(1, 2**20)(said["bs"]): _refuse("has batches of a strange size", said["bs"])
     steps = {name: [reader.part(step, "transform") for step in said[name]]
              for name in ("after_item", "after_batch")}
     collate = said["collate"] and reader.part(said["collate"], "function")
@@ -742,14 +373,14 @@ def _loader(reader: _Reader, said: dict, side, device: torch.device) -> DataLoad
 
 def _learner(reader: _Reader, text: str, device: torch.device, path: Path) -> Learner:
     "All of it: model, loaders without items, and a loss of the kind that the scores are for."
-    said = _json(text)
+    said = bounded_json(text)
     model, sides = _model(reader, said["model"]), _sides(reader, said["parts"], said["n_inp"])
     made = [_loader(reader, loader, side, device)
             for loader, side in zip(said["loaders"], sides, strict=False)]
     made = made or [DataLoader(side, device=device) for side in sides]
     loss = reader.part(said["loss"], "loss") if said["loss"] else _no_loss
     kind, ids = DataLoaders, _ids(sides[0].pipelines) if said["parts"] else None
-    if ids: kind, model.classes = _found("collab.CollabDataLoaders", "step"), ids.classes
+    if ids: kind, model.classes = part_named("ratings.CollabDataLoaders", "step"), ids.classes
     return Learner(kind(*made, path=path, device=device), model.to(device), loss, path=path)
 
 # %% ../nbs/library/exporting.ipynb #f63fe676
@@ -767,8 +398,8 @@ def _facts(thing) -> dict:
 def _compare(made, given, where: str) -> None:
     "Raise `LearnerError` where an object would not come back as it is."
     if inspect.isroutine(given) or isinstance(given, type): return
-    ours = _listed(given, "layers")  # what stands for a block of torchvision is another class
-    if "forward" in vars(given) or (_listed(made, "layers") if ours else type(made)) != (
+    ours = name_in_table(given, "layers")  # what stands for a block of torchvision is another class
+    if "forward" in vars(given) or (name_in_table(made, "layers") if ours else type(made)) != (
             ours or type(given)):
         raise LearnerError(f"{where}, a {type(given).__name__}, was changed after it was built, and "
                            "cannot be stored: make it, or the network that it is in, a class")
@@ -816,7 +447,7 @@ def export(
     except Exception as error:
         raise LearnerError(f"the learner cannot be built again from its file: {error}") from error
     _prove(made, self)
-    header, body = _packed(text, writer.tensors)
+    header, body = packed(text, writer.tensors)
     with written_whole(file) as f:
         f.write(header)
         f.write(body)
@@ -833,7 +464,7 @@ def load_learner(
     items. Raises `DataError`, with the way out, for any other file."""
     file, device = Path(fname), torch.device("cpu") if cpu else default_device()
     try:
-        text, tensors = _read(file)
+        text, tensors = read_export(file)
         return _learner(_Reader(tensors, _allowed(text, allow)), text, device, file.parent)
     except Exception as error:
         known = isinstance(error, DataError)

@@ -29,15 +29,19 @@ from fastcore.foundation import L
 from PIL import Image
 from torch import Tensor, nn
 
-from coursekit.data import (
-    DataLoaders, IntToFloat, Transform, _like, arrange, get_image_files, to_cpu,
-)
-from .datasets import DataError
+from .batches import rebuilt_batch, to_cpu
+from .data import get_image_files
+from .loaders import DataLoaders
+from .transforms import IntToFloat, Transform, arrange
+from .messages import DataError
 from .files import written_whole
 from .images import open_image, short_path
-from .learner import Learner, LearnerError, _key, loss_for, norm_bias_params
-from .training import _as_groups, _one_each
-from .vision import _features_of
+from .events import LearnerError
+from .learner import Learner
+from .loop import hyper_key, norm_bias_params
+from .losses import loss_for
+from .optimizers import as_groups, one_for_each
+from .bodies import features_of
 
 # %% ../nbs/library/extras.ipynb #e0700004
 def set_seed(
@@ -185,7 +189,7 @@ def num_features_model(
 ) -> int:
     "How many channels come out. Raises `LearnerError` without a convolution."
     first = next((part for part in m.modules() if isinstance(part, nn.Conv2d)), None)
-    if first is not None: return _features_of(m, first.in_channels)
+    if first is not None: return features_of(m, first.in_channels)
     raise LearnerError(f"{type(m).__name__} has no convolution: how many channels go in?")
 
 
@@ -229,14 +233,14 @@ class _Hypers(dict):
         self.groups = groups
         main = next((group for group in groups if group.get("decays", True)), groups[0])
         for name in ("lr", "mom", "wd", "eps"):
-            try: value = main[_key(main, name)]
+            try: value = main[hyper_key(main, name)]
             except LearnerError: continue  # this kind of optimiser has none
             super().__setitem__(name, value[0] if isinstance(value, tuple | list) else value)
 
     def __setitem__(self, name: str, value: float) -> None:
         for group in self.groups:
             if name == "wd" and not group.get("decays", True): continue
-            key = _key(group, name)
+            key = hyper_key(group, name)
             group[key] = (value, *group[key][1:]) if key == "betas" else value
         super().__setitem__(name, value)
 
@@ -305,8 +309,8 @@ def ranger(
     1907.08610). Raises `ValueError` for a `k` or an `alpha` with which nothing would be learned."""
     if not isinstance(k, int) or k < 1: raise ValueError(f"k={k}: a whole number of steps, say 6")
     if not 0 < alpha <= 1: raise ValueError(f"alpha={alpha}: above 0, at most 1; 0.5 is usual")
-    groups = _as_groups(params)
-    rates = _one_each(lr, len(groups))
+    groups = as_groups(params)
+    rates = one_for_each(lr, len(groups))
     for group, rate in zip(groups, rates, strict=True): group.setdefault("lr", rate)
     more = {"weight_decay": wd, "decoupled_weight_decay": decouple_wd}
     return _Ranger(groups, k, alpha, lr=rates[-1], betas=(mom, sqr_mom), eps=eps, **more)
@@ -351,7 +355,7 @@ def to_detach(
     if cpu: return to_cpu(b)
     if isinstance(b, Tensor): return b.detach()
     if isinstance(b, dict): return {name: to_detach(part, cpu) for name, part in b.items()}
-    return _like(b, (to_detach(part, cpu) for part in b)) if isinstance(b, tuple | list) else b
+    return rebuilt_batch(b, (to_detach(part, cpu) for part in b)) if isinstance(b, tuple | list) else b
 
 
 def flatten_check(

@@ -12,12 +12,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .data import DataLoader, DataLoaders, _mean_and_sd, to_cpu
-from coursekit.learner import (
+from .batches import to_cpu
+from .loaders import DataLoader, DataLoaders
+from .transforms import mean_and_sd
+from .events import Callback
+from .learner import Learner
+from coursekit.losses import (
     BCEWithLogitsLossFlat,
-    Callback,
     CrossEntropyLossFlat,
-    Learner,
     MSELossFlat,
     read_as,
 )
@@ -60,7 +62,7 @@ def _spread(dls: DataLoaders) -> tuple[Tensor, Tensor] | None:
     plain = {"batch_sampler": None, "drop_last": False, "training": False}
     n_inp = getattr(dls, "n_inp", 1)
     batch = loader.new(sampler=some, bs=len(some), **plain).one_batch()
-    return _mean_and_sd(to_cpu(batch[-1])) if len(batch) == n_inp + 1 else None
+    return mean_and_sd(to_cpu(batch[-1])) if len(batch) == n_inp + 1 else None
 
 
 def _scores(share: Tensor, loss_func: Callable) -> Tensor:

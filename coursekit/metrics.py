@@ -6,19 +6,155 @@
 __all__ = ['Precision', 'Recall', 'F1Score', 'FBeta', 'Jaccard', 'HammingLoss', 'BalancedAccuracy', 'CohenKappa',
            'MatthewsCorrCoef', 'RocAuc', 'RocAucBinary', 'APScoreBinary', 'PrecisionMulti', 'RecallMulti',
            'F1ScoreMulti', 'FBetaMulti', 'JaccardMulti', 'HammingLossMulti', 'APScoreMulti', 'RocAucMulti', 'R2Score',
-           'ExplainedVariance', 'PearsonCorrCoef', 'SpearmanCorrCoef', 'AccumMetric']
+           'ExplainedVariance', 'PearsonCorrCoef', 'SpearmanCorrCoef', 'Metric', 'sklearn_metric', 'AccumMetric']
 
 # %% ../nbs/library/metrics.ipynb #3e5a0002
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import Parameter, Signature
+from typing import TYPE_CHECKING
 
 import torch
+from fastcore.basics import camel2snake
 from torch import Tensor
 
 from .basics import to_np
-from .learner import Metric, _name, _sklearn_function, sklearn_metric
-from .multilabel import _check_probabilities
+from .batches import to_cpu
+from .events import callable_name
+from .losses import count_items
+from .messages import check_probabilities
+
+if TYPE_CHECKING:
+    from coursekit.loop import Learner
+
+# %% ../nbs/library/metrics.ipynb #a19f6b6d
+def join_batches(parts: Sequence):
+    "Batches as one: tensors end to end, tuples and dicts part by part; None if there are none."
+    if not parts: return None
+    first = parts[0]
+    if isinstance(first, Tensor): return torch.cat(list(parts)) if first.ndim else torch.stack(list(parts))
+    if isinstance(first, dict): return {name: join_batches([part[name] for part in parts]) for name in first}
+    return type(first)(join_batches(column) for column in zip(*parts, strict=True))
+
+# %% ../nbs/library/metrics.ipynb #e9afa911
+class Metric:
+    """A number about predictions, kept over an epoch: averaged over the items, or computed on the whole where an average would be wrong. Raises
+    `ValueError` if the function does not return a single number. A class of one's own may have `reset`, `accumulate` (of the learner, after
+    each batch), `value` and `name` in place of a function."""
+    func, whole = None, False
+
+    def __init__(
+        self,
+        func: Callable | None = None,  # function of (predictions, targets) that returns one number
+        whole: bool | None = None,  # collect the epoch and call `func` once? As `func.whole` if None, else no
+        name: str | None = None,  # heading in the table; that of the function if None
+    ):
+        if func is None and type(self).accumulate is Metric.accumulate: raise TypeError(f"{type(self).__name__} has nothing to measure with: give a function of (predictions, targets), or write accumulate, reset and value")
+        inner = func
+        while isinstance(inner, partial): inner = inner.func
+        self.func, self.whole = func, getattr(inner, "whole", False) if whole is None else whole
+        self._name = name or (func and getattr(inner, "__name__", type(inner).__name__))
+        self.reset()
+
+    @property
+    def name(self) -> str:
+        "Heading in the table; in a class of one's own its name in small letters."
+        return getattr(self, "_name", None) or camel2snake(type(self).__name__.removesuffix("Metric") or "Metric")
+
+    @name.setter
+    def name(self, name: str) -> None: self._name = name
+
+    def reset(self) -> None:
+        "Forget all batches."
+        self.total, self.n, self.kept = 0.0, 0, []
+
+    def __call__(self, pred, *targets) -> float | None:
+        "The metric of these predictions and targets alone."
+        self.reset()
+        self.update(pred, *targets)
+        return self.value
+
+    def accumulate(
+        self,
+        learn: "Learner",  # with `pred` and `yb` of this batch
+    ) -> None:
+        "Take in the batch that the learner has just seen."
+        self.update(learn.pred, *learn.yb)
+
+    def update(
+        self,
+        pred,  # predictions of one batch
+        *targets,  # its targets, usually one tensor
+    ) -> None:
+        "Take in one batch."
+        if self.whole: return self.kept.append(to_cpu((pred, *targets)))
+        n = count_items(targets[0] if targets else pred)
+        self.total = self.total + self._number(self.func(pred, *targets)) * n
+        self.n += n
+
+    def _number(self, value):
+        shape = tuple(getattr(value, "shape", ()))
+        if math.prod(shape) != 1: raise ValueError(f"the metric {self.name} returned shape {shape}, and one number is wanted: does it end with .mean()?")
+        if not isinstance(value, Tensor): return float(value)
+        value = value.detach().reshape(())
+        return value.item() if value.device.type == "cpu" else value  # a GPU need not stop for this
+
+    @property
+    def value(self) -> float | None:
+        "The metric of all batches since `reset`; None if there were none."
+        if self.whole: return float(self._number(self.func(*join_batches(self.kept)))) if self.kept else None
+        return float(self.total) / self.n if self.n else None
+
+    def __repr__(self): return f"Metric({self.name}, {'on the whole' if self.whole else 'averaged'})"
+
+# %% ../nbs/library/metrics.ipynb #066d2684
+_OF_SCORES = {  # measures of scikit-learn that judge how sure a model is, not what it says
+    "average_precision_score", "brier_score_loss", "coverage_error", "d2_brier_score", "d2_log_loss_score",
+    "hinge_loss", "label_ranking_average_precision_score", "label_ranking_loss", "log_loss",
+    "roc_auc_score", "top_k_accuracy_score",
+}
+
+
+_READINGS = {
+    "classes": lambda pred, axis, thresh: pred.argmax(axis),
+    "probabilities": lambda pred, axis, thresh: pred.softmax(axis).select(axis, 1) if pred.shape[axis] == 2 else pred.softmax(axis),
+    "labels": lambda pred, axis, thresh: pred.sigmoid() > thresh,
+    "label probabilities": lambda pred, axis, thresh: pred.sigmoid(),
+    "numbers": lambda pred, axis, thresh: pred,
+}
+
+
+def sklearn_metric(
+    func: Callable | str,  # function of (targets, predictions), as in `sklearn.metrics`, or the name of one there
+    wants: str | None = None,  # what it takes: "classes", "probabilities" (of two classes only the second), "labels", "label probabilities", "numbers"; found from measure and targets if None
+    thresh: float = 0.5,  # a label with a probability above it counts as there
+    axis: int = -1,  # which axis of the predictions holds the classes
+    name: str | None = None,  # heading in the table; that of the function if None
+    **kwargs,  # for `func`, say `average="macro"`
+) -> Metric:
+    "A metric of scikit-learn, computed on the whole epoch from the scores of a model. Raises `ValueError` for an unknown name."
+    if wants is not None and wants not in _READINGS: raise ValueError(f"wants={wants!r}: choose one of {', '.join(map(repr, _READINGS))}")
+    func = sklearn_function(func) if isinstance(func, str) else func
+    def on_whole(pred: Tensor, target: Tensor) -> float:
+        read = _READINGS[wants or _wanted(func, pred, target)]
+        return func(to_np(target), to_np(read(pred.double(), axis, thresh)), **kwargs)
+    return Metric(on_whole, whole=True, name=name or getattr(func, "__name__", "metric"))
+
+
+def _wanted(func: Callable, pred: Tensor, target: Tensor) -> str:
+    "What a measure takes, by its name and by the targets: classes are whole numbers, labels a 0 or 1 for each output."
+    scores = getattr(func.func if isinstance(func, partial) else func, "__name__", "") in _OF_SCORES
+    if target.shape == pred.shape and pred.ndim > 1 and ((target == 0) | (target == 1)).all(): return "label probabilities" if scores else "labels"
+    if target.is_floating_point(): return "numbers"
+    return "probabilities" if scores else "classes"
+
+# %% ../nbs/library/metrics.ipynb #a5c0e725
+def sklearn_function(name: str) -> Callable:
+    try: from sklearn import metrics
+    except ImportError: raise ImportError(f"the metric {name!r} comes from scikit-learn, which is not installed: pip install scikit-learn, or give a function of (targets, predictions)") from None
+    if not hasattr(metrics, name): raise ValueError(f"sklearn.metrics has no {name!r}: look up its name there, say 'f1_score'")
+    return getattr(metrics, name)
 
 # %% ../nbs/library/metrics.ipynb #3e5a0004
 def _maker(name: str, measure: str, wants: str, what: str, *needed: str, **defaults) -> Callable:
@@ -40,14 +176,14 @@ def _maker(name: str, measure: str, wants: str, what: str, *needed: str, **defau
 
 
 def _metric(measure: str, wants: str, axis=-1, thresh=0.5, sigmoid=True, **kwargs) -> Metric:
-    func = _FUNCTIONS[measure] if measure in _FUNCTIONS else _sklearn_function(measure)
+    func = _FUNCTIONS[measure] if measure in _FUNCTIONS else sklearn_function(measure)
     if wants == "labels" and not sigmoid: func, wants = partial(_above, func, thresh), "numbers"
     if wants == "flat": func, wants = partial(_flat, func), "numbers"
     return sklearn_metric(func, wants, thresh, axis, measure, **kwargs)
 
 
 def _above(func: Callable, thresh: float, target, probability, **kwargs) -> float:
-    _check_probabilities(torch.from_numpy(probability))
+    check_probabilities(torch.from_numpy(probability))
     return func(target, probability > thresh, **kwargs)
 
 
@@ -195,7 +331,7 @@ def AccumMetric(
         given = map(_as_array, (pred, target)) if to_np else (pred, target)
         return func(*(reversed(list(given)) if invert_arg else given), **kwargs)
 
-    return Metric(on_whole, whole=True, name=name or _name(func))
+    return Metric(on_whole, whole=True, name=name or callable_name(func))
 
 
 def _as_array(part: Tensor): return to_np(part)

@@ -14,16 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from coursekit.augment import (
-    BatchTransform,
-    PadMode,
-    _ChangesSize,
-    _fraction,
-    _seen,
-    _uniform,
-    _Window,
-)
-from .data import Transform
+from .augment import BatchTransform, checked_fraction, uniform
+from .resizing import PadMode, ChangesSize, picture_among, Window
+from .transforms import Transform
 
 
 class _Colour(Transform):
@@ -40,7 +33,7 @@ class _Colour(Transform):
     def colours(self, floats: Tensor, numbers: Tensor) -> Tensor: raise NotImplementedError
 
     def draw(self, parts, kinds, training):
-        return self.numbers(len(_seen(parts, kinds, self))) if training else None
+        return self.numbers(len(picture_among(parts, kinds, self))) if training else None
 
     def image(self, batch: Tensor, numbers: Tensor | None) -> Tensor:
         if batch.ndim != 4 or batch.shape[1] != 3:
@@ -61,10 +54,10 @@ class Saturation(_Colour):
         batch: bool = False,  # the same change for all pictures of a batch?
     ):
         super().__init__(p, draw, batch)
-        self.most = -math.log(1 - _fraction("max_lighting", max_lighting, 1))
+        self.most = -math.log(1 - checked_fraction("max_lighting", max_lighting, 1))
 
     def numbers(self, n):
-        logs = _uniform(-self.most, self.most)
+        logs = uniform(-self.most, self.most)
         return self.chosen(n, self.given, lambda n: logs(n).exp(), 1.0)
 
     def colours(self, floats, numbers):
@@ -89,7 +82,7 @@ class Hue(_Colour):
         self.max_hue = max_hue
 
     def numbers(self, n):
-        return self.chosen(n, self.given, _uniform(-self.max_hue, self.max_hue))
+        return self.chosen(n, self.given, uniform(-self.max_hue, self.max_hue))
 
     def colours(self, floats, numbers):
         from torchvision.transforms.v2.functional import adjust_hue
@@ -136,7 +129,7 @@ class RandomErasing(Transform):
         return top, top + high, left, left + wide
 
     def draw(self, parts, kinds, training):
-        shown = _seen(parts, kinds, self)
+        shown = picture_among(parts, kinds, self)
         chances = torch.rand(len(shown)) if training else ()
         return [self.boxes(*shown.shape[-2:]) if chance < self.p else []
                 for chance in chances]
@@ -150,7 +143,7 @@ class RandomErasing(Transform):
         return holed
 
 # %% ../nbs/library/more_transforms.ipynb #30e7f009
-class CropPad(_ChangesSize):
+class CropPad(ChangesSize):
     "The middle of each picture, of one size, or the picture in an empty frame."
     def __init__(
         self,
@@ -161,7 +154,7 @@ class CropPad(_ChangesSize):
     def window(self, width, height, training):
         high, wide = self.size
         start = (width - wide) // 2, (height - high) // 2
-        return _Window((0, 0, width, height), (width, height), start)
+        return Window((0, 0, width, height), (width, height), start)
 
     def __repr__(self): return f"CropPad({self.size[0]} x {self.size[1]}, {self.pad_mode})"
 
@@ -184,7 +177,7 @@ def _two_ways(resamples) -> tuple[int, int]:
     return for_pictures, for_masks
 
 
-class RatioResize(_ChangesSize):
+class RatioResize(ChangesSize):
     """Pictures whose longer side has `max_sz` pixels, in their own proportions. Pictures that are
     tensors know three ways to find new pixels: NEAREST, BILINEAR and BICUBIC."""
     def __init__(
@@ -198,7 +191,7 @@ class RatioResize(_ChangesSize):
     def window(self, width, height, training):
         longer = max(width, height)
         to = tuple(max(1, side * self.max_sz // longer) for side in (width, height))
-        return _Window((0, 0, width, height), to)
+        return Window((0, 0, width, height), to)
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.pixels(picture, window)

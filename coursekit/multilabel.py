@@ -10,18 +10,21 @@ __all__ = ['MultiCategorize', 'EncodedMultiCategorize', 'MultiCategoryBlock', 'p
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from coursekit.data import (
-    Categorize, TransformBlock, _brief, _mean_and_sd, _missing, _plain, _usual_blocks,
-)
-from .datasets import DataError
-from .learner import _alike, accuracy_multi
+from .blocks import TransformBlock
+from .image_loaders import usual_blocks
+from .measures import accuracy_multi, made_alike
+from .messages import DataError, brief, check_probabilities, is_missing
+from .messages import plain_label
+from .transforms import Categorize, mean_and_sd
 
-if TYPE_CHECKING: import matplotlib.pyplot as plt
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 # %% ../nbs/08_multilabel.ipynb #c11658f9
 class MultiCategorize(Categorize):
@@ -54,7 +57,7 @@ class MultiCategorize(Categorize):
     def decode(self, target: Tensor) -> list:
         "The labels whose number is above one half."
         if len(target) == len(self.vocab): return [label for label, there in zip(self.vocab, target.tolist(), strict=True) if there > 0.5]
-        raise DataError(f"there are {len(target)} numbers for the {len(self.vocab)} labels {_brief(list(self.vocab))}: a model needs as many outputs as there are labels, dls.c")
+        raise DataError(f"there are {len(target)} numbers for the {len(self.vocab)} labels {brief(list(self.vocab))}: a model needs as many outputs as there are labels, dls.c")
 
     def __repr__(self): return "MultiCategorize"
 
@@ -62,12 +65,12 @@ class MultiCategorize(Categorize):
 def _several(labels) -> list:
     if isinstance(labels, str):
         hint = f"its {len(labels)} letters would be read as labels" if labels else "an item without a label has an empty list"
-        raise DataError(f"a list of labels is wanted, and {_brief(labels)} is one text; {hint}. Let get_y return a list, say ColReader('labels', label_delim=' ')")
-    if _missing(labels): raise DataError(f"there are no labels, only {labels!r}: if that means 'none', let it be an empty list, say with fillna('') and ColReader('labels', label_delim=' ')")
-    if isinstance(labels, dict | bytes) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0: raise DataError(f"a list of labels is wanted, not {_brief(labels)}: let get_y return [{_brief(labels)}] for a single label")
-    found = [_plain(label) for label in (labels.tolist() if isinstance(labels, Tensor) else labels)]
-    empty = [label for label in found if _missing(label) or (isinstance(label, str) and not label.strip())]
-    if empty: raise DataError(f"there is an empty label, {empty[0]!r}, in {_brief(list(labels))}: leave it out, no label is an empty list")
+        raise DataError(f"a list of labels is wanted, and {brief(labels)} is one text; {hint}. Let get_y return a list, say ColReader('labels', label_delim=' ')")
+    if is_missing(labels): raise DataError(f"there are no labels, only {labels!r}: if that means 'none', let it be an empty list, say with fillna('') and ColReader('labels', label_delim=' ')")
+    if isinstance(labels, dict | bytes) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0: raise DataError(f"a list of labels is wanted, not {brief(labels)}: let get_y return [{brief(labels)}] for a single label")
+    found = [plain_label(label) for label in (labels.tolist() if isinstance(labels, Tensor) else labels)]
+    empty = [label for label in found if is_missing(label) or (isinstance(label, str) and not label.strip())]
+    if empty: raise DataError(f"there is an empty label, {empty[0]!r}, in {brief(list(labels))}: leave it out, no label is an empty list")
     return found
 
 # %% ../nbs/08_multilabel.ipynb #d3f3f911
@@ -81,13 +84,13 @@ class EncodedMultiCategorize:
     ):
         self.vocab = Categorize(vocab).vocab
 
-    def setup(self, items: Sequence) -> None: self.spread = _mean_and_sd(items)
+    def setup(self, items: Sequence) -> None: self.spread = mean_and_sd(items)
 
     def __call__(self, values) -> Tensor:
         try: target = torch.as_tensor([float(value) for value in ([values] if isinstance(values, str) else values)])
-        except (TypeError, ValueError): raise DataError(f"{_brief(values)} is no list of 0 and 1: with encoded=True get_y returns one of them for each label, say ColReader({_brief(list(self.vocab))}); for lists of labels say MultiCategoryBlock()") from None
-        if len(target) != len(self.vocab): raise DataError(f"there are {len(target)} values, {_brief(values)}, for the {len(self.vocab)} labels {_brief(list(self.vocab))}: one for each is wanted")
-        if not ((target == 0) | (target == 1)).all(): raise DataError(f"{_brief(values)} should hold nothing but 0 and 1, for labels that are not there and those that are")
+        except (TypeError, ValueError): raise DataError(f"{brief(values)} is no list of 0 and 1: with encoded=True get_y returns one of them for each label, say ColReader({brief(list(self.vocab))}); for lists of labels say MultiCategoryBlock()") from None
+        if len(target) != len(self.vocab): raise DataError(f"there are {len(target)} values, {brief(values)}, for the {len(self.vocab)} labels {brief(list(self.vocab))}: one for each is wanted")
+        if not ((target == 0) | (target == 1)).all(): raise DataError(f"{brief(values)} should hold nothing but 0 and 1, for labels that are not there and those that are")
         return target
 
     decode = MultiCategorize.decode
@@ -105,22 +108,17 @@ def MultiCategoryBlock(
     return TransformBlock(EncodedMultiCategorize(vocab) if encoded else MultiCategorize(vocab, add_na))
 
 
-_usual_blocks["multicategory"] = MultiCategoryBlock  # for ImageDataLoaders.from_df(label_delim=...)
+usual_blocks["multicategory"] = MultiCategoryBlock  # for ImageDataLoaders.from_df(label_delim=...)
 
 # %% ../nbs/08_multilabel.ipynb #9f05a930
 def _judged(pred: Tensor, target: Tensor, average: str) -> tuple[Tensor, Tensor]:
     "Predictions, and true or false, both `(items, labels)`; one column where hits are counted over all labels."
     if average not in ("macro", "micro", "weighted"): raise ValueError(f"average={average!r}: choose 'macro', the mean over the labels, 'weighted', the same by how often they occur, or 'micro', all labels together")
-    pred, target = _alike(pred, target)
+    pred, target = made_alike(pred, target)
     if pred.ndim != 2: raise ValueError(f"predictions {tuple(pred.shape)}: a row for each item and a column for each label is wanted, (items, labels)")
     return (pred.reshape(-1, 1), target.reshape(-1, 1) > 0.5) if average == "micro" else (pred, target > 0.5)
 
-
-def _check_probabilities(pred: Tensor) -> None:
-    if pred.numel() and not (0 <= pred.min() and pred.max() <= 1):
-        raise ValueError(f"the predictions run from {pred.min():.3g} to {pred.max():.3g}, and probabilities are wanted: take those of get_preds, or the sigmoid of the scores")
-
-
+# %% ../nbs/08_multilabel.ipynb #d84275ea
 def _mean(values: Tensor, positives: Tensor, average: str) -> Tensor:
     "The mean over the labels that occur."
     there = positives > 0
@@ -134,7 +132,7 @@ def _mean(values: Tensor, positives: Tensor, average: str) -> Tensor:
 def _hits(pred: Tensor, target: Tensor, thresh: float, sigmoid: bool, average: str) -> tuple[Tensor, Tensor, Tensor]:
     "For each label: how often it was said rightly, how often it was said, how often it is there."
     pred, truth = _judged(pred, target, average)
-    if not sigmoid: _check_probabilities(pred)
+    if not sigmoid: check_probabilities(pred)
     said = (pred.sigmoid() if sigmoid else pred) > thresh
     return (said & truth).sum(0).double(), said.sum(0), truth.sum(0)
 
@@ -227,7 +225,7 @@ def threshold_curve(
     thresholds: Sequence | Tensor | None = None,  # 91 from 0.05 to 0.95 if None
 ) -> ThresholdCurve:
     "What a metric would be with each of several thresholds. Raises `ValueError` for scores, which are no probabilities."
-    _check_probabilities(preds)
+    check_probabilities(preds)
     thresholds = torch.linspace(0.05, 0.95, 91) if thresholds is None else torch.as_tensor(thresholds, dtype=torch.float32)
     if not len(thresholds): raise ValueError("thresholds is empty: give some between 0 and 1, or None for 91 of them")
     return ThresholdCurve(thresholds, torch.stack([torch.as_tensor(metric(preds, targs, thresh=t, sigmoid=False)) for t in thresholds.tolist()]).float())

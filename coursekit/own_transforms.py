@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import PILImage, PILImageBW, Transform
+from .transforms import PILImage, PILImageBW, Transform
 
 # %% ../nbs/library/own_transforms.ipynb #0e7c0de4
 TensorImage = NewType("TensorImage", Tensor)

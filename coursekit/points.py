@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .data import DataLoader, Transform
-from .datasets import DataError
+from .loaders import DataLoader
+from .transforms import Transform
+from .messages import DataError
 
 _CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 

@@ -15,10 +15,14 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.distributions.beta import Beta
 
-from .augment import Normalize, ScalePoints
-from .data import DataLoader, IntToFloat, ToTensor, Transform, arrange
-from .datasets import DataError
-from .learner import Callback, CrossEntropyLossFlat, Learner, _unreduced
+from .normalize import Normalize
+from .targets import ScalePoints
+from .loaders import DataLoader
+from .transforms import IntToFloat, ToTensor, Transform, arrange
+from .messages import DataError
+from .events import Callback
+from .learner import Learner
+from .losses import CrossEntropyLossFlat, unreduced
 from .points import FlipPairs, Framed, Marks, turned_back
 
 # %% ../nbs/09_better_training.ipynb #98db35aa
@@ -206,7 +210,7 @@ class MixUp(Callback):
     def after_loss(self) -> None:
         learn = self.learn
         if not learn.training or not self.by_loss: return
-        of_each, n = _unreduced(learn.loss_func), len(self.lam)
+        of_each, n = unreduced(learn.loss_func), len(self.lam)
         own, other = (of_each(learn.pred, *yb).reshape(n, -1) for yb in (learn.yb, self.yb1))
         mixed = torch.lerp(other, own, self.lam[:, None].to(own.dtype))
         learn.loss_grad = mixed.sum() if getattr(learn.loss_func, "reduction", "mean") == "sum" else mixed.mean()

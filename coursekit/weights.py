@@ -19,7 +19,7 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor, nn
 
-from .datasets import DataError
+from .messages import DataError
 from .files import written_whole
 
 # %% ../nbs/library/weights.ipynb #3e190004

@@ -25,17 +25,35 @@ from PIL import Image
 from torch import nn
 
 import coursekit.all  # noqa: F401
-from coursekit import augment, collab, data, exporting, multilabel, recipes, vision
-from coursekit.datasets import DataError
-from coursekit.learner import Learner, LearnerError
+from coursekit import (
+from coursekit.ratings import CollabDataLoaders
+    augment,
+    blocks,
+    bodies,
+    collab,
+    data,
+    export_files,
+    export_parts,
+    exporting,
+    image_loaders,
+    multilabel,
+    normalize,
+    recipes,
+    resizing,
+    targets,
+    vision,
+)
+from coursekit.events import LearnerError
+from coursekit.learner import Learner
+from coursekit.messages import DataError
 
 NAMES = """os.system posix.system builtins.eval builtins.exec subprocess.Popen data.os.system data.patch
-    data.Categorize.__init__ data.__builtins__ learner.safe_load learner.Learner learner.pickle.loads
-    datasets.untar_data exporting._found exporting.importlib.import_module training.torch.load Module
+    transforms.Categorize.__init__ data.__builtins__ learner.safe_load loop.Learner learner.pickle.loads
+    datasets.untar_data export_parts.part_named exporting.importlib.import_module training.torch.load Module
     torch.load torch.hub.load functional.torch.load torchvision.models.os get_model cli.main __main__.x
     ../../etc/passwd /bin/sh hf-hub:a/b local-dir:/tmp http://127.0.0.1/x data data. . __class__ Sequential
-    __import__ data.PILImage.open data.PILImage.create.__func__ vision.create_body vision.vision_learner
-    collab.ToIds augment.Flip learner.MSELossFlat Linear relu vision.resnet18 resnet18 densenet121
+    __import__ transforms.PILImage.open transforms.PILImage.create.__func__ bodies.create_body vision.vision_learner
+    ratings.ToIds augment.Flip losses.MSELossFlat Linear relu bodies.resnet18 resnet18 densenet121
     deeplabv3_resnet50 maskrcnn_resnet50_fpn resnet10t tf_efficientnet_lite0.in1k""".split()
 VALUES = [
     *(
@@ -73,17 +91,26 @@ VALUES = [
         "a" * 5000,
     ),
     *({"part": "Embedding", "with": {"num_embeddings": 10**12, "embedding_dim": 9}}, {"call": "x"}),
-    *({"part": "vision.create_body", "with": {"arch": {"timm": "hf-hub:a/b"}}}, {"dict": []}),
+    *({"part": "bodies.create_body", "with": {"arch": {"timm": "hf-hub:a/b"}}}, {"dict": []}),
     *(
-        {"part": "vision.create_body", "with": {"arch": {"torchvision": "os"}}},
+        {"part": "bodies.create_body", "with": {"arch": {"torchvision": "os"}}},
         {"path": "/etc/passwd"},
     ),
     {
-        "part": "vision.create_body",
-        "with": {"arch": {"part": "vision.resnet18"}, "cut": "os.system"},
+        "part": "bodies.create_body",
+        "with": {"arch": {"part": "bodies.resnet18"}, "cut": "os.system"},
     },
 ]
-KEYS = [*exporting._LIMITS, "arch", "__class__", "self", "device", "dtype", "weights", "pretrained"]
+KEYS = [
+    *export_parts.LIMITS,
+    "arch",
+    "__class__",
+    "self",
+    "device",
+    "dtype",
+    "weights",
+    "pretrained",
+]
 KEYS += ["checkpoint_path", "part", "yours", "with", "layers", "tensor", "draw", "order", "forward"]
 EVENTS = (
     "os.",
@@ -107,43 +134,43 @@ def examples(folder: Path) -> list[tuple[str, dict]]:
         Image.fromarray(pixels).save(folder / f"{'ab'[i % 2]}_{i}.png")
     made = []
     for block, loss in (
-        (data.CategoryBlock, None),
+        (blocks.CategoryBlock, None),
         (multilabel.MultiCategoryBlock, None),
-        (augment.PointBlock, None),
+        (targets.PointBlock, None),
     ):
         labels = {0: lambda f: f.name[0], 1: lambda f: [f.name[0]], 2: lambda f: [(1, 2)]}[
             len(made)
         ]
-        dls = data.DataBlock(
-            (data.ImageBlock, block),
+        dls = blocks.DataBlock(
+            (blocks.ImageBlock, block),
             data.get_image_files,
             data.RandomSplitter(0.5, 1),
             get_y=labels,
-            item_tfms=augment.Resize(16),
+            item_tfms=resizing.Resize(16),
             batch_tfms=[
                 *augment.aug_transforms(size=12, min_scale=0.5),
-                augment.Normalize([0.5] * 3, [1.0] * 3),
+                normalize.Normalize([0.5] * 3, [1.0] * 3),
             ],
         ).dataloaders(folder, bs=2, num_workers=0)
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
         model = [net, recipes.xresnet18(n_out=2, widen=0.125, stem_szs=(8,)), net][len(made)]
         made.append(Learner(dls, model, loss))
-    dls = data.ImageDataLoaders.from_name_func(
+    dls = image_loaders.ImageDataLoaders.from_name_func(
         folder, data.get_image_files(folder), lambda f: f[0], valid_pct=0.5, bs=2, num_workers=0
     )
-    for arch in (vision.resnet18, "resnet10t", torchvision.models.squeezenet1_1):
+    for arch in (bodies.resnet18, "resnet10t", torchvision.models.squeezenet1_1):
         made.append(vision.vision_learner(dls, arch, pretrained=False, lin_ftrs=[4]))
     import pandas as pd
 
     ratings = pd.DataFrame(
         {"u": [1, 2, 3, 1, 2] * 4, "i": [1, 2, 3, 4] * 5, "r": [1.0, 2, 3, 4] * 5}
     )
-    loaders = collab.CollabDataLoaders.from_df(ratings, bs=4, duplicates="last")
+    loaders = CollabDataLoaders.from_df(ratings, bs=4, duplicates="last")
     made += [
         collab.collab_learner(loaders, 3, y_range=(0, 5)),
         collab.collab_learner(loaders, use_nn=True),
     ]
-    return [exporting._read(learn.export(folder / "good")) for learn in made]
+    return [export_files.read_export(learn.export(folder / "good")) for learn in made]
 
 
 def spots(node) -> list:
@@ -189,7 +216,7 @@ def every_argument(good: list) -> list[tuple[str, dict]]:
     places |= {"loss": ("loss",), "layer": ("model", "layers"), "layers": ("model", "layers")}
     places |= {"function": ("loaders", 0, "collate"), "architecture": ("model", "layers")}
     for role, path in places.items():
-        for name in sorted(exporting._TABLE[role]):
+        for name in sorted(export_parts.TABLE[role]):
             for value in VALUES:
                 for key in [*draw_keys(name, role), "device"]:
                     description = json.loads(good[0][0])
@@ -203,12 +230,12 @@ def every_argument(good: list) -> list[tuple[str, dict]]:
 
 
 def draw_keys(name: str, role: str) -> list:
-    thing = exporting._found(name, role)
-    return [*exporting._arguments(thing)][:12] if isinstance(thing, type) else ["x"]
+    thing = export_parts.part_named(name, role)
+    return [*export_parts.limited_arguments(thing)][:12] if isinstance(thing, type) else ["x"]
 
 
 def signed(file: Path, text: str, tensors: dict) -> None:
-    file.write_bytes(b"".join(bytes(part) for part in exporting._packed(text, tensors)))
+    file.write_bytes(b"".join(bytes(part) for part in export_files.packed(text, tensors)))
 
 
 def predicted(learn, photo: Path) -> None:

@@ -20,10 +20,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from coursekit.data import DataLoaders
-from coursekit.datasets import DataError
-from coursekit.learner import Learner, LearnerError, accuracy
-from coursekit.training import SGD, Adam, Checkpoint, EarlyStoppingCallback, GradientAccumulation
+import coursekit.training  # noqa: F401 - its methods
+from coursekit.checkpoints import Checkpoint, EarlyStoppingCallback
+from coursekit.events import LearnerError
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.optimizers import SGD, Adam
+from coursekit.precision import GradientAccumulation
 
 FEATURES, CLASSES = 6, 3
 

@@ -27,10 +27,12 @@ CELL = """
 import torch
 from PIL import Image
 from torch import nn
-from coursekit.data import CategoryBlock, DataBlock, ImageBlock, IndexSplitter, get_image_files
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import IndexSplitter, get_image_files
 from coursekit.data import parent_label
 from coursekit.learner import Learner
-from coursekit.widgets import ImageClassifierCleaner, classifier_app
+from coursekit.app import classifier_app
+from coursekit.widgets import ImageClassifierCleaner
 from pathlib import Path
 
 for name, colour in (("blue", (20, 20, 220)), ("red", (220, 20, 20))):

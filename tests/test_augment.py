@@ -9,40 +9,27 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from coursekit import augment
+from coursekit import augment, resizing
 from coursekit.augment import (
     BatchTransform,
     Brightness,
     Contrast,
     Dihedral,
     Flip,
-    MaskBlock,
-    Normalize,
-    PointBlock,
-    RandomResizedCrop,
     RandomResizedCropBatch,
-    Resize,
-    ResizeMethod,
     Rotate,
-    ScalePoints,
-    ToMask,
-    ToPoints,
     Warp,
     Zoom,
     aug_transforms,
-    imagenet_stats,
-    map_points,
 )
-from coursekit.data import (
-    DataBlock,
-    ImageBlock,
-    IndexSplitter,
-    IntToFloat,
-    PILImage,
-    ToTensor,
-    arrange,
-)
-from coursekit.datasets import DataError
+from coursekit.blocks import DataBlock, ImageBlock
+from coursekit.data import IndexSplitter
+from coursekit.geometry import map_points
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize, imagenet_stats
+from coursekit.resizing import RandomResizedCrop, Resize, ResizeMethod
+from coursekit.targets import MaskBlock, PointBlock, ScalePoints, ToMask, ToPoints
+from coursekit.transforms import IntToFloat, PILImage, ToTensor, arrange
 
 ITEM = ("image", "mask", "points")
 SIZES = [(200, 100), (100, 200), (128, 128), (131, 77), (57, 90)]  # width, height
@@ -228,7 +215,7 @@ def test_boxes():
 def test_one_box_as_many():
     "The item's box is drawn from the same distribution as the batch's."
     arguments = (400, 300, (0.08, 1.0), (3 / 4, 4 / 3))
-    one = torch.tensor([augment._box(*arguments) for _ in range(4000)])
+    one = torch.tensor([resizing._box(*arguments) for _ in range(4000)])
     many = augment._boxes(4000, *arguments)
     scale = torch.tensor([400, 300, 1, 1])
     for measure in (lambda x: x.mean(0), lambda x: x.std(0), lambda x: x.quantile(0.1, dim=0)):
@@ -236,7 +223,7 @@ def test_one_box_as_many():
 
 
 def test_boxes_that_never_fit_are_the_middle():
-    found = augment._box(1000, 10, (0.9, 1.0), (3 / 4, 4 / 3))
+    found = resizing._box(1000, 10, (0.9, 1.0), (3 / 4, 4 / 3))
     assert found == pytest.approx((10 * 4 / 3, 10, 0.5, 0.5))
     boxes = augment._boxes(5, 1000, 10, (0.9, 1.0), (3 / 4, 4 / 3))
     assert torch.allclose(boxes, torch.tensor([10 * 4 / 3, 10, 0.5, 0.5]).expand(5, 4))
@@ -262,7 +249,9 @@ MAPS = {
     "crop": RandomResizedCropBatch((90, 70), min_scale=0.7, pad_mode="zeros"),
     "size": BatchTransform(size=(60, 80)),
 }
-MAPS["all"] = augment._Joined([MAPS[k] for k in ("flip", "warp both", "rotate", "zoom", "crop")])
+MAPS["all"] = augment.JoinedTransforms(
+    [MAPS[k] for k in ("flip", "warp both", "rotate", "zoom", "crop")]
+)
 MAPS["drawn"] = arrange(aug_transforms(mult=1.5, pad_mode="zeros", p_affine=1.0, max_lighting=0.0))[
     0
 ]
@@ -585,7 +574,7 @@ def test_lighting():
     factor, shift = Contrast(0.2, p=1.0).light(N, True)
     assert (shift == 0).all() and 0.8 <= factor.min() < 0.81 and 1.24 < factor.max() <= 1.2501
     assert abs(factor.log().mean()) < 0.01
-    joined = augment._Joined([Brightness(draw=0.6, p=1), Contrast(draw=1.2, p=1)])
+    joined = augment.JoinedTransforms([Brightness(draw=0.6, p=1), Contrast(draw=1.2, p=1)])
     batch = torch.rand(2, 3, 5, 5)
     expected = torch.sigmoid(1.2 * (torch.logit(batch, 1e-7) + math.log(0.6 / 0.4)))
     assert torch.allclose(joined(batch, training=True), expected, atol=1e-5)

@@ -11,11 +11,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import coursekit.callbacks
+import coursekit.training
 from coursekit.callbacks import CSVLogger, ReduceLROnPlateau, ShowGraphCallback
-from coursekit.data import DataLoaders
-from coursekit.datasets import DataError
-from coursekit.learner import ActivationStats, Callback, Learner, hook_output, hook_outputs, mae
-from coursekit.training import MixedPrecision, SaveModelCallback, TrackerCallback
+from coursekit.checkpoints import SaveModelCallback, TrackerCallback
+from coursekit.events import Callback
+from coursekit.hooks import ActivationStats, hook_output, hook_outputs
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.measures import mae
+from coursekit.messages import DataError
+from coursekit.precision import MixedPrecision
 
 X = torch.linspace(-1, 1, 64)[:, None]
 DATA = TensorDataset(X, 2 * X)

@@ -34,43 +34,34 @@ from torch import nn
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.all
 import coursekit.collab
 import coursekit.data
 import coursekit.learner
 import coursekit.training
 import coursekit.vision
+from coursekit.blocks import CategoryBlock
 from coursekit.collab import (
-    CollabDataLoaders,
     Embedding,
     EmbeddingDotBias,
     EmbeddingNN,
-    LazyAdam,
     Module,
-    Ratings,
-    Recommender,
-    UnknownId,
     collab_learner,
     get_emb_sz,
-    ids_of,
-    ndcg_at_k,
     one_hot,
-    recall_at_k,
-    recommender_app,
 )
-from coursekit.data import CategoryBlock, DateSplitter, GroupSplitter
-from coursekit.datasets import DataError
+from coursekit.data import DateSplitter, GroupSplitter
+from coursekit.events import Callback, LearnerError
 from coursekit.exporting import load_learner
-from coursekit.learner import Callback, LearnerError, accuracy
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.optimizers import LazyAdam
+from coursekit.ranking import ndcg_at_k, recall_at_k
+from coursekit.ratings import CollabDataLoaders, Ratings, UnknownId, ids_of
+from coursekit.recommender import Recommender, recommender_app
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (
-    coursekit.data,
-    coursekit.learner,
-    coursekit.training,
-    coursekit.vision,
-    coursekit.collab,
-)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 LIB.L = L
 RANGE = (0.5, 5.5)
 
@@ -1022,7 +1013,7 @@ def test_options_of_the_net_without_a_net_are_told(name):
 
 
 def test_other_loaders_are_refused():
-    other = coursekit.data.DataLoaders(coursekit.data.DataLoader([(1, 2)]))
+    other = coursekit.loaders.DataLoaders(coursekit.loaders.DataLoader([(1, 2)]))
     for ask_it in (collab_learner, get_emb_sz, ids_of):
         with pytest.raises(TypeError, match="not made from ratings"):
             ask_it(other)
@@ -1515,7 +1506,9 @@ def test_app_offers_the_ratings_of_the_table(kind):
 
 CELL = """
 import numpy as np, pandas as pd, torch
-from coursekit.collab import CollabDataLoaders, Recommender, collab_learner, recommender_app
+from coursekit.collab import collab_learner
+from coursekit.ratings import CollabDataLoaders
+from coursekit.recommender import Recommender, recommender_app
 torch.set_num_threads(1)
 pairs = np.random.default_rng(0).permutation(180)[:150]
 ratings = pd.DataFrame({"user": pairs // 15, "movie": pairs % 15, "rating": pairs % 5 + 1})

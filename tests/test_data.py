@@ -21,43 +21,42 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from fastcore.xtras import Path
 
-from coursekit.data import (
-    BatchIndices,
-    Categorize,
+from coursekit.batches import BatchIndices, collate, to_cpu, to_device
+from coursekit.blocks import (
     CategoryBlock,
+    DataBlock,
+    ImageBlock,
+    RegressionBlock,
+    TransformBlock,
+)
+from coursekit.data import (
     ColReader,
     ColSplitter,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    Datasets,
     DateSplitter,
     EndSplitter,
     FuncSplitter,
     GrandparentSplitter,
     GroupSplitter,
-    ImageBlock,
-    ImageDataLoaders,
     IndexSplitter,
     MaskSplitter,
-    PILImage,
-    PILImageBW,
     RandomSplitter,
     RegexLabeller,
-    RegressionBlock,
-    ToTensor,
-    Transform,
-    TransformBlock,
-    arrange,
-    collate,
     get_image_files,
-    name_of,
     parent_label,
-    to_cpu,
-    to_device,
     using_attr,
 )
-from coursekit.datasets import DataError
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.messages import DataError, name_of
+from coursekit.pipeline import Datasets
+from coursekit.transforms import (
+    Categorize,
+    PILImage,
+    PILImageBW,
+    ToTensor,
+    Transform,
+    arrange,
+)
 
 
 class Resize(Transform):

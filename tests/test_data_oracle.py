@@ -15,13 +15,13 @@ from oracle import differences
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.all
 import coursekit.augment
 import coursekit.data
 import coursekit.own_transforms
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (coursekit.data, coursekit.augment, coursekit.own_transforms)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 OTHERWISE = {  # where in the answers -> why ours is different
     "categorize/a given vocab is sorted": "a vocabulary that is given keeps its order",
 }

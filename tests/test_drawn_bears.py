@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from coursekit import drawn_bears
-from coursekit.datasets import DataError, verify_images
 from coursekit.drawn_bears import KINDS, draw_bear, draw_bears, draw_scene, draw_scenes
+from coursekit.image_search import verify_images
+from coursekit.messages import DataError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import drawn_bears as difficulty

@@ -17,14 +17,19 @@ from torch import nn
 
 from coursekit import (
     augment,
+    batches,
+    bodies,
     collab,
     data,
+    export_files,
+    export_parts,
     exporting,
     extras,
     heads,
     more_transforms,
     multilabel,
     points,
+    ratings,
     recipes,
     vision,
 )
@@ -33,53 +38,39 @@ from coursekit.augment import (
     Contrast,
     Dihedral,
     Flip,
-    MaskBlock,
-    Normalize,
-    PointBlock,
-    RandomResizedCrop,
     RandomResizedCropBatch,
-    Resize,
     Rotate,
-    ScalePoints,
-    ToMask,
-    ToPoints,
     Warp,
     Zoom,
     aug_transforms,
-    imagenet_stats,
 )
-from coursekit.data import (
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
+from coursekit.data import ColReader, RandomSplitter, get_image_files, parent_label
+from coursekit.events import Callback, LearnerError
+from coursekit.exporting import load_learner
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import (
+    BCELossFlat,
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    FocalLossFlat,
+    MSELossFlat,
+)
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize, imagenet_stats
+from coursekit.resizing import RandomResizedCrop, Resize
+from coursekit.targets import MaskBlock, PointBlock, ScalePoints, ToMask, ToPoints
+from coursekit.transforms import (
     Categorize,
-    CategoryBlock,
-    ColReader,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    ImageBlock,
-    ImageDataLoaders,
     IntToFloat,
     PILImage,
     PILImageBW,
-    RandomSplitter,
-    RegressionBlock,
     ToNumber,
     ToTensor,
     Transform,
-    get_image_files,
-    parent_label,
-)
-from coursekit.datasets import DataError
-from coursekit.exporting import load_learner
-from coursekit.learner import (
-    BCELossFlat,
-    BCEWithLogitsLossFlat,
-    Callback,
-    CrossEntropyLossFlat,
-    FocalLossFlat,
-    Learner,
-    LearnerError,
-    MSELossFlat,
-    accuracy,
 )
 
 
@@ -181,7 +172,7 @@ def test_every_way_to_hand_over_a_picture(exported):
 
 def test_what_stays_behind(exported, pictures):
     "Nothing of how items were found, labelled and split, nor where, is in the file."
-    text = exporting._read(exported[1])[0]
+    text = export_files.read_export(exported[1])[0]
     for word in ("parent_label", "accuracy", "Adam", "split", str(pictures), "lr"):
         assert word not in text, word
     again = load_learner(exported[1])
@@ -204,7 +195,7 @@ def test_it_can_be_trained_on(exported, pictures):
 def test_again_from_the_loaded_one(exported, tmp_path):
     again = load_learner(exported[1])
     (text, first), (text2, second) = map(
-        exporting._read, (exported[1], exporting_to(again, tmp_path))
+        export_files.read_export, (exported[1], exporting_to(again, tmp_path))
     )
     assert text == text2 and all(torch.equal(second[name], first[name]) for name in first | second)
 
@@ -302,9 +293,9 @@ STEPS = [
     ToPoints(),
     ToMask(),
     ToMask(["ground", "sky"]),
-    collab.ToIds("user", "film", [7, 3], ["b", "a"]),
-    collab.ToIds("user", "film", ["x"], [2.5, 1.5], ["The film", "the other"]),
-    collab._Column("rating"),
+    ratings.ToIds("user", "film", [7, 3], ["b", "a"]),
+    ratings.ToIds("user", "film", ["x"], [2.5, 1.5], ["The film", "the other"]),
+    ratings._Column("rating"),
 ]
 TRANSFORMS = [
     ToTensor(),
@@ -388,15 +379,15 @@ LAYERS = [
     collab.EmbeddingDotBias(3, 4, 5, (0.5, 5.5), sparse=True),
     collab.EmbeddingNN([(4, 2), (5, 3)], [8], 0.1),
     collab.EmbeddingNN([(4, 2), (5, 3)], [8, 6], [0.1, 0.2], 0.05, (0.5, 5.5)),
-    vision.AdaptiveConcatPool2d(),
-    vision.AdaptiveConcatPool2d((2, 1)),
-    vision.SigmoidRange(-1, 5.5),
+    bodies.AdaptiveConcatPool2d(),
+    bodies.AdaptiveConcatPool2d((2, 1)),
+    bodies.SigmoidRange(-1, 5.5),
     heads.ScaleShift(3),
-    vision.create_head(8, 3, [16], y_range=(0, 1)),
+    bodies.create_head(8, 3, [16], y_range=(0, 1)),
     recipes.xresnet18(n_out=2, widen=0.25, stem_szs=(8, 8)),
     recipes.xresnet50(c_in=1, n_out=2, p=0.1, widen=0.125),
-    vision.create_body(vision.resnet50, pretrained=False),
-    vision.create_body("resnet10t.c3_in1k", pretrained=False, n_in=1),
+    bodies.create_body(bodies.resnet50, pretrained=False),
+    bodies.create_body("resnet10t.c3_in1k", pretrained=False, n_in=1),
 ]
 
 
@@ -428,20 +419,20 @@ def test_a_layer_comes_back(layer):
 
 def test_every_part_of_the_table_is_tried():
     tried = {
-        "step": {exporting._listed(step, "step") for step in STEPS},
-        "transform": {exporting._listed(step, "transform") for step in TRANSFORMS},
-        "layer": {exporting._listed(layer, "layer") for layer in LAYERS},
+        "step": {export_parts.name_in_table(step, "step") for step in STEPS},
+        "transform": {export_parts.name_in_table(step, "transform") for step in TRANSFORMS},
+        "layer": {export_parts.name_in_table(layer, "layer") for layer in LAYERS},
     }
     made_by = {
-        "exporting._of_timm",
-        "exporting._of_torchvision",
-        "vision.create_body",
+        "export_parts._of_timm",
+        "export_parts._of_torchvision",
+        "bodies.create_body",
         "recipes.xresnet18",
         "recipes.xresnet34",
         "recipes.xresnet50",
     }
     for role, names in tried.items():
-        assert exporting._TABLE[role] - names <= (made_by if role == "layer" else set()), role
+        assert export_parts.TABLE[role] - names <= (made_by if role == "layer" else set()), role
 
 
 def test_every_argument_has_a_limit():
@@ -450,13 +441,13 @@ def test_every_argument_has_a_limit():
     left_out += "return_indices size_average reduce reduction weight ignore_index label_smoothing "
     left_out += "pos_weight min_value max_value transposed"
     for role in ("step", "transform", "layer"):
-        for name in exporting._TABLE[role]:
-            thing = exporting._found(name, role)
+        for name in export_parts.TABLE[role]:
+            thing = export_parts.part_named(name, role)
             if inspect.ismethod(thing):
                 continue
             mine = inspect.signature(thing).parameters.values()
             names = {p.name for p in mine if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-            missing = names - set(exporting._LIMITS) - set(left_out.split())
+            missing = names - set(export_parts.LIMITS) - set(left_out.split())
             assert not {n for n in missing if n[0] != "_"}, name
 
 
@@ -471,7 +462,7 @@ def test_no_public_transform_is_left_out():
         and thing is not Transform
     ]
     assert len(steps) > 12 and "augment.Flip" in steps
-    assert not set(steps) - exporting._TABLE["transform"]
+    assert not set(steps) - export_parts.TABLE["transform"]
 
 
 def test_defaults_are_not_written():
@@ -688,7 +679,7 @@ def test_recommender(tmp_path):
     rng = np.random.default_rng(0)
     users, items = rng.integers(0, 20, 300), rng.integers(0, 9, 300)
     table = pd.DataFrame({"user": users, "film": items, "rating": rng.integers(1, 6, 300)})
-    dls = collab.CollabDataLoaders.from_df(table, bs=64, seed=1, duplicates="last")
+    dls = ratings.CollabDataLoaders.from_df(table, bs=64, seed=1, duplicates="last")
     for kwargs in ({}, {"use_nn": True, "layers": [8], "config": {"ps": 0.1}}):
         learn = collab.collab_learner(dls, n_factors=4, y_range=(0, 5.5), **kwargs)
         again = there_and_back(learn, tmp_path)
@@ -780,7 +771,7 @@ def test_a_vision_learner(arch, pictures, tmp_path):
     import torchvision
 
     which = {"text": "resnet10t", "torchvision": torchvision.models.squeezenet1_1, "own": narrow}
-    which = which.get(arch) or getattr(vision, arch)
+    which = which.get(arch) or getattr(bodies, arch)
     learn = vision.vision_learner(loaders(pictures), which, pretrained=False, lin_ftrs=[16])
     allow = [narrow] if arch == "own" else []
     again = there_and_back(learn, tmp_path, allow=allow)
@@ -806,7 +797,7 @@ def test_an_xresnet(pictures, tmp_path):
 def test_on_a_gpu(exported, pictures):
     learn, file = exported
     again = load_learner(file, cpu=False)
-    device = data.default_device()
+    device = batches.default_device()
     assert again.dls.device == device and again.device == device
     assert {p.device.type for p in again.model.parameters()} == {device.type}
     picture = get_image_files(pictures)[0]
@@ -901,7 +892,7 @@ print(*learn.predict(get_image_files(sys.argv[1])[0])[2].tolist())
     app = """
 import sys
 from coursekit.exporting import load_learner
-from coursekit.datasets import DataError
+from coursekit.messages import DataError
 from heads import Head
 try: load_learner("export.pkl")
 except DataError as error: assert "__main__.Head" in str(error), error
@@ -975,7 +966,7 @@ def test_what_cannot_come_back_as_it_is(pictures, tmp_path):
     step = Resize(8)
     step.order = 5
     refused(pictures, tmp_path, "Resize keeps order=5", item_tfms=[step])
-    cut = vision.create_body(vision.efficientnet_lite0, pretrained=False)
+    cut = bodies.create_body(bodies.efficientnet_lite0, pretrained=False)
     cut.model.conv_stem = nn.Identity()
     refused(pictures, tmp_path, "conv_stem", model=nn.Sequential(cut))
     odd = MyNet(nn.Conv2d(3, 8, 3), 2, {"lr": {1, 2}})
@@ -1032,7 +1023,7 @@ def test_a_whole_network_of_a_library(library, pictures, tmp_path):
 def test_a_partial_as_architecture_needs_a_function(pictures, tmp_path):
     import functools
 
-    short = functools.partial(vision.efficientnet_lite0, drop_rate=0.1)
+    short = functools.partial(bodies.efficientnet_lite0, drop_rate=0.1)
     learn = vision.vision_learner(loaders(pictures), short, pretrained=False)
     with pytest.raises(LearnerError, match="in its place write a function with def"):
         learn.export(tmp_path / "short")

@@ -19,17 +19,10 @@ from PIL import Image
 from torch import nn
 
 import coursekit.all
-from coursekit.augment import Brightness, Rotate, Zoom, _Joined
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoaders,
-    ImageBlock,
-    IndexSplitter,
-    IntToFloat,
-    arrange,
-)
-from coursekit.datasets import DataError
+from coursekit.augment import Brightness, JoinedTransforms, Rotate, Zoom
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import IndexSplitter
+from coursekit.events import LearnerError
 from coursekit.extras import (
     IntToFloatTensor,
     apply_init,
@@ -47,8 +40,12 @@ from coursekit.extras import (
     subplots,
     to_detach,
 )
-from coursekit.learner import CrossEntropyLossFlat, Learner, LearnerError
-from coursekit.training import SGD
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.messages import DataError
+from coursekit.optimizers import SGD
+from coursekit.transforms import IntToFloat, arrange
 
 matplotlib.use("agg")
 
@@ -441,7 +438,7 @@ def test_transforms_as_they_will_run():
     assert isinstance(lighting, Brightness)
     steps = setup_aug_tfms([IntToFloatTensor, Rotate(), Zoom(), Brightness()])
     for made in (steps, setup_aug_tfms(steps)):
-        assert [type(step) for step in made] == [_Joined, IntToFloatTensor]
+        assert [type(step) for step in made] == [JoinedTransforms, IntToFloatTensor]
         assert len(made[0].steps) == 3
 
 

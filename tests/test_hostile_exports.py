@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from coursekit import exporting
-from coursekit.data import DataLoader, DataLoaders
-from coursekit.datasets import DataError
-from coursekit.learner import CrossEntropyLossFlat, Learner
+from coursekit import export_files, exporting
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.messages import DataError
 
 
 def test_hostile_descriptions():
@@ -34,13 +35,13 @@ def craft(tmp_path):
     pairs = [(torch.zeros(3), 1)] * 4
     model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 2))
     learn = Learner(DataLoaders(DataLoader(pairs, 2)), model, CrossEntropyLossFlat())
-    text, tensors = exporting._read(learn.export(tmp_path / "good"))
+    text, tensors = export_files.read_export(learn.export(tmp_path / "good"))
 
     def make(change=None, more=None, raw=None):
         description = json.loads(text)
         if change:
             change(description)
-        made = exporting._packed(raw or json.dumps(description), more or tensors)
+        made = export_files.packed(raw or json.dumps(description), more or tensors)
         file = tmp_path / "crafted"
         file.write_bytes(b"".join(map(bytes, made)))
         return file
@@ -65,7 +66,7 @@ def test_the_crafter_makes_good_files(craft):
 ATTACKS = {
     "a shell": ({"part": "os.system"}, "names as layer what coursekit"),
     "a dunder": ({"part": "Linear.__init__", "with": {}}, "names as layer"),
-    "another role": ({"part": "augment.Resize", "with": {"size": 3}}, "names as layer"),
+    "another role": ({"part": "resizing.Resize", "with": {"size": 3}}, "names as layer"),
     "an import": ({"yours": "subprocess.Popen"}, "is not part of coursekit: subprocess.Popen"),
     "an object": (
         {"yours": "subprocess.Popen", "keeps": {"args": "ls"}},
@@ -91,22 +92,22 @@ ATTACKS = {
         "padding beyond its limits",
     ),
     "an address": (
-        {"part": "vision.create_body", "with": {"arch": {"timm": "hf-hub:a/b"}}},
+        {"part": "bodies.create_body", "with": {"arch": {"timm": "hf-hub:a/b"}}},
         "network that timm has not",
     ),
     "weights": (
         {
-            "part": "vision.create_body",
-            "with": {"arch": {"part": "vision.resnet18"}, "weights": "DEFAULT"},
+            "part": "bodies.create_body",
+            "with": {"arch": {"part": "bodies.resnet18"}, "weights": "DEFAULT"},
         },
         "an argument that it has not",
     ),
     "a detector, which would fetch a body": (
-        {"part": "exporting._of_torchvision", "with": {"name": "maskrcnn_resnet50_fpn"}},
+        {"part": "export_parts._of_torchvision", "with": {"name": "maskrcnn_resnet50_fpn"}},
         "network that torchvision has not",
     ),
     "an own builder": (
-        {"part": "vision.create_body", "with": {"arch": {"part": "recipes._xresnet"}}},
+        {"part": "bodies.create_body", "with": {"arch": {"part": "recipes._xresnet"}}},
         "names as architecture",
     ),
 }

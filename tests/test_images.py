@@ -20,21 +20,16 @@ from PIL import EpsImagePlugin, Image, ImageOps
 from torch import nn
 
 import coursekit.images
-from coursekit.augment import Resize, ToMask
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    ImageBlock,
-    PILImage,
-    PILImageBW,
-    RandomSplitter,
-    get_image_files,
-    parent_label,
-)
-from coursekit.datasets import DataError
+from coursekit.app import classify_upload
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import RandomSplitter, get_image_files, parent_label
 from coursekit.images import IMAGE_FORMATS, MAX_PIXELS, ImageError, open_image
-from coursekit.learner import CrossEntropyLossFlat, Learner
-from coursekit.widgets import classify_upload
+from coursekit.learner import Learner
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.messages import DataError
+from coursekit.resizing import Resize
+from coursekit.targets import ToMask
+from coursekit.transforms import PILImage, PILImageBW
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise there")
 

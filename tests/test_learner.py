@@ -24,36 +24,31 @@ import matplotlib.pyplot as plt
 
 import coursekit.training  # noqa: F401  fit_one_cycle and fine_tune come with it
 from coursekit.basics import BasicOptim
-from coursekit.data import (
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    RegressionBlock,
-    Transform,
-    TransformBlock,
-)
-from coursekit.datasets import DataError
-from coursekit.learner import (
+from coursekit.blocks import DataBlock, RegressionBlock, TransformBlock
+from coursekit.events import (
     EVENTS,
-    ActivationStats,
-    BCEWithLogitsLossFlat,
     Callback,
     CancelBatchException,
     CancelEpochException,
     CancelFitException,
     CancelTrainException,
     CancelValidException,
-    CrossEntropyLossFlat,
-    Learner,
     LearnerError,
-    Metric,
-    MSELossFlat,
-    Recorder,
-    accuracy,
-    hook_outputs,
-    reading,
-    total_params,
 )
+from coursekit.hooks import ActivationStats, hook_outputs, total_params
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    MSELossFlat,
+    reading,
+)
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.metrics import Metric
+from coursekit.recorder import Recorder
+from coursekit.transforms import Transform
 
 N, FEATURES, CLASSES = 200, 8, 3
 
@@ -763,7 +758,7 @@ def test_a_refused_file_changes_nothing(tmp_path):
 def test_names_are_no_markup():
     from IPython.display import HTML
 
-    from coursekit.learner import _NotebookScreen
+    from coursekit.recorder import _NotebookScreen
 
     shown = []
     screen = object.__new__(_NotebookScreen)
@@ -800,8 +795,10 @@ def test_a_notebook_keeps_the_table_and_nothing_else():
         from torch import nn
         import torch.nn.functional as F
         from torch.utils.data import TensorDataset
-        from coursekit.data import DataLoaders
-        from coursekit.learner import Callback, Learner, accuracy
+        from coursekit.loaders import DataLoaders
+        from coursekit.events import Callback
+        from coursekit.learner import Learner
+        from coursekit.measures import accuracy
         class Slow(Callback):
             def after_batch(self): time.sleep(0.1)
         data = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))

@@ -9,20 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coursekit.learner import (
+from coursekit.losses import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
     FocalLossFlat,
-    Metric,
     MSELossFlat,
-    accuracy,
-    accuracy_multi,
-    mae,
-    mse,
-    rmse,
-    sklearn_metric,
-    top_k_accuracy,
 )
+from coursekit.measures import accuracy, accuracy_multi, mae, mse, rmse, top_k_accuracy
+from coursekit.metrics import Metric, sklearn_metric
 
 
 @pytest.fixture

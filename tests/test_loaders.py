@@ -10,24 +10,23 @@ from PIL import Image
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset, TensorDataset, WeightedRandomSampler, random_split
 
-from coursekit.augment import MaskBlock, Normalize, Resize, aug_transforms
+from coursekit.augment import aug_transforms
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
 from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
     FuncSplitter,
     GroupSplitter,
-    ImageBlock,
     IndexSplitter,
     MaskSplitter,
-    PILImage,
     RandomSplitter,
-    arrange,
     get_image_files,
     parent_label,
 )
-from coursekit.datasets import DataError
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize
+from coursekit.resizing import Resize
+from coursekit.targets import MaskBlock
+from coursekit.transforms import PILImage, arrange
 
 
 @pytest.fixture(scope="module")

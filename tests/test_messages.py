@@ -8,26 +8,25 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from coursekit.augment import Resize
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
 from coursekit.data import (
-    CategoryBlock,
     ColReader,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
     GrandparentSplitter,
-    ImageBlock,
-    ImageDataLoaders,
     IndexSplitter,
     RandomSplitter,
     get_image_files,
     parent_label,
 )
-from coursekit.datasets import DataError
+from coursekit.events import LearnerError
 from coursekit.exporting import load_learner
-from coursekit.learner import CrossEntropyLossFlat, Learner, LearnerError
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.interpretation import ClassificationInterpretation
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategorize
-from coursekit.vision import ClassificationInterpretation
+from coursekit.resizing import Resize
 from coursekit.widgets import ImageClassifierCleaner
 
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import coursekit.metrics as m
-from coursekit.data import DataLoaders
-from coursekit.learner import Learner, Metric, sklearn_metric
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.metrics import Metric, sklearn_metric
 
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:

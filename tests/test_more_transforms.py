@@ -14,25 +14,27 @@ from torch import nn
 from torchvision.transforms.v2 import functional as tv
 
 from coursekit import more_transforms, recipes
-from coursekit.augment import Flip, Normalize, PointBlock, Resize, aug_transforms
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    ImageBlock,
-    IndexSplitter,
-    IntToFloat,
-    PILImageBW,
-    RegressionBlock,
-    ToTensor,
-    arrange,
-)
-from coursekit.datasets import DataError
+from coursekit.augment import Flip, aug_transforms
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
+from coursekit.data import IndexSplitter
+from coursekit.events import Callback
 from coursekit.exporting import load_learner
-from coursekit.learner import Callback, CrossEntropyLossFlat, Learner, MSELossFlat
-from coursekit.more_transforms import CropPad, Hue, RandomErasing, RatioResize, Saturation
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import CrossEntropyLossFlat, MSELossFlat
+from coursekit.messages import DataError
+from coursekit.more_transforms import (
+    CropPad,
+    Hue,
+    RandomErasing,
+    RatioResize,
+    Saturation,
+)
+from coursekit.normalize import Normalize
 from coursekit.recipes import CutMix, MixUp
+from coursekit.resizing import Resize
+from coursekit.targets import PointBlock
+from coursekit.transforms import IntToFloat, PILImageBW, ToTensor, arrange
 
 FASTAI = json.loads(FIXTURE.read_text())
 

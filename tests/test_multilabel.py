@@ -19,29 +19,23 @@ from torch import nn
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.all
 import coursekit.data
 import coursekit.learner
 import coursekit.metrics
 import coursekit.multilabel
 import coursekit.training
-from coursekit.augment import Normalize, Resize
-from coursekit.data import (
-    ColReader,
-    ColSplitter,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    Datasets,
-    ImageBlock,
-    ImageDataLoaders,
-    IntToFloat,
-    PILImage,
-    ToTensor,
-    TransformBlock,
-)
-from coursekit.datasets import DataError, URLs, untar_data
-from coursekit.learner import BCEWithLogitsLossFlat, Learner, Metric, accuracy_multi
-from coursekit.metrics import APScoreMulti, F1ScoreMulti, PrecisionMulti, RecallMulti
+from coursekit.blocks import DataBlock, ImageBlock, TransformBlock
+from coursekit.bodies import create_body, efficientnet_lite0
+from coursekit.data import ColReader, ColSplitter
+from coursekit.datasets import URLs, untar_data
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import BCEWithLogitsLossFlat
+from coursekit.measures import accuracy_multi
+from coursekit.messages import DataError
+from coursekit.metrics import APScoreMulti, F1ScoreMulti, Metric, PrecisionMulti, RecallMulti
 from coursekit.multilabel import (
     EncodedMultiCategorize,
     MultiCategorize,
@@ -53,11 +47,13 @@ from coursekit.multilabel import (
     recall_multi,
     threshold_curve,
 )
-from coursekit.vision import create_body, efficientnet_lite0
+from coursekit.normalize import Normalize
+from coursekit.pipeline import Datasets
+from coursekit.resizing import Resize
+from coursekit.transforms import IntToFloat, PILImage, ToTensor
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (coursekit.data, coursekit.learner, coursekit.multilabel, coursekit.metrics)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 
 
 # ---------------------------------------------------------------- fastai

@@ -8,26 +8,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from coursekit.augment import Normalize, Resize, aug_transforms
-from coursekit.data import (
-    Categorize,
-    CategoryBlock,
-    DataBlock,
-    Datasets,
-    ImageBlock,
-    IntToFloat,
-    PILImage,
-    PILImageBW,
-    RandomSplitter,
-    ToTensor,
-    Transform,
-    arrange,
-    get_image_files,
-    parent_label,
-)
-from coursekit.datasets import DataError
+from coursekit.augment import aug_transforms
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import RandomSplitter, get_image_files, parent_label
 from coursekit.exporting import load_learner
-from coursekit.learner import CrossEntropyLossFlat, Learner
+from coursekit.learner import Learner
+from coursekit.losses import CrossEntropyLossFlat
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize
 from coursekit.own_transforms import (
     DisplayedTransform,
     ItemTransform,
@@ -35,6 +23,17 @@ from coursekit.own_transforms import (
     TensorCategory,
     TensorImage,
     TensorMask,
+)
+from coursekit.pipeline import Datasets
+from coursekit.resizing import Resize
+from coursekit.transforms import (
+    Categorize,
+    IntToFloat,
+    PILImage,
+    PILImageBW,
+    ToTensor,
+    Transform,
+    arrange,
 )
 
 KINDS = ("image", "category")

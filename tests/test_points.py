@@ -11,35 +11,20 @@ from torch import nn
 
 import coursekit.recipes
 import coursekit.training  # noqa: F401
-from coursekit.augment import (
-    Dihedral,
-    Flip,
-    MaskBlock,
-    Normalize,
-    PointBlock,
-    RandomResizedCrop,
-    Resize,
-    Rotate,
-    ToMask,
-    Warp,
-    Zoom,
-    aug_transforms,
-    imagenet_stats,
-)
-from coursekit.data import (
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    ImageBlock,
-    IndexSplitter,
-    RegressionBlock,
-    Transform,
-)
-from coursekit.datasets import DataError
+from coursekit.augment import Dihedral, Flip, Rotate, Warp, Zoom, aug_transforms
+from coursekit.blocks import DataBlock, ImageBlock, RegressionBlock
+from coursekit.data import IndexSplitter
 from coursekit.exporting import load_learner
-from coursekit.learner import CrossEntropyLossFlat, Learner, MSELossFlat
+from coursekit.interpretation import Interpretation
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import CrossEntropyLossFlat, MSELossFlat
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.points import FlipPairs, Framed, in_pixels
-from coursekit.vision import Interpretation
+from coursekit.resizing import RandomResizedCrop, Resize
+from coursekit.targets import MaskBlock, PointBlock, ToMask
+from coursekit.transforms import Transform
 
 DOTS = ((60.5, 40.5), (130.5, 70.5))  # the first is red, the second green
 SIZES = [(200, 120), (120, 160), (151, 103), (400, 300)]

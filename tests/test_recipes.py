@@ -19,35 +19,20 @@ from PIL import Image
 from recipes_oracle import FIXTURE, QUESTIONS, TOLERANCE, ask
 from torch import nn
 
+import coursekit.all
 import coursekit.data
 import coursekit.learner
 import coursekit.recipes
 import coursekit.training
-from coursekit.augment import (
-    Brightness,
-    Flip,
-    Normalize,
-    Resize,
-    aug_transforms,
-    imagenet_stats,
-)
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    EndSplitter,
-    ImageBlock,
-    IntToFloat,
-)
-from coursekit.datasets import DataError
-from coursekit.learner import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    Learner,
-    MSELossFlat,
-    accuracy,
-)
+from coursekit.augment import Brightness, Flip, aug_transforms
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
+from coursekit.data import EndSplitter
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.recipes import (
     LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat,
@@ -56,10 +41,11 @@ from coursekit.recipes import (
     xresnet34,
     xresnet50,
 )
+from coursekit.resizing import Resize
+from coursekit.transforms import IntToFloat
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (coursekit.data, coursekit.learner, coursekit.training, coursekit.recipes)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 SHAPE = "a loss for each keeps the shape of the targets"
 WEIGHT = "the weights of the classes count in the share of eps too, as in PyTorch and the formula"
 AXIS = "probabilities and classes along the axis of the classes, not the last"
@@ -172,7 +158,7 @@ def mixed_batches(learn, n=1):
     "What the model and the loss of a learner are given in training, after Mixup."
     seen = []
 
-    class Watch(coursekit.learner.Callback):
+    class Watch(coursekit.events.Callback):
         order = 50
 
         def before_batch(self):

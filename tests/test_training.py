@@ -16,26 +16,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import coursekit.training  # noqa: F401 - its methods
 from coursekit.basics import BasicOptim
-from coursekit.data import CategoryBlock, DataBlock, DataLoaders, RandomSplitter, TransformBlock
-from coursekit.learner import Callback, Learner, LearnerError, accuracy
-from coursekit.training import (
-    SGD,
-    Adam,
-    Checkpoint,
-    EarlyStoppingCallback,
-    GradientAccumulation,
-    GradientClip,
-    LRFinder,
-    MixedPrecision,
-    ParamScheduler,
-    RMSProp,
-    SaveModelCallback,
-    SchedLin,
-    minimum,
-    steep,
-    valley,
-)
+from coursekit.blocks import CategoryBlock, DataBlock, TransformBlock
+from coursekit.checkpoints import Checkpoint, EarlyStoppingCallback, SaveModelCallback
+from coursekit.data import RandomSplitter
+from coursekit.events import Callback, LearnerError
+from coursekit.finder import LRFinder, minimum, steep, valley
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.measures import accuracy
+from coursekit.optimizers import SGD, Adam, RMSProp
+from coursekit.precision import GradientAccumulation, GradientClip, MixedPrecision
+from coursekit.schedules import ParamScheduler, SchedLin
 
 N, FEATURES, CLASSES = 320, 8, 3
 
@@ -451,9 +444,7 @@ KILLED = """
     from torch import nn
     import torch.nn.functional as F
     from torch.utils.data import TensorDataset
-    from coursekit.data import CategoryBlock, DataBlock, DataLoaders, RandomSplitter, TransformBlock
-    from coursekit.learner import Callback, Learner, accuracy
-    from coursekit.training import Checkpoint
+    from coursekit.all import *
     import time
     class Slow(Callback):
         def after_batch(self): time.sleep(float(sys.argv[2]))

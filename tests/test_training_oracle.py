@@ -15,13 +15,13 @@ from training_oracle import FIXTURE, INPUTS, QUESTIONS, TOLERANCE, ask
 
 matplotlib.use("agg")
 
+import coursekit.all
 import coursekit.data
 import coursekit.learner
 import coursekit.training
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (coursekit.data, coursekit.learner, coursekit.training)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 SHAPE = "a loss for each keeps the shape of the targets"
 NOTHING = "an error in words where there is nothing to suggest; lr_find makes it nan and a warning"
 OTHERWISE = {  # where in the answers -> why ours is different

@@ -27,48 +27,36 @@ import matplotlib.pyplot as plt
 
 import coursekit.recipes
 import coursekit.vision
-from coursekit.augment import Flip, Normalize, Resize, aug_transforms, imagenet_stats
+from coursekit.app import classify_upload
+from coursekit.augment import Flip, aug_transforms
 from coursekit.basics import show_images
-from coursekit.data import (
-    CategoryBlock,
-    DataBlock,
-    DataLoaders,
-    ImageBlock,
-    ImageDataLoaders,
-    IndexSplitter,
-    PILImageBW,
-    RandomSplitter,
-    RegressionBlock,
-    ToNumber,
-    get_image_files,
-    parent_label,
-)
-from coursekit.datasets import DataError, download_url
-from coursekit.exporting import load_learner
-from coursekit.heads import ScaleShift
-from coursekit.learner import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    LearnerError,
-    MSELossFlat,
-    accuracy,
-    trainable_params,
-)
-from coursekit.multilabel import MultiCategoryBlock
-from coursekit.vision import (
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
+from coursekit.bodies import (
     AdaptiveConcatPool2d,
-    ClassificationInterpretation,
-    EvalFrozen,
-    Interpretation,
     SigmoidRange,
     create_body,
     create_head,
     create_vision_model,
     default_split,
     resnet18,
-    vision_learner,
 )
-from coursekit.widgets import classify_upload
+from coursekit.data import IndexSplitter, RandomSplitter, get_image_files, parent_label
+from coursekit.downloads import download_url
+from coursekit.events import LearnerError
+from coursekit.exporting import load_learner
+from coursekit.heads import ScaleShift
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.interpretation import ClassificationInterpretation, Interpretation
+from coursekit.loaders import DataLoaders
+from coursekit.loop import trainable_params
+from coursekit.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
+from coursekit.measures import accuracy
+from coursekit.messages import DataError
+from coursekit.multilabel import MultiCategoryBlock
+from coursekit.normalize import Normalize, imagenet_stats
+from coursekit.resizing import Resize
+from coursekit.transforms import PILImageBW, ToNumber
+from coursekit.vision import EvalFrozen, vision_learner
 
 
 def small(pretrained: bool = False) -> nn.Module:
@@ -199,8 +187,8 @@ def large_jpeg(side: int) -> bytes:
 
 TRIES_IT = """
 import resource, sys
-from coursekit.data import PILImage
-from coursekit.datasets import DataError
+from coursekit.transforms import PILImage
+from coursekit.messages import DataError
 PILImage.create(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -32,23 +32,18 @@ from vision_oracle import (
 
 matplotlib.use("agg")
 
+import coursekit.all
 import coursekit.augment
 import coursekit.data
 import coursekit.learner
 import coursekit.training
 import coursekit.vision
-from coursekit.data import PILImage
-from coursekit.datasets import DataError, URLs, untar_data
+from coursekit.datasets import URLs, untar_data
+from coursekit.messages import DataError
+from coursekit.transforms import PILImage
 
 RECORD = json.loads(FIXTURE.read_text())
-MODULES = (
-    coursekit.data,
-    coursekit.augment,
-    coursekit.learner,
-    coursekit.training,
-    coursekit.vision,
-)
-LIB = SimpleNamespace(**{name: value for module in MODULES for name, value in vars(module).items()})
+LIB = SimpleNamespace(**vars(coursekit.all))
 
 
 @contextlib.contextmanager
@@ -56,14 +51,14 @@ def learned(weights):
     "Weights made by a function, in place of a file that a network brings."
     import torchvision
 
-    usual = coursekit.vision._fetched
-    coursekit.vision._fetched = lambda name, _: weights(
+    usual = coursekit.bodies._fetched
+    coursekit.bodies._fetched = lambda name, _: weights(
         getattr(torchvision.models, name)().state_dict()
     )
     try:
         yield
     finally:
-        coursekit.vision._fetched = usual
+        coursekit.bodies._fetched = usual
 
 
 LIB.learned = learned
@@ -122,13 +117,13 @@ def test_exceptions_are_still_needed(place):
 
 # ---------------------------------------------------------------- the weights of Lite0
 BEARS = {"grizzly": 294, "black": 295, "teddy": 850}  # brown bear, American black bear, teddy
-USUAL = coursekit.augment.imagenet_stats
+USUAL = coursekit.normalize.imagenet_stats
 
 
 @pytest.fixture(scope="module")
 def lite0():
     try:
-        return coursekit.vision.efficientnet_lite0().eval()
+        return coursekit.bodies.efficientnet_lite0().eval()
     except DataError as error:
         pytest.skip(f"the weights of Lite0 cannot be had here: {error}")
 
@@ -152,7 +147,7 @@ def test_lite0_gives_what_another_implementation_gives(lite0):
 def test_parts_give_what_the_whole_gives(lite0):
     "The body of `create_body` and the classifier that was cut off are the whole again."
     x = lite0_inputs()["teddy"]
-    body = coursekit.vision.create_body(coursekit.vision.efficientnet_lite0).eval()
+    body = coursekit.bodies.create_body(coursekit.bodies.efficientnet_lite0).eval()
     with torch.no_grad():
         features = body(x)
         again = lite0.classifier(lite0.global_pool(features))
@@ -162,7 +157,7 @@ def test_parts_give_what_the_whole_gives(lite0):
 
 def names_of_bears(model, files, mean, std) -> dict[str, float]:
     "The share of the files of each folder that are called by the name of their class of ImageNet."
-    resize, right = coursekit.augment.Resize(224), {kind: [] for kind in BEARS}
+    resize, right = coursekit.resizing.Resize(224), {kind: [] for kind in BEARS}
     resize.training = False
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
     with torch.inference_mode():

@@ -10,27 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from coursekit.augment import Resize
-from coursekit.data import (
-    BatchIndices,
-    CategoryBlock,
-    ColReader,
-    DataBlock,
-    DataLoader,
-    DataLoaders,
-    Datasets,
-    ImageBlock,
-    ImageDataLoaders,
-    IndexSplitter,
-    PILImage,
-    PILImageBW,
-    RandomSplitter,
-    RegressionBlock,
-    get_image_files,
-)
-from coursekit.datasets import DataError
+from coursekit.batches import BatchIndices
+from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
+from coursekit.data import ColReader, IndexSplitter, RandomSplitter, get_image_files
 from coursekit.exporting import load_learner
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategoryBlock  # noqa: F401 - from_lists finds it by its kind
+from coursekit.pipeline import Datasets
+from coursekit.resizing import Resize
+from coursekit.transforms import PILImage, PILImageBW
 from coursekit.vision import vision_learner
 
 

@@ -14,7 +14,7 @@ from hostile_weights import learner as small_learner
 from hostile_weights import momentum, snapshot
 from torch import nn
 
-from coursekit.datasets import DataError
+from coursekit.messages import DataError
 from coursekit.weights import fitting_opt, fitting_weights, safe_load, safe_save
 
 HOSTILE = Path(__file__).with_name("hostile_weights.py")

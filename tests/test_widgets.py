@@ -25,37 +25,36 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import nn
 
-from coursekit import widgets
-from coursekit.augment import RandomResizedCrop, Resize
-from coursekit.data import (
+from coursekit import app, cleaning, widgets
+from coursekit.app import classifier_app, classify_upload, open_upload, uploaded
+from coursekit.blocks import (
     CategoryBlock,
     DataBlock,
-    DataLoaders,
-    GrandparentSplitter,
     ImageBlock,
-    ImageDataLoaders,
-    IndexSplitter,
-    RandomSplitter,
     RegressionBlock,
     TransformBlock,
+)
+from coursekit.cleaning import clean_files, undo_cleaning
+from coursekit.data import (
+    GrandparentSplitter,
+    IndexSplitter,
+    RandomSplitter,
     get_image_files,
     parent_label,
 )
-from coursekit.datasets import DataError
 from coursekit.drawn_bears import KINDS, draw_bears
-from coursekit.learner import BCEWithLogitsLossFlat, Learner
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.learner import Learner
+from coursekit.loaders import DataLoaders
+from coursekit.losses import BCEWithLogitsLossFlat
+from coursekit.messages import DataError
+from coursekit.resizing import RandomResizedCrop, Resize
 from coursekit.widgets import (
     Choices,
     ImageClassifierCleaner,
     Judged,
-    classifier_app,
-    classify_upload,
-    clean_files,
-    open_upload,
     rank_by_loss,
     rank_out_of_fold,
-    undo_cleaning,
-    uploaded,
 )
 
 
@@ -454,7 +453,7 @@ def test_killed_between_moves(box, function, at):
     if (box / ".trash/journal.json").exists():
         undo_cleaning(box)
     else:  # killed before the journal was there: nothing was moved
-        with widgets._alone(box):  # the next one sweeps
+        with cleaning._alone(box):  # the next one sweeps
             pass
     assert tree(box) == before
 
@@ -478,9 +477,7 @@ def test_killed_while_undoing_and_then_cleaned_again(box):
 def test_another_process_undoes(box):
     before = tree(box)
     clean(box)
-    code = (
-        "import sys; from coursekit.widgets import undo_cleaning; print(undo_cleaning(sys.argv[1]))"
-    )
+    code = "import sys; from coursekit.cleaning import undo_cleaning; print(undo_cleaning(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, box], capture_output=True, text=True)
     assert done.stdout == "4 files back in place\n", done.stderr
     assert tree(box) == before
@@ -533,13 +530,13 @@ def test_where_files_cannot_have_two_names(box):
         clean(box)
         assert (box / "b/2-3.jpg").exists()
         with pytest.raises(FileExistsError):
-            widgets._move(box / "b/2.jpg", box / "b/2-2.jpg")
+            cleaning._move(box / "b/2.jpg", box / "b/2-2.jpg")
         undo_cleaning(box)
     assert tree(box) == before
 
 
 def test_a_file_that_comes_while_we_move_is_not_overwritten(box):
-    with mock.patch.object(widgets, "_free", lambda target, taken: target):
+    with mock.patch.object(cleaning, "_free", lambda target, taken: target):
         with pytest.raises(DataError, match=r"cannot be moved"):
             clean_files(box, change=[(box / "a/2.jpg", "b")])
     assert (box / "b/2.jpg").read_text() == "this is b/2.jpg" and (box / "a/2.jpg").exists()
@@ -669,7 +666,7 @@ def test_labels_chosen_by_program_are_shown(learn):
 
 
 def test_two_processes_do_not_clean_at_once(box):
-    with widgets._alone(box), mock.patch("filelock.FileLock.acquire", side_effect=timed_out()):
+    with cleaning._alone(box), mock.patch("filelock.FileLock.acquire", side_effect=timed_out()):
         with pytest.raises(DataError, match="another process is cleaning"):
             clean(box)
 
@@ -1032,8 +1029,8 @@ def test_app_shows_the_picture_small_and_upright(learn):
 
 
 def test_app_with_many_labels_shows_some(learn):
-    answer = widgets.Answer("a", "b", "1", 0.5, (), {str(i): i / 4950 for i in range(100)})
-    page = widgets._bars(answer)
+    answer = app.Answer("a", "b", "1", 0.5, (), {str(i): i / 4950 for i in range(100)})
+    page = app._bars(answer)
     assert page.count("<tr") == 12 and ">99<" in page and "and 88 other labels" in page
 
 

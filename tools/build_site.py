@@ -85,7 +85,7 @@ def _take(source: Path, target: Path, digest: str) -> None:
 
 def unpack(name: str, version: str, destination: Path) -> Path:
     "Folder with the contents of an npm package."
-    from coursekit.datasets import npm_package
+    from coursekit.registries import npm_package
 
     try:
         npm_package(name, version, destination)
