@@ -26,7 +26,6 @@ from torch import nn
 
 import coursekit.all  # noqa: F401
 from coursekit import (
-from coursekit.ratings import CollabDataLoaders
     augment,
     blocks,
     bodies,
@@ -46,6 +45,7 @@ from coursekit.ratings import CollabDataLoaders
 from coursekit.events import LearnerError
 from coursekit.learner import Learner
 from coursekit.messages import DataError
+from coursekit.ratings import CollabDataLoaders
 
 NAMES = """os.system posix.system builtins.eval builtins.exec subprocess.Popen data.os.system data.patch
     transforms.Categorize.__init__ data.__builtins__ learner.safe_load loop.Learner learner.pickle.loads

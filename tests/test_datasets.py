@@ -1395,7 +1395,8 @@ def test_pictures_are_there_as_soon_as_they_arrive(server, tmp_path):
     server.files |= {f"{i}.jpg": picture(seed=i) for i in range(6)}
     habits = ["stalls", "good", "good", "good", "good", "good"]
     urls = [server.url(habit, f"{i}.jpg") for i, habit in enumerate(habits)]
-    code = f"from coursekit.image_search import download_images; download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
+    call = f"download_images({str(tmp_path)!r}, urls={urls}, timeout=15)"
+    code = f"from coursekit.image_search import download_images; {call}"
     process = subprocess.Popen([sys.executable, "-c", code])
     wait_until(lambda: len(list(tmp_path.glob("*.jpg"))) == 5)
     process.kill()
