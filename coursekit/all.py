@@ -43,7 +43,16 @@ from typing import Any, Dict, List, Optional, Tuple, Union  # noqa: UP035
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import camel2snake, first, ifnone, listify, num_cpus, patch, range_of, store_attr
+from fastcore.basics import (
+    camel2snake,
+    first,
+    ifnone,
+    listify,
+    num_cpus,
+    patch,
+    range_of,
+    store_attr,
+)
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastcore.parallel import parallel
@@ -116,19 +125,23 @@ from .widgets import *  # noqa: F403
 
 # %% ../nbs/library/all.ipynb #bbd73b71
 class _Later(ModuleType):
-    "Stands for a module that is slow to import: the first use imports it, and every use goes on to it."
+    """Stands for a module that is slow to import: the first use imports it, and every use
+    goes on to it."""
     def __getattr__(self, name: str): return getattr(import_module(self.__name__), name)
-    def __setattr__(self, name: str, value): setattr(import_module(self.__name__), name, value)
+    def __setattr__(self, name: str, value):
+        setattr(import_module(self.__name__), name, value)
     def __delattr__(self, name: str): delattr(import_module(self.__name__), name)
     def __dir__(self): return dir(import_module(self.__name__))
     def __reduce__(self): return import_module, (self.__name__,)
 
 
-def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name)  # the real one where it is there already
+# the real one where it is there already
+def _later(name: str) -> ModuleType: return sys.modules.get(name) or _Later(name)
 
 
 class _LaterClass:
-    "Stands for a class of a module that is slow to import; may be called, asked for, derived from."
+    """Stands for a class of a module that is slow to import; may be called, asked for,
+    derived from."""
     def __init__(self, module: str, name: str): self._module, self._name = module, name
     def _real(self) -> type: return getattr(import_module(self._module), self._name)
     def __call__(self, *args, **kwargs): return self._real()(*args, **kwargs)
@@ -145,14 +158,77 @@ Flatten, sequential = nn.Flatten, nn.Sequential
 
 # %% ../nbs/library/all.ipynb #1b6c6431
 __all__ = ["F", "Image", "L", "Path", "first", "nn", "np", "partial", "pd", "plt", "torch"]
-__all__ += ["HBox", "Tensor", "VBox", "array", "as_tensor", "matplotlib", "models", "requests", "widgets"]
-__all__ += ["Flatten", "camel2snake", "delegates", "ifnone", "listify", "num_cpus", "parallel"]
+__all__ += [
+    "HBox",
+    "Tensor",
+    "VBox",
+    "array",
+    "as_tensor",
+    "matplotlib",
+    "models",
+    "requests",
+    "widgets",
+]
+__all__ += [
+    "Flatten",
+    "camel2snake",
+    "delegates",
+    "ifnone",
+    "listify",
+    "num_cpus",
+    "parallel",
+]
 __all__ += ["patch", "range_of", "sequential", "store_attr"]
-__all__ += ["collections", "csv", "functools", "glob", "inspect", "io", "itertools", "json", "math"]
-__all__ += ["mimetypes", "operator", "os", "pickle", "random", "re", "shutil", "sys", "tempfile"]
-__all__ += ["Counter", "OrderedDict", "defaultdict", "time", "typing", "warnings", "zipfile"]
-__all__ += ["Any", "Callable", "Dict", "Generator", "Iterable", "Iterator", "Sequence", "namedtuple"]
-__all__ += ["List", "Optional", "SimpleNamespace", "Tuple", "Union", "attrgetter", "contextmanager"]
+__all__ += [
+    "collections",
+    "csv",
+    "functools",
+    "glob",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "math",
+]
+__all__ += [
+    "mimetypes",
+    "operator",
+    "os",
+    "pickle",
+    "random",
+    "re",
+    "shutil",
+    "sys",
+    "tempfile",
+]
+__all__ += [
+    "Counter",
+    "OrderedDict",
+    "defaultdict",
+    "time",
+    "typing",
+    "warnings",
+    "zipfile",
+]
+__all__ += [
+    "Any",
+    "Callable",
+    "Dict",
+    "Generator",
+    "Iterable",
+    "Iterator",
+    "Sequence",
+    "namedtuple",
+]
+__all__ += [
+    "List",
+    "Optional",
+    "SimpleNamespace",
+    "Tuple",
+    "Union",
+    "attrgetter",
+    "contextmanager",
+]
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,

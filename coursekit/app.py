@@ -25,7 +25,8 @@ from .widgets import data_address, percent_text
 def open_upload(
     data: bytes,  # what somebody sent
     max_bytes: int = 10_000_000,
-    max_pixels: int | None = None,  # width times height; `coursekit.images.MAX_PIXELS` if None
+    # width times height; `coursekit.images.MAX_PIXELS` if None
+    max_pixels: int | None = None,
 ) -> PILImage:  # upright, in colours; the first frame of an animation
     "Open a picture that somebody sent. Raises `DataError` that tells them what is wrong."
     if len(data) > max_bytes:
@@ -40,10 +41,13 @@ class Answer:
     "What a model says about a picture that somebody sent, or why it says nothing."
     name: str                                                # of the file
     words: str                                               # the answer as a sentence
-    label: str | None = None                                 # the most probable label, even if it is not probable enough
+    # the most probable label, even if it is not probable enough
+    label: str | None = None
     probability: float | None = None                         # of it
-    labels: tuple = ()                                       # those that are probable enough
-    probabilities: dict = field(default_factory=dict)        # of every label, in the order of the vocabulary
+    # those that are probable enough
+    labels: tuple = ()
+    # of every label, in the order of the vocabulary
+    probabilities: dict = field(default_factory=dict)
     refused: str = ""                                        # why there is no answer
     picture: Image.Image | None = None                       # small and upright
 
@@ -62,11 +66,21 @@ def _several(learn: Learner) -> bool:
 
 def _thresholds(learn: Learner, threshold) -> list[float]:
     "One for each label."
-    if threshold is None: threshold = getattr(learn.loss_func, "thresh", 0.5) if _several(learn) else 0.7
+    if threshold is None:
+        threshold = getattr(learn.loss_func, "thresh", 0.5) if _several(learn) else 0.7
     vocab = list(map(str, learn.dls.vocab))
-    if isinstance(threshold, dict): threshold = [threshold.get(label, math.nan) for label in vocab]
-    found = np.broadcast_to(np.asarray(threshold, float), len(vocab)).tolist() if np.size(threshold) in (1, len(vocab)) else []
-    if not found or not all(0 <= one <= 1 for one in found): raise ValueError(f"threshold={threshold}: a probability from 0 to 1 is wanted, or one for each of {vocab}")
+    if isinstance(threshold, dict):
+        threshold = [threshold.get(label, math.nan) for label in vocab]
+    found = (
+        np.broadcast_to(np.asarray(threshold, float), len(vocab)).tolist()
+        if np.size(threshold) in (1, len(vocab))
+        else []
+    )
+    if not found or not all(0 <= one <= 1 for one in found):
+        raise ValueError(
+            f"threshold={threshold}: a probability from 0 to 1 is wanted, or one for "
+            f"each of {vocab}"
+        )
     return found
 
 
@@ -74,7 +88,9 @@ def classify_upload(
     learn: Learner,  # a classifier of pictures, with one label or several
     data: bytes,  # what somebody sent
     name: str = "picture",  # of the file
-    threshold: float | Sequence[float] | dict | None = None,  # what a probability must reach, for all labels or each; 0.7 if None, with several labels that of the loss
+    # what a probability must reach, for all labels or each; 0.7 if None, with several
+    # labels that of the loss
+    threshold: float | Sequence[float] | dict | None = None,
     max_bytes: int = 10_000_000,
     max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
     size: int = 400,  # the small picture's longer side, in pixels, at most
@@ -82,22 +98,54 @@ def classify_upload(
     "What a model says about a picture that nobody has checked."
     limits = _thresholds(learn, threshold)
     try: picture = open_upload(data, max_bytes, max_pixels)
-    except DataError as error: return Answer(name, f"No answer: {error}.", refused=str(error))
+    except DataError as error:
+        return Answer(name, f"No answer: {error}.", refused=str(error))
     try: scores = _scores(learn, picture).tolist()
-    except Exception as error:                               # the visitor can do nothing about it, and should hear so
+    # the visitor can do nothing about it, and should hear so
+    except Exception as error:
         why = f"the model failed ({type(error).__name__}: {error})"
-        return Answer(name, f"No answer: {why}. This is no fault of the picture.", refused=why, picture=picture.to_thumb(size))
-    return _worded(name, dict(zip(map(str, learn.dls.vocab), scores, strict=True)), limits, _several(learn), picture.to_thumb(size))
+        return Answer(
+            name,
+            f"No answer: {why}. This is no fault of the picture.",
+            refused=why,
+            picture=picture.to_thumb(size),
+        )
+    return _worded(
+        name,
+        dict(zip(map(str, learn.dls.vocab), scores, strict=True)),
+        limits,
+        _several(learn),
+        picture.to_thumb(size),
+    )
 
 
-def _worded(name: str, probabilities: dict, limits: list[float], several: bool, small: Image.Image) -> Answer:
+def _worded(
+    name: str, probabilities: dict, limits: list[float], several: bool, small: Image.Image
+) -> Answer:
     label = max(probabilities, key=probabilities.get)
-    best, said = f"{label}, {percent_text(probabilities[label])}", [one for (one, p), limit in zip(probabilities.items(), limits, strict=True) if p >= limit]
-    if several: words = f"I see: {', '.join(f'{one} ({percent_text(probabilities[one])})' for one in said)}." if said else f"None of these. The nearest is {best}."
+    best, said = (
+        f"{label}, {percent_text(probabilities[label])}",
+        [
+            one
+            for (one, p), limit in zip(probabilities.items(), limits, strict=True)
+            if p >= limit
+        ],
+    )
+    if several:
+        words = (
+            (
+                "I see: "
+                f"{', '.join(f'{one} ({percent_text(probabilities[one])})' for one in said)}."
+            )
+            if said
+            else f"None of these. The nearest is {best}."
+        )
     else:
         said = [label] if label in said else []
         words = f"It is: {best}." if said else f"I don't know. My best guess is {best}, and I want to be at least {percent_text(limits[list(probabilities).index(label)])} sure."
-    return Answer(name, words, label, probabilities[label], tuple(said), probabilities, picture=small)
+    return Answer(
+        name, words, label, probabilities[label], tuple(said), probabilities, picture=small
+    )
 
 # %% ../nbs/library/app.ipynb #a0261ef3
 def uploaded(
@@ -105,72 +153,153 @@ def uploaded(
 ) -> list[tuple[str, bytes]]:  # names and contents
     "The files that were put into a `FileUpload`."
     value = getattr(given, "value", given)
-    files = [{"name": name, **file} for name, file in value.items()] if isinstance(value, dict) else value
-    return [(str(file.get("name") or file.get("metadata", {}).get("name", "")), bytes(file["content"])) for file in files]
+    files = (
+        [{"name": name, **file} for name, file in value.items()]
+        if isinstance(value, dict)
+        else value
+    )
+    return [
+        (
+            str(file.get("name") or file.get("metadata", {}).get("name", "")),
+            bytes(file["content"]),
+        )
+        for file in files
+    ]
 
 
 def _bars(answer: Answer, most: int = 12) -> str:
     "A row for each label; of many labels the most probable ones."
-    several = sorted(answer.probabilities, key=answer.probabilities.get, reverse=True)[:most]
-    rows = [_bar(label, p, label in answer.labels) for label, p in answer.probabilities.items() if label in several]
+    several = sorted(answer.probabilities, key=answer.probabilities.get, reverse=True)[
+        :most
+    ]
+    rows = [
+        _bar(label, p, label in answer.labels)
+        for label, p in answer.probabilities.items()
+        if label in several
+    ]
     rest = len(answer.probabilities) - len(rows)
-    more = f"<div>and {counted(rest, 'other label')}, none of them more probable</div>" if rest else ""
-    return f'<table style="border-collapse:collapse;width:100%;margin:.4em 0"><caption style="text-align:left;padding:0">Probability of each label</caption>{"".join(rows)}</table>{more}'
+    more = (
+        f"<div>and {counted(rest, 'other label')}, none of them more probable</div>"
+        if rest
+        else ""
+    )
+    return (
+        '<table style="border-collapse:collapse;width:100%;margin:.4em 0"><caption '
+        'style="text-align:left;padding:0">Probability of each '
+        f"label</caption>{''.join(rows)}</table>{more}"
+    )
 
 
 def _bar(label: str, p: float, said: bool) -> str:
     weight = "bold" if said else "normal"
-    cell = f"padding:.15em .5em .15em 0;text-align:left;background:none;color:inherit;font-weight:{weight}"
-    bar = f'<div style="border:1px solid currentColor;height:.8em;min-width:4em"><div style="width:{100 * p:.1f}%;height:100%;background:currentColor"></div></div>'
-    return (f'<tr style="background:none"><th scope="row" style="{cell};overflow-wrap:anywhere">{escape(label)}</th><td style="{cell};width:60%">{bar}</td>'
-            f'<td style="{cell};text-align:right;white-space:nowrap">{100 * p:.1f}%</td></tr>')
+    cell = (
+        "padding:.15em .5em .15em "
+        f"0;text-align:left;background:none;color:inherit;font-weight:{weight}"
+    )
+    bar = (
+        '<div style="border:1px solid currentColor;height:.8em;min-width:4em"><div '
+        f'style="width:{100 * p:.1f}%;height:100%;background:currentColor"></div></div>'
+    )
+    return (
+        '<tr style="background:none"><th scope="row" '
+        f'style="{cell};overflow-wrap:anywhere">{escape(label)}</th><td '
+        f'style="{cell};width:60%">{bar}</td>'
+        "<td "
+        f'style="{cell};text-align:right;white-space:nowrap">{100 * p:.1f}%</td></tr>'
+    )
 
 
 def _answer_html(answer: Answer) -> str:
     alt = escape(f"The picture {answer.name}", quote=True)
-    picture = f'<img src="{data_address(answer.picture, 85)}" alt="{alt}" style="max-width:100%;margin:0">' if answer.picture is not None else ""
+    picture = (
+        (
+            f'<img src="{data_address(answer.picture, 85)}" alt="{alt}" '
+            'style="max-width:100%;margin:0">'
+        )
+        if answer.picture is not None
+        else ""
+    )
     bars = _bars(answer) if answer.probabilities else ""
-    return (f'<div style="line-height:1.5;max-width:400px;margin:.5em 0 1em"><div style="overflow-wrap:anywhere">{escape(answer.name)}</div>{picture}'
-            f'<p role="status" style="font-size:1.25em;margin:.3em 0;overflow-wrap:anywhere">{escape(answer.words)}</p>{bars}</div>')
+    return (
+        '<div style="line-height:1.5;max-width:400px;margin:.5em 0 1em"><div '
+        f'style="overflow-wrap:anywhere">{escape(answer.name)}</div>{picture}'
+        '<p role="status" style="font-size:1.25em;margin:.3em '
+        f'0;overflow-wrap:anywhere">{escape(answer.words)}</p>{bars}</div>'
+    )
 
 
 def classifier_app(
     learn: Learner,  # a classifier of pictures, with one label or several
     threshold: float | Sequence[float] | dict | None = None,  # as for `classify_upload`
     title: str = "What is in the picture?",  # a heading; none if empty
-    max_bytes: int = 9_000_000,  # of a file; more than 10 MB do not reach the kernel unless the server is told so
+    # of a file; more than 10 MB do not reach the kernel unless the server is told so
+    max_bytes: int = 9_000_000,
     max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
     max_files: int = 10,  # answered at once
 ):  # a box of ipywidgets
-    "A page on which anybody can try a model: a button to choose pictures, and for each the answer, or what is wrong with the file."
+    """A page on which anybody can try a model: a button to choose pictures, and for each
+    the answer, or what is wrong with the file."""
     import ipywidgets as widgets
-    _thresholds(learn, threshold)                            # a slip is told now, not to the first visitor
-    labels = ", ".join(map(str, list(learn.dls.vocab)[:20])) + (f" and {len(learn.dls.vocab) - 20} more" if len(learn.dls.vocab) > 20 else "")
-    hint = f"Choose pictures, of up to {max_bytes / 1e6:.0f} MB together. This model knows: {labels}."
-    head = (f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else "") + f'<div style="line-height:1.5;max-width:40em">{escape(hint)}</div>'
+    # a slip is told now, not to the first visitor
+    _thresholds(learn, threshold)
+    labels = ", ".join(map(str, list(learn.dls.vocab)[:20])) + (
+        f" and {len(learn.dls.vocab) - 20} more" if len(learn.dls.vocab) > 20 else ""
+    )
+    hint = (
+        f"Choose pictures, of up to {max_bytes / 1e6:.0f} MB together. This model "
+        f"knows: {labels}."
+    )
+    head = (
+        f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else ""
+    ) + f'<div style="line-height:1.5;max-width:40em">{escape(hint)}</div>'
     row, answers = widgets.Box(layout=widgets.Layout(flex_flow="row wrap")), widgets.HTML()
     again = widgets.Button(description="No answer?", layout=widgets.Layout(width="auto"))
 
-    def say(words: str) -> str: return f'<p role="status" style="line-height:1.5">{escape(words)}</p>'
+    def say(words: str) -> str:
+        return f'<p role="status" style="line-height:1.5">{escape(words)}</p>'
 
     def answer(change) -> None:
         files = uploaded(change["new"])
         if not files: return
         answers.value = say(f"Looking at {counted(len(files), 'file')} ...")
-        found = [classify_upload(learn, data, name, threshold, max_bytes, max_pixels) for name, data in files[:max_files]]
+        found = [
+            classify_upload(learn, data, name, threshold, max_bytes, max_pixels)
+            for name, data in files[:max_files]
+        ]
         left = len(files) - len(found)
-        answers.value = "".join(map(_answer_html, found)) + (say(f"{counted(left, 'file')} more were not looked at: send at most {max_files} at once.") if left else "")
-        change["owner"].value = ()                           # their bytes are needed no longer
+        answers.value = "".join(map(_answer_html, found)) + (
+            say(
+                f"{counted(left, 'file')} more were not looked at: send at most "
+                f"{max_files} at once."
+            )
+            if left
+            else ""
+        )
+        # their bytes are needed no longer
+        change["owner"].value = ()
 
-    def new_button() -> None:                                # the old one waits for ever if its message was dropped on the way
-        button = widgets.FileUpload(accept="image/*", multiple=True, description="Choose pictures", icon="", layout=widgets.Layout(width="auto"))
+    # the old one waits for ever if its message was dropped on the way
+    def new_button() -> None:
+        button = widgets.FileUpload(
+            accept="image/*",
+            multiple=True,
+            description="Choose pictures",
+            icon="",
+            layout=widgets.Layout(width="auto"),
+        )
         button.observe(answer, names="value")
         row.children = [button, again]
 
     def start_over(_) -> None:
         new_button()
-        answers.value = say(f"Nothing has arrived. Were the files larger than {max_bytes / 1e6:.0f} MB together? Then the server has dropped them. Please choose again, smaller ones.")
+        answers.value = say(
+            f"Nothing has arrived. Were the files larger than {max_bytes / 1e6:.0f} MB "
+            "together? Then the server has dropped them. Please choose again, smaller "
+            "ones."
+        )
 
     new_button()
     again.on_click(start_over)
-    return widgets.VBox([widgets.HTML(head), row, answers], layout=widgets.Layout(overflow="hidden"))
+    return widgets.VBox(
+        [widgets.HTML(head), row, answers], layout=widgets.Layout(overflow="hidden")
+    )

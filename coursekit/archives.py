@@ -160,7 +160,8 @@ def staged(folder: Path) -> Iterator[Path]:
     with writing_into(folder.parent), unfinished(folder) as temporary:
         (new := temporary/"new").mkdir()
         yield new
-        with ThreadPoolExecutor(16) as pool: list(pool.map(sync_to_disk, [*new.rglob("*"), new]))
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(sync_to_disk, [*new.rglob("*"), new]))
         if folder.exists(): folder.replace(temporary/"old")
         new.replace(folder)
         sync_to_disk(folder.parent)

@@ -24,31 +24,42 @@ from .transforms import Transform
 # %% ../nbs/library/augment.ipynb #cc2aa142
 class _Drawn(NamedTuple):
     matrix: Tensor | None  # where each pixel comes from, `(n, 3, 3)`; None for no map
-    light: tuple[Tensor, Tensor] | None  # contrast and brightness, each `(n,)`; None for no change
+    # contrast and brightness, each `(n,)`; None for no change
+    light: tuple[Tensor, Tensor] | None
     size: tuple[int, int] | None  # new height and width; None for the old
 
 
 class BatchTransform(Transform):
-    """A change of a batch of pictures, and of the masks and points with them. Neighbours are joined: one map, one interpolation.
-    A point that leaves the picture keeps its place, which is then beyond -1 or 1."""
+    """A change of a batch of pictures, and of the masks and points with them. Neighbours
+    are joined: one map, one interpolation. A point that leaves the picture keeps its
+    place, which is then beyond -1 or 1."""
     order = -20  # on bytes, before they become floats
 
     def __init__(
         self,
         p: float = 1.0,  # chance of a change, for each picture
-        size: int | tuple[int, int] | None = None,  # new size, in validation too; that of the batch if None
-        mode: str = "bilinear",  # how pixels are interpolated: "bilinear", "nearest" or "bicubic"
-        pad_mode: str = PadMode.Reflection,  # what is seen outside the picture: "zeros", "border" or "reflection"
+        # new size, in validation too; that of the batch if None
+        size: int | tuple[int, int] | None = None,
+        # how pixels are interpolated: "bilinear", "nearest" or "bicubic"
+        mode: str = "bilinear",
+        # what is seen outside the picture: "zeros", "border" or "reflection"
+        pad_mode: str = PadMode.Reflection,
         batch: bool = False,  # the same change for all pictures of a batch?
     ):
         if not 0 <= p <= 1: raise ValueError(f"p={p}: a chance lies between 0 and 1")
         if mode not in ("bilinear", "nearest", "bicubic"):
             raise ValueError(f"mode={mode!r}: choose 'bilinear', 'nearest' or 'bicubic'")
-        self.p, self.mode, self.pad_mode, self.batch = p, mode, one_of("pad_mode", pad_mode, PadMode), batch
+        self.p, self.mode, self.pad_mode, self.batch = (
+            p,
+            mode,
+            one_of("pad_mode", pad_mode, PadMode),
+            batch,
+        )
         self.size = None if size is None else height_width(size)
 
     def where(self, n: int, height: int, width: int, training: bool) -> Tensor | None:
-        "Matrices `(n, 3, 3)`, from a place in the new picture to the place in the old; None for no change."
+        """Matrices `(n, 3, 3)`, from a place in the new picture to the place in the old;
+        None for no change."""
 
     def light(self, n: int, training: bool) -> tuple[Tensor, Tensor] | None:
         "Factor and shift of the logits, each `(n,)`; None for no change."
@@ -56,7 +67,8 @@ class BatchTransform(Transform):
     def chosen(
         self,
         n: int,  # pictures
-        draw: Callable | Sequence | float | None,  # fixed values, or a function of the number of pictures; `usual` if None
+        # fixed values, or a function of the number of pictures; `usual` if None
+        draw: Callable | Sequence | float | None,
         usual: Callable,  # draws as many values as it is told
         neutral: float = 0.0,  # stands for no change
         p: float | None = None,  # chance of a change; `self.p` if None
@@ -66,21 +78,34 @@ class BatchTransform(Transform):
         values = usual(count) if draw is None else draw(count) if callable(draw) else draw
         values = torch.as_tensor(values, dtype=torch.float32)
         values = values[:count] if values.ndim else values
-        return torch.where(torch.rand(count) < (self.p if p is None else p), values, neutral).expand(n)
+        return torch.where(
+            torch.rand(count) < (self.p if p is None else p), values, neutral
+        ).expand(n)
 
     def draw(self, parts, kinds, training):
         shown = picture_among(parts, kinds, self)
-        if not isinstance(shown, Tensor): raise ValueError(f"{self} changes batches of tensors, not a {type(shown).__name__}: it belongs into batch_tfms")
+        if not isinstance(shown, Tensor):
+            raise ValueError(
+                f"{self} changes batches of tensors, not a {type(shown).__name__}: it "
+                "belongs into batch_tfms"
+            )
         n, (height, width) = len(shown), shown.shape[-2:]
-        return _Drawn(self.where(n, height, width, training), self.light(n, training), self.size)
+        return _Drawn(
+            self.where(n, height, width, training), self.light(n, training), self.size
+        )
 
     def image(self, batch, drawn):
         if batch.ndim != 4:
-            raise ValueError(f"{self} takes a batch (pictures, channels, height, width), not shape {tuple(batch.shape)}; for one picture use picture[None]")
+            raise ValueError(
+                f"{self} takes a batch (pictures, channels, height, width), not shape "
+                f"{tuple(batch.shape)}; for one picture use picture[None]"
+            )
         return _one_pass(batch, *drawn, self.mode, self.pad_mode)
 
     def mask(self, masks, drawn):
-        moved = _one_pass(masks[:, None].float(), drawn.matrix, None, drawn.size, "nearest", self.pad_mode)
+        moved = _one_pass(
+            masks[:, None].float(), drawn.matrix, None, drawn.size, "nearest", self.pad_mode
+        )
         return moved[:, 0].to(masks.dtype)
 
     def points(self, points, drawn):
@@ -89,14 +114,22 @@ class BatchTransform(Transform):
 
     def join(self, following):
         if not isinstance(following, BatchTransform): return None
-        how = {(step.mode, step.pad_mode) for one in (self, following) for step in getattr(one, "steps", [one]) if step.maps}
-        return JoinedTransforms([self, following]) if len(how) < 2 else None  # two ways to interpolate are two passes
+        how = {
+            (step.mode, step.pad_mode)
+            for one in (self, following)
+            for step in getattr(one, "steps", [one])
+            if step.maps
+        }
+        # two ways to interpolate are two passes
+        return JoinedTransforms([self, following]) if len(how) < 2 else None
 
     @property
-    def maps(self) -> bool: return type(self).where is not BatchTransform.where or self.size is not None
+    def maps(self) -> bool:
+        return type(self).where is not BatchTransform.where or self.size is not None
 
 # %% ../nbs/library/augment.ipynb #c1822eaa
-def uniform(low: float, high: float) -> Callable: return lambda n: torch.empty(n).uniform_(low, high)
+def uniform(low: float, high: float) -> Callable:
+    return lambda n: torch.empty(n).uniform_(low, high)
 
 # %% ../nbs/library/augment.ipynb #d7352bcd
 class JoinedTransforms(BatchTransform):
@@ -108,13 +141,21 @@ class JoinedTransforms(BatchTransform):
         self.mode, self.pad_mode = first.mode, first.pad_mode
 
     def where(self, n, height, width, training):
-        maps = [each for each in (step.where(n, height, width, training) for step in self.steps) if each is not None]
+        maps = [
+            each
+            for each in (step.where(n, height, width, training) for step in self.steps)
+            if each is not None
+        ]
         matrix = maps.pop(0) if maps else None
         for each in maps: matrix = matrix @ each
         return matrix
 
     def light(self, n, training):
-        lights = [each for each in (step.light(n, training) for step in self.steps) if each is not None]
+        lights = [
+            each
+            for each in (step.light(n, training) for step in self.steps)
+            if each is not None
+        ]
         if not lights: return None
         factor, shift = lights.pop(0)
         for more, further in lights: factor, shift = more * factor, more * shift + further
@@ -126,21 +167,35 @@ class JoinedTransforms(BatchTransform):
 _BYTES, _IDENTITY = torch.arange(256) / 255, torch.eye(3)
 
 
-def _one_pass(batch: Tensor, matrix: Tensor | None, light: tuple | None, size: tuple | None, mode: str, pad_mode: str) -> Tensor:
+def _one_pass(
+    batch: Tensor,
+    matrix: Tensor | None,
+    light: tuple | None,
+    size: tuple | None,
+    mode: str,
+    pad_mode: str,
+) -> Tensor:
     "Floats of a batch of bytes or floats, relit, seen through maps, at a new size."
     n, size = len(batch), size or tuple(batch.shape[-2:])
-    if matrix is None and size != tuple(batch.shape[-2:]): matrix = torch.eye(3).expand(n, 3, 3)
-    if (matrix is None and light is None) or n == 0: return batch if batch.is_floating_point() else batch.float().div_(255)
+    if matrix is None and size != tuple(batch.shape[-2:]):
+        matrix = torch.eye(3).expand(n, 3, 3)
+    if (matrix is None and light is None) or n == 0:
+        return batch if batch.is_floating_point() else batch.float().div_(255)
     way = _each_alone if batch.device.type == "cpu" else _all_together
-    return way(batch, matrix, light, size, mode, pad_mode).to(batch.dtype if batch.is_floating_point() else torch.float32)
+    return way(batch, matrix, light, size, mode, pad_mode).to(
+        batch.dtype if batch.is_floating_point() else torch.float32
+    )
 
 
 def _all_together(batch, matrix, light, size, mode, pad_mode):
     floats = batch.float() if batch.is_floating_point() else batch.float() / 255
-    if light is not None: floats = relight(floats, *(each.to(floats).view(-1, 1, 1, 1) for each in light))
+    if light is not None:
+        floats = relight(floats, *(each.to(floats).view(-1, 1, 1, 1) for each in light))
     if matrix is None: return floats
     floats = _averaged(floats, min(_shrinks(matrix, floats.shape[-2:], size)), mode)
-    return _looked_up(floats, matrix.to(floats) @ all_places(*size, floats.device), size, mode, pad_mode)
+    return _looked_up(
+        floats, matrix.to(floats) @ all_places(*size, floats.device), size, mode, pad_mode
+    )
 
 
 def _each_alone(batch, matrix, light, size, mode, pad_mode):
@@ -153,12 +208,19 @@ def _each_alone(batch, matrix, light, size, mode, pad_mode):
             if size == old and torch.equal(matrix[i], _IDENTITY): made[i] = floats
             else:
                 torch.matmul(matrix[i], everywhere, out=places)
-                made[i] = _looked_up(_averaged(floats[None], shrinks[i], mode), places[None], size, mode, pad_mode)[0]
+                made[i] = _looked_up(
+                    _averaged(floats[None], shrinks[i], mode),
+                    places[None],
+                    size,
+                    mode,
+                    pad_mode,
+                )[0]
         return made
 
 
 class _OneThread:
-    "Let PyTorch work with one thread for a while; several Python threads may do so at once."
+    """Let PyTorch work with one thread for a while; several Python threads may do so at
+    once."""
     def __init__(self): self.lock, self.inside, self.usual = threading.Lock(), 0, 1
 
     def __enter__(self):
@@ -176,12 +238,25 @@ _ONE_THREAD = _OneThread()
 
 
 def _floats(batch, light):
-    "Each picture as floats, relit; those from bytes in the same memory one after the other."
+    """Each picture as floats, relit; those from bytes in the same memory one after the
+    other."""
     if batch.dtype != torch.uint8:
-        for i, picture in enumerate(batch): yield picture.float() if light is None else relight(picture.float(), light[0][i], light[1][i])
+        for i, picture in enumerate(batch):
+            yield (
+                picture.float()
+                if light is None
+                else relight(picture.float(), light[0][i], light[1][i])
+            )
         return
-    table = _BYTES.expand(len(batch), 256) if light is None else relight(_BYTES, light[0][:, None], light[1][:, None])
-    index, floats = torch.empty(batch[0].numel(), dtype=torch.int32), torch.empty(batch[0].numel())
+    table = (
+        _BYTES.expand(len(batch), 256)
+        if light is None
+        else relight(_BYTES, light[0][:, None], light[1][:, None])
+    )
+    index, floats = (
+        torch.empty(batch[0].numel(), dtype=torch.int32),
+        torch.empty(batch[0].numel()),
+    )
     for picture, row in zip(batch, table, strict=True):
         torch.index_select(row, 0, index.copy_(picture.reshape(-1)), out=floats)
         yield floats.view(picture.shape)
@@ -201,11 +276,14 @@ def _shrinks(matrix, old: tuple, new: tuple) -> list[int]:
 
 def _averaged(floats, shrink: int, mode):
     if shrink < 2 or mode == "nearest": return floats
-    return F.interpolate(floats, [max(1, side // shrink) for side in floats.shape[-2:]], mode="area")
+    return F.interpolate(
+        floats, [max(1, side // shrink) for side in floats.shape[-2:]], mode="area"
+    )
 
 # %% ../nbs/library/augment.ipynb #54065c19
 def checked_fraction(name: str, value: float, below: float) -> float:
-    if not 0 <= value < below: raise ValueError(f"{name}={value}: choose a number from 0 to below {below}")
+    if not 0 <= value < below:
+        raise ValueError(f"{name}={value}: choose a number from 0 to below {below}")
     return value
 
 # %% ../nbs/library/augment.ipynb #87bff214
@@ -214,7 +292,8 @@ class Flip(BatchTransform):
     def __init__(
         self,
         p: float = 0.5,  # chance of a change, for each picture
-        draw: Callable | Sequence | float | None = None,  # 1 to flip, 0 not to; all chosen ones flip if None
+        # 1 to flip, 0 not to; all chosen ones flip if None
+        draw: Callable | Sequence | float | None = None,
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
@@ -227,12 +306,15 @@ class Flip(BatchTransform):
 
 # %% ../nbs/library/augment.ipynb #b1dbc7e5
 class Dihedral(BatchTransform):
-    """One of the eight ways to lay down a square: quarter turns, mirrored or not. For pictures without an up, from
-    a microscope or a satellite."""
+    """One of the eight ways to lay down a square: quarter turns, mirrored or not. For
+    pictures without an up, from a microscope or a satellite."""
     def __init__(
         self,
-        p: float = 0.5,  # chance that one of the eight is drawn, of which one changes nothing
-        draw: Callable | Sequence | float | None = None,  # number 0 to 7 of the way; 1 mirrors left to right, 2 top to bottom, from 4 on the axes are swapped
+        # chance that one of the eight is drawn, of which one changes nothing
+        p: float = 0.5,
+        # number 0 to 7 of the way; 1 mirrors left to right, 2 top to bottom, from 4 on the
+        # axes are swapped
+        draw: Callable | Sequence | float | None = None,
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
@@ -242,16 +324,25 @@ class Dihedral(BatchTransform):
         if not training: return None
         way = self.chosen(n, self.given, lambda n: torch.randint(8, (n,))).long()
         x, y, swap = 1 - 2 * (way & 1), 1 - 2 * (way >> 1 & 1), way >> 2
-        return matrices([[x * (1 - swap), x * swap * height / width, 0], [y * swap * width / height, y * (1 - swap), 0], [0, 0, 1]], n)
+        return matrices(
+            [
+                [x * (1 - swap), x * swap * height / width, 0],
+                [y * swap * width / height, y * (1 - swap), 0],
+                [0, 0, 1],
+            ],
+            n,
+        )
 
 # %% ../nbs/library/augment.ipynb #ad0cbf4e
 class Rotate(BatchTransform):
-    "Rotate pictures about their middle by up to `max_deg` degrees; a positive angle turns clockwise."
+    """Rotate pictures about their middle by up to `max_deg` degrees; a positive angle turns
+    clockwise."""
     def __init__(
         self,
         max_deg: float = 10,  # largest angle in degrees, to either side
         p: float = 0.5,  # chance of a change, for each picture
-        draw: Callable | Sequence | float | None = None,  # angles in degrees; random ones if None
+        # angles in degrees; random ones if None
+        draw: Callable | Sequence | float | None = None,
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
@@ -261,30 +352,40 @@ class Rotate(BatchTransform):
         if not training: return None
         angle = self.chosen(n, self.given, uniform(-self.max_deg, self.max_deg)).deg2rad()
         cos, sin = angle.cos(), angle.sin()
-        return matrices([[cos, sin * height / width, 0], [-sin * width / height, cos, 0], [0, 0, 1]], n)
+        return matrices(
+            [[cos, sin * height / width, 0], [-sin * width / height, cos, 0], [0, 0, 1]], n
+        )
 
 # %% ../nbs/library/augment.ipynb #cf69f3fa
 class Zoom(BatchTransform):
-    "Enlarge pictures by a factor from `min_zoom` to `max_zoom`, about a random place; below 1 they become smaller."
+    """Enlarge pictures by a factor from `min_zoom` to `max_zoom`, about a random place;
+    below 1 they become smaller."""
     def __init__(
         self,
         min_zoom: float = 1.0,
         max_zoom: float = 1.1,
         p: float = 0.5,  # chance of a change, for each picture
         draw: Callable | Sequence | float | None = None,  # factors; random ones if None
-        draw_x: Callable | Sequence | float | None = None,  # what part is kept, from 0 (left) to 1 (right)
+        # what part is kept, from 0 (left) to 1 (right)
+        draw_x: Callable | Sequence | float | None = None,
         draw_y: Callable | Sequence | float | None = None,  # and from 0 (top) to 1 (bottom)
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
         if not 0 < min_zoom <= max_zoom:
-            raise ValueError(f"min_zoom={min_zoom}, max_zoom={max_zoom}: factors, 0 < min_zoom <= max_zoom")
+            raise ValueError(
+                f"min_zoom={min_zoom}, max_zoom={max_zoom}: factors, 0 < min_zoom <= "
+                "max_zoom"
+            )
         self.factors, self.given, self.places = (min_zoom, max_zoom), draw, (draw_x, draw_y)
 
     def where(self, n, height, width, training):
         if not training: return None
         part = 1 / self.chosen(n, self.given, uniform(*self.factors), 1.0)
-        x, y = ((1 - part) * (2 * self.chosen(n, place, torch.rand, p=1.0) - 1) for place in self.places)
+        x, y = (
+            (1 - part) * (2 * self.chosen(n, place, torch.rand, p=1.0) - 1)
+            for place in self.places
+        )
         return matrices([[part, 0, x], [0, part, y], [0, 0, 1]], n)
 
 # %% ../nbs/library/augment.ipynb #7a953aba
@@ -292,29 +393,41 @@ class Warp(BatchTransform):
     "See pictures in perspective, tilted to a side and up or down by at most `magnitude`."
     def __init__(
         self,
-        magnitude: float = 0.2,  # how far a corner moves at most, in halves of the picture; below 0.5
-        p: float = 0.5,  # chance of a change, for each picture and each of the two directions
-        draw_x: Callable | Sequence | float | None = None,  # tilts to the side; random ones if None
+        # how far a corner moves at most, in halves of the picture; below 0.5
+        magnitude: float = 0.2,
+        # chance of a change, for each picture and each of the two directions
+        p: float = 0.5,
+        # tilts to the side; random ones if None
+        draw_x: Callable | Sequence | float | None = None,
         draw_y: Callable | Sequence | float | None = None,  # tilts up or down
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
-        self.magnitude, self.given = checked_fraction("magnitude", magnitude, 0.5), (draw_x, draw_y)
+        self.magnitude, self.given = (
+            checked_fraction("magnitude", magnitude, 0.5),
+            (draw_x, draw_y),
+        )
 
     def where(self, n, height, width, training):
         if not training: return None
-        x, y = (self.chosen(n, given, uniform(-self.magnitude, self.magnitude)) for given in self.given)
-        return torch.linalg.inv(matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]], n))
+        x, y = (
+            self.chosen(n, given, uniform(-self.magnitude, self.magnitude))
+            for given in self.given
+        )
+        return torch.linalg.inv(
+            matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]], n)
+        )
 
 # %% ../nbs/library/augment.ipynb #08a1705d
 class Brightness(BatchTransform):
-    """Make pictures brighter or darker: a mid grey may become any grey from `(1 - max_lighting) / 2` to `(1 +
-    max_lighting) / 2`."""
+    """Make pictures brighter or darker: a mid grey may become any grey from `(1 -
+    max_lighting) / 2` to `(1 + max_lighting) / 2`."""
     def __init__(
         self,
         max_lighting: float = 0.2,  # 0 for no change, below 1
         p: float = 0.75,  # chance of a change, for each picture
-        draw: Callable | Sequence | float | None = None,  # what a mid grey becomes, 0 to 1; random values if None
+        # what a mid grey becomes, 0 to 1; random values if None
+        draw: Callable | Sequence | float | None = None,
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
@@ -322,7 +435,9 @@ class Brightness(BatchTransform):
 
     def light(self, n, training):
         if not training: return None
-        return torch.ones(n), self.chosen(n, self.given, uniform((1 - self.most) / 2, (1 + self.most) / 2), 0.5).logit(1e-7)
+        return torch.ones(n), self.chosen(
+            n, self.given, uniform((1 - self.most) / 2, (1 + self.most) / 2), 0.5
+        ).logit(1e-7)
 
 # %% ../nbs/library/augment.ipynb #9b93377d
 class Contrast(BatchTransform):
@@ -335,32 +450,49 @@ class Contrast(BatchTransform):
         **kwargs,  # for `BatchTransform`
     ):
         super().__init__(p, **kwargs)
-        self.most, self.given = -math.log(1 - checked_fraction("max_lighting", max_lighting, 1)), draw
+        self.most, self.given = (
+            -math.log(1 - checked_fraction("max_lighting", max_lighting, 1)),
+            draw,
+        )
 
     def light(self, n, training):
         if not training: return None
-        return self.chosen(n, self.given, lambda n: uniform(-self.most, self.most)(n).exp(), 1.0), torch.zeros(n)
+        return self.chosen(
+            n, self.given, lambda n: uniform(-self.most, self.most)(n).exp(), 1.0
+        ), torch.zeros(n)
 
 # %% ../nbs/library/augment.ipynb #a22e4aab
-def _boxes(n: int, width: int, height: int, scale: tuple, ratio: tuple) -> Tensor:  # `(n, 4)`: width and height in pixels, then where in the free room, 0..1
-    "Random boxes of a share `scale` of the area and a shape within `ratio`; the middle where ten tries do not fit."
-    area, shape = (low + (high - low) * chance for (low, high), chance in zip((scale, map(math.log, ratio)), torch.rand(2, n, 10), strict=True))
+# `(n, 4)`: width and height in pixels, then where in the free room, 0..1
+def _boxes(n: int, width: int, height: int, scale: tuple, ratio: tuple) -> Tensor:
+    """Random boxes of a share `scale` of the area and a shape within `ratio`; the middle
+    where ten tries do not fit."""
+    area, shape = (
+        low + (high - low) * chance
+        for (low, high), chance in zip(
+            (scale, map(math.log, ratio)), torch.rand(2, n, 10), strict=True
+        )
+    )
     sides = (area * width * height).sqrt() * torch.stack([shape / 2, -shape / 2]).exp()
     fits = (sides[0] <= width) & (sides[1] <= height)
     sides = sides.gather(2, fits.int().argmax(1).expand(2, n)[..., None])[..., 0].T
-    middle = torch.tensor([min(width, height * ratio[1]), min(height, width / ratio[0])], dtype=torch.float32)
+    middle = torch.tensor(
+        [min(width, height * ratio[1]), min(height, width / ratio[0])], dtype=torch.float32
+    )
     found = fits.any(1, keepdim=True)
-    return torch.cat([torch.where(found, sides, middle), torch.where(found, torch.rand(n, 2), 0.5)], 1)
+    return torch.cat(
+        [torch.where(found, sides, middle), torch.where(found, torch.rand(n, 2), 0.5)], 1
+    )
 
 
 class RandomResizedCropBatch(BatchTransform):
-    """A random part of each picture, at a new size; in validation the middle. A map like the others, so it costs
-    no interpolation of its own."""
+    """A random part of each picture, at a new size; in validation the middle. A map like
+    the others, so it costs no interpolation of its own."""
     def __init__(
         self,
         size: int | tuple[int, int],  # pixels of a side, or (height, width)
         min_scale: float = 0.08,  # smallest share of the area that is taken
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),  # smallest and largest width over height of the part
+        # smallest and largest width over height of the part
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
         max_scale: float = 1.0,  # largest share of the area
         valid_scale: float = 1.0,  # share of each side that is taken in validation
         **kwargs,  # for `BatchTransform`
@@ -370,12 +502,24 @@ class RandomResizedCropBatch(BatchTransform):
         self.valid_scale = valid_scale
 
     def where(self, n, height, width, training):
-        if training: box = _boxes(1 if self.batch else n, width, height, self.scale, self.ratio).expand(n, 4)
+        if training:
+            box = _boxes(
+                1 if self.batch else n, width, height, self.scale, self.ratio
+            ).expand(n, 4)
         else:
             sides = min(width, height * self.ratio[1]), min(height, width / self.ratio[0])
-            box = torch.tensor([*(side * self.valid_scale for side in sides), 0.5, 0.5]).expand(n, 4)
+            box = torch.tensor(
+                [*(side * self.valid_scale for side in sides), 0.5, 0.5]
+            ).expand(n, 4)
         across, down = box[:, 0] / width, box[:, 1] / height
-        return matrices([[across, 0, (1 - across) * (2 * box[:, 2] - 1)], [0, down, (1 - down) * (2 * box[:, 3] - 1)], [0, 0, 1]], n)
+        return matrices(
+            [
+                [across, 0, (1 - across) * (2 * box[:, 2] - 1)],
+                [0, down, (1 - down) * (2 * box[:, 3] - 1)],
+                [0, 0, 1],
+            ],
+            n,
+        )
 
 # %% ../nbs/library/augment.ipynb #084026e2
 def aug_transforms(
@@ -395,21 +539,44 @@ def aug_transforms(
     pad_mode: str = PadMode.Reflection,  # what is seen outside the picture
     align_corners: bool = False,  # kept for old code: places run from edge to edge here
     batch: bool = False,  # the same changes for all pictures of a batch?
-    min_scale: float = 1.0,  # below 1: a random crop of at least this share of the area; needs `size`
+    # below 1: a random crop of at least this share of the area; needs `size`
+    min_scale: float = 1.0,
 ) -> list:  # transforms, for `batch_tfms`
-    """The usual random changes of a photograph. They are joined when they run: one map, one interpolation. Raises
-    `ValueError` if `min_scale` is below 1 and there is no `size`."""
+    """The usual random changes of a photograph. They are joined when they run: one map, one
+    interpolation. Raises `ValueError` if `min_scale` is below 1 and there is no `size`."""
     if min_scale != 1 and size is None:
-        raise ValueError(f"min_scale={min_scale} takes a random part of each picture, so the final size is needed: aug_transforms(size=224, min_scale={min_scale})")
+        raise ValueError(
+            f"min_scale={min_scale} takes a random part of each picture, so the final "
+            f"size is needed: aug_transforms(size=224, min_scale={min_scale})"
+        )
     shared, tfms = {"mode": mode, "pad_mode": pad_mode, "batch": batch}, []
     if do_flip: tfms.append((Dihedral if flip_vert else Flip)(p=0.5, **shared))
-    if max_warp * mult >= 0.5: raise ValueError(f"max_warp * mult is {max_warp * mult:.3g}, and a corner may move by less than 0.5: choose a smaller mult, or max_warp={0.45 / mult:.2g}")
+    if max_warp * mult >= 0.5:
+        raise ValueError(
+            f"max_warp * mult is {max_warp * mult:.3g}, and a corner may move by less "
+            f"than 0.5: choose a smaller mult, or max_warp={0.45 / mult:.2g}"
+        )
     if max_warp: tfms.append(Warp(max_warp * mult, p_affine, **shared))
     if max_rotate: tfms.append(Rotate(max_rotate * mult, p_affine, **shared))
-    if min_zoom < 1 or max_zoom > 1: tfms.append(Zoom(min_zoom, max_zoom, p_affine, **shared))
-    if max_lighting: tfms += [Brightness(max_lighting * mult, p_lighting, batch=batch), Contrast(max_lighting * mult, p_lighting, batch=batch)]
+    if min_zoom < 1 or max_zoom > 1:
+        tfms.append(Zoom(min_zoom, max_zoom, p_affine, **shared))
+    if max_lighting:
+        tfms += [
+            Brightness(max_lighting * mult, p_lighting, batch=batch),
+            Contrast(max_lighting * mult, p_lighting, batch=batch),
+        ]
     if min_scale != 1:
         high, wide = height_width(size)
-        tfms.append(RandomResizedCropBatch(size, min_scale, (wide / high, wide / high), **shared))  # of the shape of the result
-    elif size is not None: tfms.append(BatchTransform(size=size, mode=mode, pad_mode=pad_mode))
-    return tfms + ([] if xtra_tfms is None else list(xtra_tfms) if isinstance(xtra_tfms, Sequence) else [xtra_tfms])
+        # of the shape of the result
+        tfms.append(
+            RandomResizedCropBatch(size, min_scale, (wide / high, wide / high), **shared)
+        )
+    elif size is not None:
+        tfms.append(BatchTransform(size=size, mode=mode, pad_mode=pad_mode))
+    return tfms + (
+        []
+        if xtra_tfms is None
+        else list(xtra_tfms)
+        if isinstance(xtra_tfms, Sequence)
+        else [xtra_tfms]
+    )

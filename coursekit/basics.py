@@ -21,7 +21,8 @@ from torch import Tensor
 
 from .images import drawable
 
-if TYPE_CHECKING: import matplotlib.pyplot as plt  # slow to import: the functions that draw do it when they are called
+# slow to import: the functions that draw do it when they are called
+if TYPE_CHECKING: import matplotlib.pyplot as plt
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #9c25441f
 def _png(
@@ -32,19 +33,23 @@ def _png(
     if dpi: fig.set_dpi(dpi)
     fig.canvas.draw()
     drawn, small = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())), io.BytesIO()
-    drawn.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
+    drawn.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE).save(
+        small, "png", optimize=True
+    )
     return small.getvalue()
 
 
 def small_figures(
     colours: int = 64,  # size of the palette
 ) -> None:
-    "Let a notebook store its figures with a palette, at a third of the size; does nothing outside a notebook."
+    """Let a notebook store its figures with a palette, at a third of the size; does nothing
+    outside a notebook."""
     import matplotlib.pyplot as plt
     from IPython import get_ipython
     shell = get_ipython()
     if shell is None: return
-    plt.close(plt.figure())  # now the notebook's own way of drawing is set up, and ours can come after it
+    # now the notebook's own way of drawing is set up, and ours can come after it
+    plt.close(plt.figure())
     formatter = shell.display_formatter.formatters["image/png"]
     def use_ours(*_): formatter.for_type(plt.Figure, lambda fig: _png(fig, None, colours))
     shell.events.register("post_run_cell", use_ours)
@@ -54,7 +59,8 @@ def error_from(
     action: Callable,  # function without arguments that goes wrong
     kind: type[Exception],  # of the error that is expected; another one is not caught
 ) -> str:  # its message
-    "Show on purpose how something goes wrong: print the first line of the error; raises `AssertionError` if there is none."
+    """Show on purpose how something goes wrong: print the first line of the error; raises
+    `AssertionError` if there is none."""
     try: action()
     except kind as error:
         print(f"{type(error).__name__}: {str(error).splitlines()[0]}")
@@ -90,17 +96,22 @@ def show_images(
     imsize: float = 1.0,  # inches for one picture
     **kwargs,  # for `show_image`
 ) -> np.ndarray:  # the axes, `(nrows, ncols)`
-    "Show several pictures in rows; raises `ValueError` if there are none or the titles are not one each."
+    """Show several pictures in rows; raises `ValueError` if there are none or the titles
+    are not one each."""
     import matplotlib.pyplot as plt
     if len(ims) == 0: raise ValueError("no pictures to show")
     titles = [None] * len(ims) if titles is None else titles
-    if len(titles) != len(ims): raise ValueError(f"{len(ims)} pictures, but {len(titles)} titles")
+    if len(titles) != len(ims):
+        raise ValueError(f"{len(ims)} pictures, but {len(titles)} titles")
     ncols = ncols or math.ceil(len(ims) / nrows)
     nrows = max(nrows, math.ceil(len(ims) / ncols))
     height = imsize * (1.25 if any(titles) else 1)
-    axes = plt.subplots(nrows, ncols, figsize=(ncols * imsize, nrows * height), squeeze=False)[1]
+    axes = plt.subplots(
+        nrows, ncols, figsize=(ncols * imsize, nrows * height), squeeze=False
+    )[1]
     for ax in axes.flat: ax.axis("off")
-    for im, ax, title in zip(ims, axes.flat, titles, strict=False): show_image(im, ax=ax, title=title, **kwargs)
+    for im, ax, title in zip(ims, axes.flat, titles, strict=False):
+        show_image(im, ax=ax, title=title, **kwargs)
     return axes
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #5e46aad3
@@ -109,22 +120,27 @@ def tensor(
     *rest,  # more numbers: `tensor(1, 2, 3)` is `tensor([1, 2, 3])`
     **kwargs,  # for `torch.tensor`, say `dtype` or `requires_grad`
 ) -> Tensor:
-    "A copy of `x` as a tensor, 64-bit floats as 32-bit ones; raises `ValueError` where rows differ in length."
+    """A copy of `x` as a tensor, 64-bit floats as 32-bit ones; raises `ValueError` where
+    rows differ in length."""
     if rest: x = [x, *rest]
     requires_grad = kwargs.pop("requires_grad", False)
-    if isinstance(x, Tensor): return x.detach().to(copy=True, **kwargs).requires_grad_(requires_grad)
+    if isinstance(x, Tensor):
+        return x.detach().to(copy=True, **kwargs).requires_grad_(requires_grad)
     if isinstance(x, Image.Image) or hasattr(x, "__array__"): x = np.asarray(x)
-    if isinstance(x, np.ndarray) and x.dtype == np.float64: kwargs.setdefault("dtype", torch.float32)
+    if isinstance(x, np.ndarray) and x.dtype == np.float64:
+        kwargs.setdefault("dtype", torch.float32)
     return torch.tensor(x, **kwargs).requires_grad_(requires_grad)
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #4a04ed10
 def to_np(
     x,  # tensor, or a list, tuple or dict of them
 ) -> np.ndarray:
-    "The values of a tensor as an array, also if it tracks gradients; raises `TypeError` for other things."
+    """The values of a tensor as an array, also if it tracks gradients; raises `TypeError`
+    for other things."""
     if isinstance(x, dict): return {name: to_np(value) for name, value in x.items()}
     if isinstance(x, list | tuple): return type(x)(to_np(value) for value in x)
-    if not isinstance(x, Tensor): raise TypeError(f"to_np takes tensors, not {type(x).__name__}")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"to_np takes tensors, not {type(x).__name__}")
     return x.detach().cpu().numpy()
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #fbe385db
@@ -133,15 +149,20 @@ def assert_shape(
     *shape: int | None,  # expected sizes, None for any; or one tuple of them
 ) -> Tensor:  # `x` itself, so that the check can be part of an expression
     "Raise `AssertionError` with both shapes unless `x` has the expected one."
-    expected = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    expected = (
+        tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    )
     found = tuple(x.shape)
-    if len(found) != len(expected) or any(e is not None and e != f for e, f in zip(expected, found, strict=True)):
+    if len(found) != len(expected) or any(
+        e is not None and e != f for e, f in zip(expected, found, strict=True)
+    ):
         raise AssertionError(f"shape {found}, expected {expected}".replace("None", "any"))
     return x
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #ab1194c0
 class MajorityBaseline:
-    "Answers the most frequent training class, whatever it is shown; the floor for any classifier."
+    """Answers the most frequent training class, whatever it is shown; the floor for any
+    classifier."""
     def fit(
         self,
         x,  # inputs, not looked at
@@ -159,12 +180,15 @@ class MajorityBaseline:
     ) -> Tensor:
         "The remembered answer `n` times, shape `(n,)`; raises `RuntimeError` before `fit`."
         if not hasattr(self, "constant"):
-            raise RuntimeError(f"{type(self).__name__} has learned nothing yet: call fit first")
+            raise RuntimeError(
+                f"{type(self).__name__} has learned nothing yet: call fit first"
+            )
         return self.constant.repeat(len(x))
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #83f1e535
 class MeanBaseline(MajorityBaseline):
-    "Answers the mean of the training targets; the floor for any regression measured by squared error."
+    """Answers the mean of the training targets; the floor for any regression measured by
+    squared error."""
     def fit(
         self,
         x,  # inputs, not looked at
@@ -187,11 +211,13 @@ def plot_function(
     ax: "plt.Axes | None" = None,  # axes to draw on; new ones if None
     **kwargs,  # for `plot`
 ) -> "plt.Axes":
-    "Draw `f` between `min` and `max`; raises `ValueError` if it does not return one number for each."
+    """Draw `f` between `min` and `max`; raises `ValueError` if it does not return one
+    number for each."""
     import matplotlib.pyplot as plt
     x = torch.linspace(min, max, 200)
     y = torch.as_tensor(f(x)).detach()
-    if y.shape != x.shape: raise ValueError(f"the function made shape {tuple(y.shape)} of {tuple(x.shape)}")
+    if y.shape != x.shape:
+        raise ValueError(f"the function made shape {tuple(y.shape)} of {tuple(x.shape)}")
     ax = ax or plt.subplots(figsize=figsize)[1]
     ax.plot(x, y, **kwargs)
     ax.set(xlabel=tx, ylabel=ty, title=title)
@@ -210,11 +236,21 @@ class FrameSlider:
     ):
         import ipywidgets as widgets
         data = [base64.b64encode(png).decode() for png in frames]
-        pictures = [widgets.HTML(f'<img style="max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{png}">')
-                    for png, alt in zip(data, alts, strict=True)]
+        pictures = [
+            widgets.HTML(
+                f'<img style="max-width:100%" alt="{escape(alt)}" '
+                f'src="data:image/png;base64,{png}">'
+            )
+            for png, alt in zip(data, alts, strict=True)
+        ]
         self.stack = widgets.Stack(pictures, selected_index=start)
-        self.slider = widgets.SelectionSlider(options=list(options), index=start, description=label)
-        self.slider.style.description_width, self.slider.layout.width = "initial", "min(32em, 95%)"
+        self.slider = widgets.SelectionSlider(
+            options=list(options), index=start, description=label
+        )
+        self.slider.style.description_width, self.slider.layout.width = (
+            "initial",
+            "min(32em, 95%)",
+        )
         self.link = widgets.jslink((self.slider, "index"), (self.stack, "selected_index"))
         self.frames, self.label = list(frames), label
         self.box = widgets.VBox([self.slider, self.stack])
@@ -222,12 +258,18 @@ class FrameSlider:
     def _repr_mimebundle_(self, **kwargs):
         data = self.box._repr_mimebundle_(**kwargs)
         options = self.slider.options
-        data["text/plain"] = f"A slider over {self.label}, {options[0]} to {options[-1]}: run the lesson to move it"
-        return data | {"image/png": base64.b64encode(self.frames[len(self.frames) // 2]).decode()}
+        data["text/plain"] = (
+            f"A slider over {self.label}, {options[0]} to {options[-1]}: run the lesson "
+            "to move it"
+        )
+        return data | {
+            "image/png": base64.b64encode(self.frames[len(self.frames) // 2]).decode()
+        }
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #d1af7730
 def frame_slider(
-    draw: Callable,  # `draw(fig, value)` draws one frame on an empty figure and returns its alt text
+    # `draw(fig, value)` draws one frame on an empty figure and returns its alt text
+    draw: Callable,
     values: Sequence,  # one frame for each, a dozen at most
     label: str,  # what the slider turns
     format: Callable = str,  # turns a value into what the slider says
@@ -235,7 +277,8 @@ def frame_slider(
     figsize: tuple = (6.2, 2.8),  # inches
     dpi: int = 76,
 ) -> FrameSlider:
-    "Draw a picture for each value, tied to a slider that needs no kernel; `ValueError` without values or alt text."
+    """Draw a picture for each value, tied to a slider that needs no kernel; `ValueError`
+    without values or alt text."""
     import matplotlib.pyplot as plt
     if len(values) == 0: raise ValueError("no values to slide over")
     frames, alts, places = [], [], []
@@ -243,7 +286,10 @@ def frame_slider(
         fig = plt.figure(figsize=figsize, layout="none" if frames else "constrained")
         alt = draw(fig, value)
         if not isinstance(alt, str) or not alt.strip():
-            raise ValueError(f"draw returned no alt text for {value!r}: say in a sentence what the frame shows")
+            raise ValueError(
+                f"draw returned no alt text for {value!r}: say in a sentence what the "
+                "frame shows"
+            )
         # as in the first frame: nothing jumps, and no layout to compute
         for ax, place in zip(fig.axes, places, strict=False): ax.set_position(place)
         alts.append(alt)
@@ -254,14 +300,16 @@ def frame_slider(
 
 # %% ../nbs/01_mnist_from_scratch.ipynb #0266ffad
 class BasicOptim:
-    "Plain gradient descent: each step moves every parameter against its gradient, `p -= lr * p.grad`."
+    """Plain gradient descent: each step moves every parameter against its gradient, `p -=
+    lr * p.grad`."""
     def __init__(
         self,
         params: Iterable[Tensor],  # tensors that track gradients
         lr: float,  # learning rate
     ):
         self.params, self.lr = list(params), lr
-        if not self.params: raise ValueError("no parameters to optimise (was the generator used up?)")
+        if not self.params:
+            raise ValueError("no parameters to optimise (was the generator used up?)")
         if not lr > 0: raise ValueError(f"the learning rate must be above 0, it is {lr}")
 
     def step(self, *args, **kwargs) -> None:

@@ -28,9 +28,14 @@ from .transforms import Transform
 def collate(
     items: Sequence,  # the items of one batch, each a tuple of parts or a single value
 ):
-    "A list of items as one batch: inputs stacked with inputs, targets with targets. Raises `DataError` if sizes differ."
+    """A list of items as one batch: inputs stacked with inputs, targets with targets.
+    Raises `DataError` if sizes differ."""
     if not isinstance(items[0], tuple | list): return _stack(items)
-    if len({len(item) for item in items}) > 1: raise DataError("some items of this batch have more parts than others: each needs an input and a target")
+    if len({len(item) for item in items}) > 1:
+        raise DataError(
+            "some items of this batch have more parts than others: each needs an input "
+            "and a target"
+        )
     return tuple(_stack(part) for part in zip(*items, strict=True))
 
 
@@ -38,10 +43,23 @@ def _stack(values: Sequence):
     sizes = {tuple(value.shape) for value in values if isinstance(value, Tensor)}
     if len(sizes) > 1:
         seen = ", ".join(str(size) for size in sorted(sizes)[:4])
-        hint = ". Pictures are brought to one size by an item transform: item_tfms=Resize(224)" if max(map(len, sizes)) > 1 else ""
-        raise DataError(f"the items of a batch differ in shape ({seen}) and cannot be stacked{hint}")
+        hint = (
+            (
+                ". Pictures are brought to one size by an item transform: "
+                "item_tfms=Resize(224)"
+            )
+            if max(map(len, sizes)) > 1
+            else ""
+        )
+        raise DataError(
+            f"the items of a batch differ in shape ({seen}) and cannot be stacked{hint}"
+        )
     try: return default_collate(list(values))
-    except (TypeError, RuntimeError) as error: raise DataError(f"a batch cannot be made of {type(values[0]).__name__} {brief(values[0])}: let a transform turn it into a tensor") from error
+    except (TypeError, RuntimeError) as error:
+        raise DataError(
+            f"a batch cannot be made of {type(values[0]).__name__} {brief(values[0])}: "
+            "let a transform turn it into a tensor"
+        ) from error
 
 # %% ../nbs/library/batches.ipynb #c790a666
 class BatchIndices(BatchSampler):
@@ -52,35 +70,63 @@ class BatchIndices(BatchSampler):
         bs: int,  # batch size
         shuffle: bool = False,
         drop_last: bool = False,  # leave out a last batch that is not full
-        seed: int | torch.Generator | None = None,  # of the shuffling: the same epochs in every run; torch's own generator if None
-        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, where `shuffle` is true
+        # of the shuffling: the same epochs in every run; torch's own generator if None
+        seed: int | torch.Generator | None = None,
+        # how often each item is drawn, against the others, where `shuffle` is true
+        wgts: Sequence[float] | None = None,
     ):
-        if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
-        self.n, self.batch_size, self.shuffle, self.drop_last, self.generator = n, bs, shuffle, drop_last, generator_for(seed)
+        if not isinstance(bs, numbers.Integral) or bs < 1:
+            raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
+        self.n, self.batch_size, self.shuffle, self.drop_last, self.generator = (
+            n,
+            bs,
+            shuffle,
+            drop_last,
+            generator_for(seed),
+        )
         self.wgts = None if wgts is None else _checked_weights(wgts, n)
 
     def tensors(self) -> Iterator[Tensor]:
         "The indices of one batch after the other, each `(bs,)`."
         if not self.shuffle: order = torch.arange(self.n)
         elif self.wgts is None: order = torch.randperm(self.n, generator=self.generator)
-        else: order = torch.multinomial(self.wgts, self.n, replacement=True, generator=self.generator)
-        return iter(order[:len(self) * self.batch_size].split(self.batch_size)) if len(self) else iter(())
+        else:
+            order = torch.multinomial(
+                self.wgts, self.n, replacement=True, generator=self.generator
+            )
+        return (
+            iter(order[: len(self) * self.batch_size].split(self.batch_size))
+            if len(self)
+            else iter(())
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
-        for indices in self.tensors(): yield indices.tolist()  # not before it is asked: with workers, torch makes two of these and uses one
+        # not before it is asked: with workers, torch makes two of these and uses one
+        for indices in self.tensors(): yield indices.tolist()
 
-    def __len__(self): return self.n // self.batch_size if self.drop_last else math.ceil(self.n / self.batch_size)
+    def __len__(self):
+        return (
+            self.n // self.batch_size
+            if self.drop_last
+            else math.ceil(self.n / self.batch_size)
+        )
 
 
 def _checked_weights(wgts, n: int) -> Tensor:
     weights = torch.as_tensor(np.asarray(wgts, dtype=np.float64))
-    if weights.shape != (n,): raise DataError(f"there are {len(weights)} weights for {n} items: each needs one")
-    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any(): raise DataError(f"the weights are {brief(weights.tolist())}: numbers from 0 on are wanted, and one above 0")
+    if weights.shape != (n,):
+        raise DataError(f"there are {len(weights)} weights for {n} items: each needs one")
+    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
+        raise DataError(
+            f"the weights are {brief(weights.tolist())}: numbers from 0 on are wanted, "
+            "and one above 0"
+        )
     return weights
 
 # %% ../nbs/library/batches.ipynb #e0a3ce48
 def default_device() -> torch.device:
-    "The GPU if there is one that PyTorch can use through CUDA, else the CPU. Apple's is used when it is asked for: `device='mps'`."
+    """The GPU if there is one that PyTorch can use through CUDA, else the CPU. Apple's is
+    used when it is asked for: `device='mps'`."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -90,9 +136,16 @@ def to_device(
 ):
     "The batch on a device: the one place where data move."
     if device is None: device = default_device()
-    if isinstance(batch, Tensor): return batch.to(device, non_blocking=torch.device(device).type == "cuda")  # to the CPU, it might come back too early
-    if isinstance(batch, dict): return {name: to_device(part, device) for name, part in batch.items()}
-    return rebuilt_batch(batch, (to_device(part, device) for part in batch)) if isinstance(batch, tuple | list) else batch
+    # to the CPU, it might come back too early
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=torch.device(device).type == "cuda")
+    if isinstance(batch, dict):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    return (
+        rebuilt_batch(batch, (to_device(part, device) for part in batch))
+        if isinstance(batch, tuple | list)
+        else batch
+    )
 
 
 def to_cpu(
@@ -101,16 +154,27 @@ def to_cpu(
     "The batch in ordinary memory, without gradients."
     if isinstance(batch, Tensor): return batch.detach().cpu()
     if isinstance(batch, dict): return {name: to_cpu(part) for name, part in batch.items()}
-    return rebuilt_batch(batch, map(to_cpu, batch)) if isinstance(batch, tuple | list) else batch
+    return (
+        rebuilt_batch(batch, map(to_cpu, batch))
+        if isinstance(batch, tuple | list)
+        else batch
+    )
 
 # %% ../nbs/library/batches.ipynb #b0e2c851
-def rebuilt_batch(batch: tuple | list, parts: Iterable): return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+def rebuilt_batch(batch: tuple | list, parts: Iterable):
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
 
 # %% ../nbs/library/batches.ipynb #da69f648
 class ItemFetcher:
-    "The dataset as workers see it: items with their transforms done, joined to batches. An error comes back as a value, to be raised where the user is."
+    """The dataset as workers see it: items with their transforms done, joined to batches.
+    An error comes back as a value, to be raised where the user is."""
     def __init__(self, dataset, transforms, kinds, training, skip_broken, join):
-        self.dataset, self.transforms, self.kinds, self.training = dataset, transforms, kinds, training
+        self.dataset, self.transforms, self.kinds, self.training = (
+            dataset,
+            transforms,
+            kinds,
+            training,
+        )
         self.skip_broken, self.join = skip_broken, join
 
     def __len__(self): return len(self.dataset)
@@ -124,14 +188,21 @@ class ItemFetcher:
             item = self.dataset[i]
             if not self.transforms: return item
             parts = tuple(item) if isinstance(item, tuple | list) else (item,)
-            return run_transforms(self.transforms, parts, self.kinds or guess_kinds(parts, 3), self.training)
+            return run_transforms(
+                self.transforms, parts, self.kinds or guess_kinds(parts, 3), self.training
+            )
         except Exception as error: raise _blamed(error, i, self.dataset) from error
 
     def __getitems__(self, indices: list[int]) -> list:
         items, failed = [], None
-        if not self.transforms and not self.skip_broken and hasattr(self.dataset, "__getitems__"):
+        if (
+            not self.transforms
+            and not self.skip_broken
+            and hasattr(self.dataset, "__getitems__")
+        ):
             try: return self.dataset.__getitems__(indices)
-            except Exception as error: failed = error  # one by one below, it turns out whose fault it was
+            # one by one below, it turns out whose fault it was
+            except Exception as error: failed = error
         for i in indices:
             try: items.append(self[i])
             except DataError as error: items.append(error)
@@ -139,7 +210,10 @@ class ItemFetcher:
         return items if failed is None else [_blamed(failed, indices[0], self.dataset)]
 
     def together(self, items: list):  # the batch; a report if some item or all of it failed
-        errors, items = [item for item in items if isinstance(item, DataError)], [item for item in items if not isinstance(item, DataError)]
+        errors, items = (
+            [item for item in items if isinstance(item, DataError)],
+            [item for item in items if not isinstance(item, DataError)],
+        )
         if errors and not self.skip_broken: return ItemReport(None, [], errors[0])
         try: batch = self.join(items) if items else None
         except DataError as error: return ItemReport(None, errors, error)
@@ -159,15 +233,23 @@ class ItemReport(NamedTuple):
 
 def _blamed(error: Exception, i: int, dataset) -> DataError:
     item = brief(dataset.item(i)) if isinstance(dataset, Datasets) else ""
-    said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-    blamed = DataError(f"item {i}: {said}" if not item or item in said else f"item {i} ({item}): {said}")
+    said = (
+        str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+    )
+    blamed = DataError(
+        f"item {i}: {said}" if not item or item in said else f"item {i} ({item}): {said}"
+    )
     blamed.position = i
     cause = error.__cause__ if isinstance(error, DataError) else error
-    if cause is not None and get_worker_info(): blamed.add_note("".join(traceback.format_exception(cause)))  # a cause is lost on the way out of a worker
+    # a cause is lost on the way out of a worker
+    if cause is not None and get_worker_info():
+        blamed.add_note("".join(traceback.format_exception(cause)))
     return blamed
 
 
-def run_transforms(transforms: Sequence[Transform], parts: tuple, kinds: tuple, training: bool) -> tuple:
+def run_transforms(
+    transforms: Sequence[Transform], parts: tuple, kinds: tuple, training: bool
+) -> tuple:
     for step in transforms: parts = apply_transform(step, parts, kinds, training)
     return parts
 
@@ -175,14 +257,20 @@ def run_transforms(transforms: Sequence[Transform], parts: tuple, kinds: tuple, 
 def apply_transform(step: Transform, parts: tuple, kinds: tuple, training: bool) -> tuple:
     try: return step.apply(parts, kinds, training)
     except DataError: raise
-    except Exception as error: raise DataError(f"the transform {step} failed: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise DataError(
+            f"the transform {step} failed: {type(error).__name__}: {error}"
+        ) from error
 
 
-def guess_kinds(parts: Sequence, axes: int) -> tuple:  # `axes` of a picture: 3 in an item, 4 in a batch
+# `axes` of a picture: 3 in an item, 4 in a batch
+def guess_kinds(parts: Sequence, axes: int) -> tuple:
     "What the parts seem to be, where no pipeline says it: 'image' or None."
     def looks_like(part, i: int) -> bool:
         if not isinstance(part, Tensor): return isinstance(part, Image.Image)
         if part.ndim != axes: return False
         # an input may have many channels; a target with many is something else
-        return part.shape[-3] in (1, 3) or (i == 0 and part.shape[-3] <= min(16, *part.shape[-2:]))
+        return part.shape[-3] in (1, 3) or (
+            i == 0 and part.shape[-3] <= min(16, *part.shape[-2:])
+        )
     return tuple("image" if looks_like(part, i) else None for i, part in enumerate(parts))

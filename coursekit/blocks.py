@@ -26,15 +26,19 @@ from .transforms import Transform, arrange
 
 # %% ../nbs/library/blocks.ipynb #46baf3d8
 class TransformBlock:
-    "What one part of an item is: the functions that make it, and the transforms that always go with it."
+    """What one part of an item is: the functions that make it, and the transforms that
+    always go with it."""
     def __init__(
         self,
         type_tfms=None,  # functions that make the part, after the getter
         item_tfms=None,  # transforms of every item
         batch_tfms=None,  # transforms of every batch
-        kind: str | None = None,  # "image", "category", ...; that of the last function that has a `kind` if None
+        # "image", "category", ...; that of the last function that has a `kind` if None
+        kind: str | None = None,
     ):
-        self.type_tfms, self.item_tfms, self.batch_tfms = map(listed, (type_tfms, item_tfms, batch_tfms))
+        self.type_tfms, self.item_tfms, self.batch_tfms = map(
+            listed, (type_tfms, item_tfms, batch_tfms)
+        )
         self.kind = kind
 
 
@@ -46,7 +50,8 @@ def ImageBlock(
 
 
 def CategoryBlock(
-    vocab: Sequence | None = None,  # labels in the order of their numbers; found in the training items if None
+    # labels in the order of their numbers; found in the training items if None
+    vocab: Sequence | None = None,
     sort: bool = True,  # sort the labels that are found?
     add_na: bool = False,  # have a number for unknown labels?
 ) -> TransformBlock:
@@ -62,23 +67,37 @@ def RegressionBlock(
 
 # %% ../nbs/library/blocks.ipynb #910ff63e
 class DataBlock:
-    "A template for data, without any data in it: what the parts are, how to find the items, how to split them, what to label them, how to change them."
+    """A template for data, without any data in it: what the parts are, how to find the
+    items, how to split them, what to label them, how to change them."""
     def __init__(
         self,
-        blocks: Sequence | None = None,  # a block for each part, say `(ImageBlock, CategoryBlock)`; the item itself, twice, if None
-        get_items: Callable | None = None,  # from the source to the items; the source holds them if None
-        splitter: Callable | None = None,  # from the items to (training, validation) indices; `RandomSplitter()` if None
-        get_x: Callable | Sequence | None = None,  # from an item to what the first block needs; the item itself if None
+        # a block for each part, say `(ImageBlock, CategoryBlock)`; the item itself, twice,
+        # if None
+        blocks: Sequence | None = None,
+        # from the source to the items; the source holds them if None
+        get_items: Callable | None = None,
+        # from the items to (training, validation) indices; `RandomSplitter()` if None
+        splitter: Callable | None = None,
+        # from an item to what the first block needs; the item itself if None
+        get_x: Callable | Sequence | None = None,
         get_y: Callable | Sequence | None = None,  # the same for the last block: the label
-        getters: Sequence | None = None,  # one for each block, instead of `get_x` and `get_y`
+        # one for each block, instead of `get_x` and `get_y`
+        getters: Sequence | None = None,
         item_tfms=None,  # transforms of each item, on the CPU
         batch_tfms=None,  # transforms of each batch, on the device
         n_inp: int | None = None,  # how many blocks are inputs; all but the last if None
     ):
         self.parts = {name: value for name, value in locals().items() if name != "self"}
-        self.blocks = [as_block(block) for block in listed(blocks) or [TransformBlock, TransformBlock]]
-        if isinstance(get_items, TransformBlock) or getattr(get_items, "__name__", "").endswith("Block"):
-            raise TypeError(f"get_items is {name_of(get_items)}, a block: put the blocks into brackets, DataBlock((ImageBlock, CategoryBlock), ...)")
+        self.blocks = [
+            as_block(block) for block in listed(blocks) or [TransformBlock, TransformBlock]
+        ]
+        if isinstance(get_items, TransformBlock) or getattr(
+            get_items, "__name__", ""
+        ).endswith("Block"):
+            raise TypeError(
+                f"get_items is {name_of(get_items)}, a block: put the blocks into "
+                "brackets, DataBlock((ImageBlock, CategoryBlock), ...)"
+            )
         self.get_items, self.splitter = get_items, splitter or RandomSplitter()
         self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
         self.getters = _getters(getters, get_x, get_y, self.n_inp, len(self.blocks))
@@ -91,7 +110,8 @@ class DataBlock:
 
     @property
     def all_batch_tfms(self) -> list[Transform]:
-        "The transforms of the blocks and of the user on batches, in the order in which they run."
+        """The transforms of the blocks and of the user on batches, in the order in which
+        they run."""
         return arrange(_once(block.batch_tfms for block in self.blocks) + self.batch_tfms)
 
     def new(
@@ -100,36 +120,69 @@ class DataBlock:
     ) -> "DataBlock":
         "A copy with some parts changed; this one stays as it is."
         unknown = set(changes) - set(self.parts)
-        if unknown: raise TypeError(f"a DataBlock has no part {', '.join(sorted(unknown))}; it has {', '.join(self.parts)}")
+        if unknown:
+            raise TypeError(
+                f"a DataBlock has no part {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(self.parts)}"
+            )
         return type(self)(**self.parts | changes)
 
     def _items(self, source):
-        if self.get_items is None and isinstance(source, str | os.PathLike): raise DataError(f"{brief(source)} is a place, not a list of items: say how to find them there, DataBlock(get_items=get_image_files, ...)")
+        if self.get_items is None and isinstance(source, str | os.PathLike):
+            raise DataError(
+                f"{brief(source)} is a place, not a list of items: say how to find them "
+                "there, DataBlock(get_items=get_image_files, ...)"
+            )
         items = source if self.get_items is None else self.get_items(source)
-        if items is None: raise DataError(f"{name_of(self.get_items)} returned nothing, and a list of items is wanted: `return` gives it back")
-        if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")): items = list(items)
+        if items is None:
+            raise DataError(
+                f"{name_of(self.get_items)} returned nothing, and a list of items is "
+                "wanted: `return` gives it back"
+            )
+        if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+            items = list(items)
         if len(items): return items
-        if self.get_items is None: raise DataError(f"the source holds no items: it is {brief(source)}")
-        raise DataError(f"{name_of(self.get_items)} found no items in {brief(source)}{folder_contents(source)}")
+        if self.get_items is None:
+            raise DataError(f"the source holds no items: it is {brief(source)}")
+        raise DataError(
+            f"{name_of(self.get_items)} found no items in "
+            f"{brief(source)}{folder_contents(source)}"
+        )
 
     def _split(self, items) -> tuple[list[int], list[int]]:
         name = name_of(self.splitter)
         sides = checked_split(self.splitter(items), items, name, most=2)
-        for side, other, what in zip(sides, reversed(sides), ("training", "validation"), strict=True):
-            if side or (what == "validation" and getattr(self.splitter, "all_to_train", False)): continue
-            raise DataError(f"the {what} set is empty: of {len(items)} items {name} put {len(other)} on the other side. Change the share, or the splitter")
+        for side, other, what in zip(
+            sides, reversed(sides), ("training", "validation"), strict=True
+        ):
+            if side or (
+                what == "validation" and getattr(self.splitter, "all_to_train", False)
+            ):
+                continue
+            raise DataError(
+                f"the {what} set is empty: of {len(items)} items {name} put "
+                f"{len(other)} on the other side. Change the share, or the splitter"
+            )
         return sides
 
     def _pipelines(self) -> list[Pipeline]:
-        pairs = [(listed(getter), block) for getter, block in zip(self.getters, self.blocks, strict=True)]
-        return [Pipeline(getter + block.type_tfms, block.kind, len(getter) if block.type_tfms else 0)
-                for getter, block in pairs]
+        pairs = [
+            (listed(getter), block)
+            for getter, block in zip(self.getters, self.blocks, strict=True)
+        ]
+        return [
+            Pipeline(
+                getter + block.type_tfms, block.kind, len(getter) if block.type_tfms else 0
+            )
+            for getter, block in pairs
+        ]
 
     def datasets(
         self,
         source,  # what `get_items` takes, say a folder; or the items themselves
     ) -> Datasets:
-        "The items of a source, split and labelled. Raises `DataError` where items, split or labels cannot be right."
+        """The items of a source, split and labelled. Raises `DataError` where items, split
+        or labels cannot be right."""
         items = self._items(source)
         dsets = Datasets(items, self._pipelines(), self._split(items), self.n_inp)
         _check_labels(dsets)
@@ -139,7 +192,9 @@ class DataBlock:
         self,
         source,  # what `get_items` takes, say a folder; or the items themselves
         path: str | Path = ".",  # where a learner keeps what it saves
-        **kwargs,  # for `DataLoaders.from_dsets`: `bs`, `num_workers`, `device`, `seed`, `skip_broken`, ...
+        # for `DataLoaders.from_dsets`: `bs`, `num_workers`, `device`, `seed`,
+        # `skip_broken`, ...
+        **kwargs,
     ) -> DataLoaders:
         "Loaders over the items of a source."
         return DataLoaders.from_dblock(self, source, path=path, **kwargs)
@@ -149,19 +204,34 @@ ways_to_loaders.append(DataBlock)
 
 # %% ../nbs/library/blocks.ipynb #2cb42b3d
 def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
-    if get_y is not None and n == n_inp: raise ValueError(f"get_y says what the target is, but all {n} blocks are inputs: add a block for it, say CategoryBlock")
+    if get_y is not None and n == n_inp:
+        raise ValueError(
+            f"get_y says what the target is, but all {n} blocks are inputs: add a block "
+            "for it, say CategoryBlock"
+        )
     if getters is not None:
-        if get_x is not None or get_y is not None: raise ValueError("give either getters, or get_x and get_y")
+        if get_x is not None or get_y is not None:
+            raise ValueError("give either getters, or get_x and get_y")
         found = list(getters)
     else:
-        found = (list(get_x) if isinstance(get_x, list | tuple | L) else [get_x] * n_inp) + (list(get_y) if isinstance(get_y, list | tuple | L) else [get_y] * (n - n_inp))
-    if len(found) != n: raise ValueError(f"{len(found)} getters for {n} blocks: each block needs one, None for the item itself")
+        found = (
+            list(get_x) if isinstance(get_x, list | tuple | L) else [get_x] * n_inp
+        ) + (list(get_y) if isinstance(get_y, list | tuple | L) else [get_y] * (n - n_inp))
+    if len(found) != n:
+        raise ValueError(
+            f"{len(found)} getters for {n} blocks: each block needs one, None for the "
+            "item itself"
+        )
     return found
 
 # %% ../nbs/library/blocks.ipynb #b7a31b72
 def as_block(given) -> TransformBlock:
     made = given() if callable(given) else given
-    if not isinstance(made, TransformBlock): raise TypeError(f"{brief(given)} is no block: ImageBlock, CategoryBlock, RegressionBlock and TransformBlock are")
+    if not isinstance(made, TransformBlock):
+        raise TypeError(
+            f"{brief(given)} is no block: ImageBlock, CategoryBlock, RegressionBlock "
+            "and TransformBlock are"
+        )
     return made
 
 
@@ -170,31 +240,53 @@ def _once(several: Iterable[list]) -> list:
     for step in (step for steps in several for step in steps):
         other = found.setdefault(type(step), step)
         if repr(step) != repr(other):
-            raise ValueError(f"two blocks bring {other} and {step}, and there is one such step "
-                             "for all parts: let them agree")
+            raise ValueError(
+                f"two blocks bring {other} and {step}, and there is one such step "
+                "for all parts: let them agree"
+            )
     return list(found.values())
 
 
 def _check_labels(
     dsets: Datasets,
 ) -> None:
-    "Raise `DataError` for a label of the validation items that training never shows, and for a classifier with a single class."
+    """Raise `DataError` for a label of the validation items that training never shows, and
+    for a classifier with a single class."""
     for pipeline in dsets.pipelines[dsets.n_inp:]:
-        if pipeline.kind not in ("category", "multicategory", "regression"): continue  # a mask, say, would have to be opened
-        found = [_labelled_by(pipeline, item, len(dsets.train)) for item in dsets.valid._raw()]
-        if pipeline.kind == "category" and len(pipeline.vocab) == 1 and not getattr(pipeline.steps[-1], "given", True):
-            raise DataError(f"all {len(found) + len(dsets.train)} items have one label, {pipeline.vocab[0]!r}: there is nothing to tell apart. Look at {pipeline}; if it is meant so, say CategoryBlock(vocab=...)")
+        # a mask, say, would have to be opened
+        if pipeline.kind not in ("category", "multicategory", "regression"): continue
+        found = [
+            _labelled_by(pipeline, item, len(dsets.train)) for item in dsets.valid._raw()
+        ]
+        if (
+            pipeline.kind == "category"
+            and len(pipeline.vocab) == 1
+            and not getattr(pipeline.steps[-1], "given", True)
+        ):
+            raise DataError(
+                f"all {len(found) + len(dsets.train)} items have one label, "
+                f"{pipeline.vocab[0]!r}: there is nothing to tell apart. Look at "
+                f"{pipeline}; if it is meant so, say CategoryBlock(vocab=...)"
+            )
 
 
-_OTHER_WAYS = (". vocab=[...] of the block names all labels beforehand, and another splitter "
-               "may leave some items of each label to train on")
+_OTHER_WAYS = (
+    ". vocab=[...] of the block names all labels beforehand, and another splitter "
+    "may leave some items of each label to train on"
+)
 
 
 def _labelled_by(pipeline: Pipeline, item, n: int):
     try: return pipeline(item)
     except DataError as error:
         alone = n > 1 and len(pipeline.vocab or ()) == n
-        hint = ". Every training item has a label of its own: look at what get_y returns" if alone else _OTHER_WAYS if pipeline.vocab else ""
+        hint = (
+            ". Every training item has a label of its own: look at what get_y returns"
+            if alone
+            else _OTHER_WAYS
+            if pipeline.vocab
+            else ""
+        )
         raise DataError(f"the validation item {brief(item)}: {error}{hint}") from error
 
 # %% ../nbs/library/blocks.ipynb #b9c80020
@@ -202,20 +294,29 @@ def _labelled_by(pipeline: Pipeline, item, n: int):
 def weighted_dataloaders(
     self: DataBlock,
     source,  # as for `dataloaders`
-    wgts: Sequence[float],  # for each item of the source how often it is drawn, against the others
+    # for each item of the source how often it is drawn, against the others
+    wgts: Sequence[float],
     bs: int = 64,
     **kwargs,  # for `DataLoaders.from_dsets`
 ) -> DataLoaders:
-    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    """Training draws by weight, with replacement, as many items as there are; validation is
+    as ever."""
     dsets, wgts = self.datasets(source), np.asarray(wgts)
-    if len(wgts) != len(dsets._all): raise DataError(f"there are {len(wgts)} weights for {len(dsets._all)} items: each needs one")
+    if len(wgts) != len(dsets._all):
+        raise DataError(
+            f"there are {len(wgts)} weights for {len(dsets._all)} items: each needs one"
+        )
     after = {"after_item": self.all_item_tfms, "after_batch": self.all_batch_tfms}
     return dsets.weighted_dataloaders(wgts[dsets.splits[0]], bs, **after | kwargs)
 
 # %% ../nbs/library/blocks.ipynb #3f37991a
 def _looks(value) -> str:
-    if isinstance(value, Image.Image): return f"{type(value).__name__}, {value.width} wide and {value.height} high"
-    if isinstance(value, Tensor): return f"{str(value.dtype)[6:]} tensor {tuple(value.shape)}" + (f" from {value.min():.3g} to {value.max():.3g}" if value.numel() else "")
+    if isinstance(value, Image.Image):
+        return f"{type(value).__name__}, {value.width} wide and {value.height} high"
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype)[6:]} tensor {tuple(value.shape)}" + (
+            f" from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
+        )
     return brief(value)
 
 
@@ -228,7 +329,10 @@ class _Stops(Exception): "The summary has said where it breaks."
 def _attempt(what: str, do: Callable, *args):
     try: return do(*args)
     except Exception as error:
-        print(f"\nIt breaks here, at {what}:\n  {error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}")
+        print(
+            f"\nIt breaks here, at {what}:\n  "
+            f"{error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}"
+        )
         raise _Stops from error
 
 
@@ -240,7 +344,8 @@ def summary(
     show_batch: bool = False,  # show that batch too?
     **kwargs,  # for `dataloaders`
 ) -> None:
-    "Say step by step what happens to one item and then to one batch, and where it breaks. The error itself is raised by `dataloaders`."
+    """Say step by step what happens to one item and then to one batch, and where it breaks.
+    The error itself is raised by `dataloaders`."""
     try: _tell(self, source, bs, show_batch, kwargs)
     except _Stops: pass
 
@@ -248,11 +353,23 @@ def summary(
 def _tell(block: DataBlock, source, bs: int, show: bool, kwargs: dict) -> None:
     print("Items")
     items = _attempt("finding the items", lambda: block._items(source))
-    _say(name_of(block.get_items) if block.get_items else "the source itself", f"{len(items)} items, the first: {brief(item_at(items, 0))}")
+    _say(
+        name_of(block.get_items) if block.get_items else "the source itself",
+        f"{len(items)} items, the first: {brief(item_at(items, 0))}",
+    )
     train, valid = _attempt("the split", lambda: block._split(items))
     _say(name_of(block.splitter), f"{len(train)} to train on, {len(valid)} to validate on")
-    dsets = _attempt("the labels", lambda: block.datasets(items) if block.get_items is None else block.new(get_items=None).datasets(items))
-    for vocab in [pipeline.vocab for pipeline in dsets._targets if pipeline.vocab is not None]:
+    dsets = _attempt(
+        "the labels",
+        lambda: (
+            block.datasets(items)
+            if block.get_items is None
+            else block.new(get_items=None).datasets(items)
+        ),
+    )
+    for vocab in [
+        pipeline.vocab for pipeline in dsets._targets if pipeline.vocab is not None
+    ]:
         _say("vocabulary", f"{len(vocab)} labels: {brief(list(vocab))}")
     parts = _tell_item(dsets)
     steps, kinds = block.all_item_tfms, dsets.kinds
@@ -264,7 +381,9 @@ def _tell_item(dsets: Datasets) -> tuple:
     item, made = dsets.train.item(0), []
     print(f"\nOne training item: {brief(item)}")
     for i, pipeline in enumerate(dsets.pipelines):
-        print(f" {'input' if i < dsets.n_inp else 'target'}{'' if pipeline.steps else ': the item as it is'}")
+        print(
+            f" {'input' if i < dsets.n_inp else 'target'}{'' if pipeline.steps else ': the item as it is'}"
+        )
         value = item
         for step in pipeline.steps:
             value = _attempt(name_of(step), call_step, step, value)
@@ -277,17 +396,27 @@ def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) 
     print(f"\n{title}" + ("" if steps else ": none"))
     for step in steps:
         step = step.fitted(lambda now=parts: list(zip(now, kinds, strict=True)))
-        before, parts = parts, _attempt(f"the transform {step}", apply_transform, step, parts, kinds, True)
+        before, parts = (
+            parts,
+            _attempt(f"the transform {step}", apply_transform, step, parts, kinds, True),
+        )
         changed = [now for was, now in zip(before, parts, strict=True) if was is not now]
         _say(str(step), "; ".join(map(_looks, changed)) or "changes nothing here")
     return parts
 
 
-def _tell_batch(block: DataBlock, dsets: Datasets, bs: int, show: bool, kwargs: dict) -> None:
-    dls = DataLoaders.from_dsets(dsets.train, dsets.valid, **{"bs": bs, "after_item": block.all_item_tfms, "num_workers": 0} | kwargs)
+def _tell_batch(
+    block: DataBlock, dsets: Datasets, bs: int, show: bool, kwargs: dict
+) -> None:
+    dls = DataLoaders.from_dsets(
+        dsets.train,
+        dsets.valid,
+        **{"bs": bs, "after_item": block.all_item_tfms, "num_workers": 0} | kwargs,
+    )
     print(f"\nA batch of {bs}, stacked and moved to {dls.device}")
     batch = _attempt("stacking the items of a batch", dls.one_batch)
-    for kind, part in zip(dsets.kinds, batch, strict=True): _say(kind or "part", _looks(part))
+    for kind, part in zip(dsets.kinds, batch, strict=True):
+        _say(kind or "part", _looks(part))
     _tell_steps("Transforms of this batch", block.all_batch_tfms, batch, dsets.kinds)
     print("\nAll steps work: dataloaders(source) will too.")
     if show: dls.new(after_batch=block.all_batch_tfms).show_batch(max_n=bs)

@@ -30,14 +30,19 @@ def efficientnet_lite0(
     pretrained: bool = True,  # with the weights that were learned from ImageNet?
     **kwargs,  # for `timm.create_model`
 ) -> nn.Module:
-    """EfficientNet-Lite0 with its 1,000 classes (Tan and Le 2019, arXiv 1905.11946): 4.7 million parameters, and weights
-    that come from a package registry. Raises `DataError` where they cannot be had."""
+    """EfficientNet-Lite0 with its 1,000 classes (Tan and Le 2019, arXiv 1905.11946): 4.7
+    million parameters, and weights that come from a package registry. Raises `DataError`
+    where they cannot be had."""
     import timm
     model = timm.create_model("tf_efficientnet_lite0", **kwargs)
-    model.pretrained_cfg = model.default_cfg = model.pretrained_cfg | {"mean": [0.498] * 3, "std": [0.502] * 3}
+    model.pretrained_cfg = model.default_cfg = model.pretrained_cfg | {
+        "mean": [0.498] * 3,
+        "std": [0.502] * 3,
+    }
     if not pretrained: return model
     weights = safe_load(next(untar_data(URLs.EFFICIENTNET_LITE0).glob("*.pth")))
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))  # other names, the same tensors in the same order
+    # other names, the same tensors in the same order
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     return model
 
 # %% ../nbs/library/bodies.ipynb #1b83b705
@@ -55,42 +60,82 @@ def _later(name: str) -> Callable:
     return build
 
 
-resnet18, resnet34, resnet50, resnet101, resnet152 = map(_later, ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"))
+resnet18, resnet34, resnet50, resnet101, resnet152 = map(
+    _later, ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+)
 
 
 squeezenet1_1 = _later("squeezenet1_1")
 
 # %% ../nbs/library/bodies.ipynb #859edcec
 def _fetched(name: str, weights) -> dict[str, Tensor]:
-    "The weights that torchvision names, kept where torch keeps them; fetched in bounded time and checked by the part of the hash in their name."
+    """The weights that torchvision names, kept where torch keeps them; fetched in bounded
+    time and checked by the part of the hash in their name."""
     import torchvision
     known = torchvision.models.get_model_weights(name)
-    try: chosen = known.DEFAULT if weights is None else known[weights.rpartition(".")[2]] if isinstance(weights, str) else weights
-    except KeyError: raise ValueError(f"{name} has no weights {weights!r}; it has {', '.join(known.__members__)}") from None
+    try:
+        chosen = (
+            known.DEFAULT
+            if weights is None
+            else known[weights.rpartition(".")[2]]
+            if isinstance(weights, str)
+            else weights
+        )
+    except KeyError:
+        raise ValueError(
+            f"{name} has no weights {weights!r}; it has {', '.join(known.__members__)}"
+        ) from None
     file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not file.exists():
         try: download_url(chosen.url, file, tries=2)
-        except DataError as error: raise DataError(f"the weights of {name} cannot be had: {error}. efficientnet_lite0 has weights that come from a package registry; or begin without any, pretrained=False") from error
-    with file.open("rb") as opened: found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if not found.startswith(file.stem.rpartition("-")[2]): raise DataError(f"{file.name} is damaged or was changed: its hash does not begin as its name says. Delete it and try again")
+        except DataError as error:
+            raise DataError(
+                f"the weights of {name} cannot be had: {error}. efficientnet_lite0 has "
+                "weights that come from a package registry; or begin without any, "
+                "pretrained=False"
+            ) from error
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not found.startswith(file.stem.rpartition("-")[2]):
+        raise DataError(
+            f"{file.name} is damaged or was changed: its hash does not begin as its "
+            "name says. Delete it and try again"
+        )
     return safe_load(file)
 
 # %% ../nbs/library/bodies.ipynb #f3d02429
-def body_named(arch: Callable | str) -> str: return arch if isinstance(arch, str) else getattr(arch, "__name__", type(arch).__name__)
+def body_named(arch: Callable | str) -> str:
+    return arch if isinstance(arch, str) else getattr(arch, "__name__", type(arch).__name__)
 
 
 def _of_torchvision(arch: Callable | str) -> bool:
     ours = resnet18, resnet34, resnet50, resnet101, resnet152, squeezenet1_1
-    return callable(arch) and (arch in ours or getattr(arch, "__module__", "").startswith("torchvision."))
+    return callable(arch) and (
+        arch in ours or getattr(arch, "__module__", "").startswith("torchvision.")
+    )
 
 
 def _whole(arch: Callable | str, pretrained: bool, weights=None) -> nn.Module:
-    "The model of an architecture as its makers built it; raises `DataError` where its weights cannot be had."
-    if weights is not None and not _of_torchvision(arch): raise ValueError(f"weights={weights!r} is for torchvision's functions, and {body_named(arch)} is none: load others with learn.load, or model.load_state_dict")
+    """The model of an architecture as its makers built it; raises `DataError` where its
+    weights cannot be had."""
+    if weights is not None and not _of_torchvision(arch):
+        raise ValueError(
+            f"weights={weights!r} is for torchvision's functions, and "
+            f"{body_named(arch)} is none: load others with learn.load, or "
+            "model.load_state_dict"
+        )
     if isinstance(arch, str): return _of_timm(arch, pretrained)
-    if not callable(arch): raise TypeError(f"arch is {type(arch).__name__}: give a function that builds a model, resnet18 say, or a timm name as text")
+    if not callable(arch):
+        raise TypeError(
+            f"arch is {type(arch).__name__}: give a function that builds a model, "
+            "resnet18 say, or a timm name as text"
+        )
     if not _of_torchvision(arch):
-        return arch(pretrained=pretrained) if {"pretrained", "kwargs"} & set(inspect.signature(arch).parameters) else arch()
+        return (
+            arch(pretrained=pretrained)
+            if {"pretrained", "kwargs"} & set(inspect.signature(arch).parameters)
+            else arch()
+        )
     model = arch(weights=None)
     if pretrained:
         model.load_state_dict(_fetched(body_named(arch), weights))
@@ -102,51 +147,83 @@ def _of_timm(name: str, pretrained: bool) -> nn.Module:
     import timm
     try: return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # of every kind, since what it fetches with differs
-        if timm.is_model(name.partition(".")[0]): raise DataError(f"timm could not make {name} ({type(error).__name__}: {str(error)[:200]}); without a network, efficientnet_lite0 has weights, or pretrained=False begins without any") from error
+        if timm.is_model(name.partition(".")[0]):
+            raise DataError(
+                f"timm could not make {name} ({type(error).__name__}: "
+                f"{str(error)[:200]}); without a network, efficientnet_lite0 has "
+                "weights, or pretrained=False begins without any"
+            ) from error
         near = get_close_matches(name, timm.list_models(), 4)
-        raise ValueError(f"timm has no model {name!r}" + (f"; {', '.join(near)} are near" if near else "")) from error
+        raise ValueError(
+            f"timm has no model {name!r}"
+            + (f"; {', '.join(near)} are near" if near else "")
+        ) from error
 
 # %% ../nbs/library/bodies.ipynb #53a3c025
 def _take_channels(model: nn.Module, n_in: int, pretrained: bool) -> None:
     "Give the first layer `n_in` channels, as many as the pictures have, in place of three."
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    first = next(
+        (module for module in model.modules() if isinstance(module, nn.Conv2d)), None
+    )
     if n_in == (3 if first is None else first.in_channels): return
-    if first is None: raise LearnerError(f"{type(model).__name__} has no convolution, so it cannot be made to take {n_in} channels")
-    first.in_channels, first.weight = n_in, nn.Parameter(_for_channels(first.weight.data, n_in))
+    if first is None:
+        raise LearnerError(
+            f"{type(model).__name__} has no convolution, so it cannot be made to take "
+            f"{n_in} channels"
+        )
+    first.in_channels, first.weight = (
+        n_in,
+        nn.Parameter(_for_channels(first.weight.data, n_in)),
+    )
     if not pretrained: first.reset_parameters()
 
 
-def _for_channels(weight: Tensor, n_in: int) -> Tensor:  # (filters, 3, height, width) -> (filters, n_in, height, width)
-    "Filters for colours, made to answer to other channels: one grey channel gets the sum, two share all three, more than three begin at nought."
+# (filters, 3, height, width) -> (filters, n_in, height, width)
+def _for_channels(weight: Tensor, n_in: int) -> Tensor:
+    """Filters for colours, made to answer to other channels: one grey channel gets the sum,
+    two share all three, more than three begin at nought."""
     if n_in == 1: return weight.sum(1, keepdim=True)
     if n_in == 2: return weight[:, :2] * 1.5
-    return torch.cat([weight, weight.new_zeros(len(weight), n_in - 3, *weight.shape[2:])], 1)
+    return torch.cat(
+        [weight, weight.new_zeros(len(weight), n_in - 3, *weight.shape[2:])], 1
+    )
 
 # %% ../nbs/library/bodies.ipynb #e40b94da
 class _Features(nn.Module):
-    "The part of a timm model before its pooling and classifier; where it has no maps of features, a transformer say, the part before the classifier."
+    """The part of a timm model before its pooling and classifier; where it has no maps of
+    features, a transformer say, the part before the classifier."""
     def __init__(self, model: nn.Module):
         super().__init__()
         self.maps = model.pretrained_cfg.get("pool_size") is not None
         model.reset_classifier(0, "" if self.maps else None)
         self.model = model
 
-    def forward(self, x: Tensor) -> Tensor: return self.model.forward_features(x) if self.maps else self.model(x)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.forward_features(x) if self.maps else self.model(x)
 
 
 def create_body(
-    arch: Callable | str | nn.Module,  # function of torchvision, of coursekit or of your own; a timm name; or a model
+    # function of torchvision, of coursekit or of your own; a timm name; or a model
+    arch: Callable | str | nn.Module,
     n_in: int = 3,  # channels of the pictures
     pretrained: bool = True,  # with learned weights?
-    cut: int | Callable | None = None,  # how many of its parts to keep, as in `parts[:cut]`, or a function of the model; all before the last pooling if None
+    # how many of its parts to keep, as in `parts[:cut]`, or a function of the model; all
+    # before the last pooling if None
+    cut: int | Callable | None = None,
     weights=None,  # which weights of torchvision; its default if None
-) -> nn.Module:  # from pictures `(n, n_in, height, width)` to features `(n, channels, height / 32, width / 32)`, mostly
-    "A network for pictures without its last layers. Raises `DataError` where its weights cannot be had."
+# from pictures `(n, n_in, height, width)` to features `(n, channels, height / 32, width /
+# 32)`, mostly
+) -> nn.Module:
+    """A network for pictures without its last layers. Raises `DataError` where its weights
+    cannot be had."""
     model = arch if isinstance(arch, nn.Module) else _whole(arch, pretrained, weights)
     _take_channels(model, n_in, pretrained)
-    body = _cut(model, cut).to(memory_format=torch.channels_last)  # the numbers of one pixel side by side: convolutions are faster
+    # the numbers of one pixel side by side: convolutions are faster
+    body = _cut(model, cut).to(memory_format=torch.channels_last)
     body.pretrained_cfg = getattr(model, "pretrained_cfg", None) if pretrained else None
-    if not isinstance(arch, nn.Module): body.made_by = ("create_body", {"arch": arch, "n_in": n_in, "cut": cut})  # so that it can be exported
+    # so that it can be exported
+    if not isinstance(arch, nn.Module):
+        body.made_by = ("create_body", {"arch": arch, "n_in": n_in, "cut": cut})
     return body
 
 
@@ -154,19 +231,33 @@ def _cut(model: nn.Module, cut) -> nn.Module:
     if callable(cut): return cut(model)
     if cut is None and hasattr(model, "forward_features"): return _Features(model)
     parts = list(model.children())
-    pools = [i for i, part in enumerate(parts) if any("Pool" in type(module).__name__ for module in part.modules())]
-    if cut is None and not (pools and pools[-1]): raise LearnerError(f"{type(model).__name__} has no part for the pooling alone, to end before: say where its body ends, cut=-1 for all but the last of its {len(parts)} parts")
+    pools = [
+        i
+        for i, part in enumerate(parts)
+        if any("Pool" in type(module).__name__ for module in part.modules())
+    ]
+    if cut is None and not (pools and pools[-1]):
+        raise LearnerError(
+            f"{type(model).__name__} has no part for the pooling alone, to end before: "
+            f"say where its body ends, cut=-1 for all but the last of its {len(parts)} "
+            "parts"
+        )
     return nn.Sequential(*parts[:pools[-1] if cut is None else cut])
 
 # %% ../nbs/library/bodies.ipynb #8c0e110e
 class AdaptiveConcatPool2d(nn.Module):
-    "The largest and the mean value of each channel, side by side: `(n, c, height, width)` becomes `(n, 2c, 1, 1)`."
+    """The largest and the mean value of each channel, side by side: `(n, c, height, width)`
+    becomes `(n, 2c, 1, 1)`."""
     def __init__(
         self,
         size: int | tuple[int, int] = 1,  # height and width of what comes out
     ):
         super().__init__()
-        self.output_size, self.ap, self.mp = size, nn.AdaptiveAvgPool2d(size), nn.AdaptiveMaxPool2d(size)
+        self.output_size, self.ap, self.mp = (
+            size,
+            nn.AdaptiveAvgPool2d(size),
+            nn.AdaptiveMaxPool2d(size),
+        )
 
     def forward(self, x: Tensor) -> Tensor: return torch.cat([self.mp(x), self.ap(x)], 1)
 
@@ -184,7 +275,11 @@ class SigmoidRange(nn.Module):
     "`sigmoid_range` as a layer."
     def __init__(self, low: float, high: float):
         super().__init__()
-        if not low < high: raise ValueError(f"y_range=({low}, {high}): the first number is the lowest value, the second the highest")
+        if not low < high:
+            raise ValueError(
+                f"y_range=({low}, {high}): the first number is the lowest value, the "
+                "second the highest"
+            )
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor: return sigmoid_range(x, self.low, self.high)
@@ -196,33 +291,57 @@ def create_head(
     nf: int,  # channels of the features
     n_out: int,  # numbers that come out, one for each class
     lin_ftrs: Sequence[int] | None = None,  # sizes of the hidden layers; one of 512 if None
-    ps: float | Sequence[float] = 0.5,  # share of numbers that dropout sets to nought, before the last layer and, halved, before the others; or one for each
+    # share of numbers that dropout sets to nought, before the last layer and, halved,
+    # before the others; or one for each
+    ps: float | Sequence[float] = 0.5,
     pool: bool = True,  # pool the features over height and width first?
     concat_pool: bool = True,  # by largest and mean value, else by mean
     first_bn: bool = True,  # batch norm before the first layer?
     bn_final: bool = False,  # batch norm at the very end?
-    lin_first: bool = False,  # in each step the linear layer before batch norm and dropout, not after?
-    y_range: tuple[float, float] | None = None,  # lowest and highest value that may come out
+    # in each step the linear layer before batch norm and dropout, not after?
+    lin_first: bool = False,
+    # lowest and highest value that may come out
+    y_range: tuple[float, float] | None = None,
 ) -> nn.Sequential:
-    "The last layers of a classifier: pooling, then linear layers with batch norm, dropout and ReLU. Raises `ValueError` if `ps` does not fit."
-    sizes = [nf * 2 if pool and concat_pool else nf, *([512] if lin_ftrs is None else lin_ftrs), n_out]
+    """The last layers of a classifier: pooling, then linear layers with batch norm, dropout
+    and ReLU. Raises `ValueError` if `ps` does not fit."""
+    sizes = [
+        nf * 2 if pool and concat_pool else nf,
+        *([512] if lin_ftrs is None else lin_ftrs),
+        n_out,
+    ]
     shares = [ps / 2] * (len(sizes) - 2) + [ps] if isinstance(ps, float | int) else list(ps)
-    if len(shares) != len(sizes) - 1: raise ValueError(f"ps has {len(shares)} shares for {len(sizes) - 1} linear layers: give one number for all, or one for each")
-    layers = [AdaptiveConcatPool2d() if concat_pool else nn.AdaptiveAvgPool2d(1), nn.Flatten()] if pool else []
+    if len(shares) != len(sizes) - 1:
+        raise ValueError(
+            f"ps has {len(shares)} shares for {len(sizes) - 1} linear layers: give one "
+            "number for all, or one for each"
+        )
+    layers = (
+        [AdaptiveConcatPool2d() if concat_pool else nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        if pool
+        else []
+    )
     if lin_first: layers.append(nn.Dropout(shares.pop(0)))
     last = len(sizes) - 2
     for i, (inside, outside) in enumerate(pairwise(sizes)):
         if lin_first and i == last: layers.append(nn.Linear(inside, outside))
-        else: layers += _linear_step(inside, outside, shares.pop(0), i > 0 or first_bn, i < last, lin_first)
+        else:
+            layers += _linear_step(
+                inside, outside, shares.pop(0), i > 0 or first_bn, i < last, lin_first
+            )
     if bn_final: layers.append(nn.BatchNorm1d(n_out, momentum=0.01))
     if y_range is not None: layers.append(SigmoidRange(*y_range))
     return nn.Sequential(*layers)
 
 
-def _linear_step(inside: int, outside: int, share: float, norm: bool, relu: bool, lin_first: bool) -> list[nn.Module]:
+def _linear_step(
+    inside: int, outside: int, share: float, norm: bool, relu: bool, lin_first: bool
+) -> list[nn.Module]:
     before = [nn.BatchNorm1d(outside if lin_first else inside)] if norm else []
     if share: before.append(nn.Dropout(share))
-    linear = [nn.Linear(inside, outside, bias=not norm)] + ([nn.ReLU(inplace=True)] if relu else [])
+    linear = [nn.Linear(inside, outside, bias=not norm)] + (
+        [nn.ReLU(inplace=True)] if relu else []
+    )
     return linear + before if lin_first else before + linear
 
 
@@ -269,20 +388,30 @@ def features_of(body: nn.Module, n_in: int) -> int:
 
 # %% ../nbs/library/bodies.ipynb #411076a0
 def create_vision_model(
-    arch: Callable | str,  # function of torchvision, of coursekit or of your own; or a timm name
+    # function of torchvision, of coursekit or of your own; or a timm name
+    arch: Callable | str,
     n_out: int,  # numbers that come out
     pretrained: bool = True,  # a body with learned weights?
     weights=None,  # which weights of torchvision; its default if None
     cut: int | Callable | None = None,  # where the body ends, see `create_body`
     n_in: int = 3,  # channels of the pictures
-    init: Callable | None = nn.init.kaiming_normal_,  # first weights of the head; as PyTorch makes them if None
+    # first weights of the head; as PyTorch makes them if None
+    init: Callable | None = nn.init.kaiming_normal_,
     custom_head: nn.Module | None = None,  # instead of that of `create_head`
     **head,  # for `create_head`
 ) -> nn.Sequential:  # body and head
     "A body that knows pictures, and a head for the task at hand."
-    if isinstance(arch, nn.Module): raise TypeError(f"arch is a model already, of the class {type(arch).__name__}: give the function that builds it, or put it into Learner(dls, model, ...)")
+    if isinstance(arch, nn.Module):
+        raise TypeError(
+            f"arch is a model already, of the class {type(arch).__name__}: give the "
+            "function that builds it, or put it into Learner(dls, model, ...)"
+        )
     body = create_body(arch, n_in, pretrained, cut, weights)
     if isinstance(body, _Features) and not body.maps: head = {"pool": False} | head
-    new = create_head(features_of(body, n_in), n_out, **head) if custom_head is None else custom_head
+    new = (
+        create_head(features_of(body, n_in), n_out, **head)
+        if custom_head is None
+        else custom_head
+    )
     if init is not None: _begin(new, init)
     return nn.Sequential(body, new)

@@ -41,14 +41,19 @@ class CSVLogger(Callback):
 
     def before_fit(self) -> None:
         names = _line(self.learn.recorder.metric_names)
-        self._text = self.file.read_text("utf-8") if self.append and self.file.exists() else names
+        self._text = (
+            self.file.read_text("utf-8") if self.append and self.file.exists() else names
+        )
         if not self._text.startswith(names):
             there = self._text.partition("\n")[0]
             raise DataError(f"{self.file} has the columns {there}, and this training "
                             f"{names.strip()}: give another fname, or append=False")
 
     def after_epoch(self) -> None:
-        recorder, minutes = self.learn.recorder, divmod(int(self.learn.recorder.times[-1]), 60)
+        recorder, minutes = (
+            self.learn.recorder,
+            divmod(int(self.learn.recorder.times[-1]), 60),
+        )
         numbers = recorder.values[-1]  # noqa: PD011
         row = [self.learn.epoch, *numbers, "{:02}:{:02}".format(*minutes)]
         self._text += _line(row)
@@ -73,24 +78,31 @@ class ReduceLROnPlateau(TrackerCallback):
     def __init__(
         self,
         monitor: str = "valid_loss",  # heading in the table
-        comp: Callable | None = None,  # of (new, best): is it better? As for `TrackerCallback`
+        # of (new, best): is it better? As for `TrackerCallback`
+        comp: Callable | None = None,
         min_delta: float = 0.0,  # a smaller gain counts as none
         patience: int = 1,  # epochs without a gain
         factor: float = 10.0,  # what the rates are divided by
         min_lr: float = 0.0,  # but not below this
         reset_on_fit: bool = True,  # forget the best of before?
     ):
-        if not factor > 0: raise ValueError(f"factor={factor}: rates are divided by it, so above 1")
+        if not factor > 0:
+            raise ValueError(f"factor={factor}: rates are divided by it, so above 1")
         if factor <= 1:
-            warnings.warn(f"factor={factor}: rates are divided by it and will not fall; "
-                          f"{1 / factor:g} makes them {factor:g} of what they were", stacklevel=2)
+            warnings.warn(
+                f"factor={factor}: rates are divided by it and will not fall; "
+                f"{1 / factor:g} makes them {factor:g} of what they were",
+                stacklevel=2,
+            )
         super().__init__(monitor, comp, min_delta, reset_on_fit)
         self.patience, self.factor, self.min_lr, self.wait = patience, factor, min_lr, 0
 
     def before_fit(self) -> None:
         super().before_fit()
         self.wait = 0
-        if any(isinstance(cb, ParamScheduler) and "lr" in cb.scheds for cb in self.learn.cbs):
+        if any(
+            isinstance(cb, ParamScheduler) and "lr" in cb.scheds for cb in self.learn.cbs
+        ):
             warnings.warn("ReduceLROnPlateau does nothing here: the schedule sets the rate "
                           "before each batch. It goes with fit", stacklevel=2)
 
@@ -104,13 +116,15 @@ class ReduceLROnPlateau(TrackerCallback):
         self.wait, before = 0, self.learn.hyper("lr")
         rates = [max(rate / self.factor, min(rate, self.min_lr)) for rate in before]
         self.learn.set_hyper("lr", rates)
-        if rates[-1] < before[-1]: print(f"epoch {self.learn.epoch}: the rate is now {rates[-1]:g}")
+        if rates[-1] < before[-1]:
+            print(f"epoch {self.learn.epoch}: the rate is now {rates[-1]:g}")
 
     def state_dict(self) -> dict: return super().state_dict() | {"wait": self.wait}
 
 # %% ../nbs/library/callbacks.ipynb #ca11000b
 class ShowGraphCallback(Callback):
-    "Shows losses as they come, below the training's table. Does nothing outside a notebook."
+    """Shows losses as they come, below the training's table. Does nothing outside a
+    notebook."""
     order, only_fit = 67, True
 
     def before_fit(self) -> None: self._shown = None

@@ -28,17 +28,25 @@ class TrackerCallback(Callback):
     def __init__(
         self,
         monitor: str = "valid_loss",  # heading in the table
-        comp: Callable | None = None,  # of (new, best): is it better? `np.less` for losses and errors if None, else `np.greater`
+        # of (new, best): is it better? `np.less` for losses and errors if None, else
+        # `np.greater`
+        comp: Callable | None = None,
         min_delta: float = 0.0,  # a smaller gain counts as none
-        reset_on_fit: bool = True,  # forget the best of before? If not, it holds in both phases of `fine_tune`
+        # forget the best of before? If not, it holds in both phases of `fine_tune`
+        reset_on_fit: bool = True,
     ):
         self.monitor, self.min_delta, self.reset_on_fit = monitor, min_delta, reset_on_fit
         self.best = self.best_epoch = None
-        self.comp = comp or (np.less if "loss" in monitor or "error" in monitor or monitor in ("mse", "rmse", "mae") else np.greater)
+        self.comp = comp or (
+            np.less
+            if "loss" in monitor or "error" in monitor or monitor in ("mse", "rmse", "mae")
+            else np.greater
+        )
 
     def before_fit(self) -> None:
         names = self.learn.recorder.metric_names[1:-1]
-        if self.monitor not in names: raise ValueError(f"monitor={self.monitor!r}: the table has {', '.join(names)}")
+        if self.monitor not in names:
+            raise ValueError(f"monitor={self.monitor!r}: the table has {', '.join(names)}")
         self._column, self.new_best = names.index(self.monitor), False
         if self.reset_on_fit: self.best = self.best_epoch = None
 
@@ -49,7 +57,8 @@ class TrackerCallback(Callback):
         self.new_best = self.best is None or bool(self.comp(value - delta, self.best))
         if self.new_best: self.best, self.best_epoch = value, self.learn.epoch
 
-    def state_dict(self) -> dict: return {name: getattr(self, name) for name in ("best", "best_epoch")}
+    def state_dict(self) -> dict:
+        return {name: getattr(self, name) for name in ("best", "best_epoch")}
 
     def load_state_dict(self, state: dict) -> None:
         if not are_numbers([value for value in state.values() if value is not None]):
@@ -58,7 +67,8 @@ class TrackerCallback(Callback):
 
 # %% ../nbs/library/checkpoints.ipynb #169128fb
 class SaveModelCallback(TrackerCallback):
-    "Save the weights of the best epoch, and load them at the end; or save every epoch, or the last."
+    """Save the weights of the best epoch, and load them at the end; or save every epoch, or
+    the last."""
     order = 66
 
     def __init__(
@@ -67,25 +77,40 @@ class SaveModelCallback(TrackerCallback):
         comp: Callable | None = None,
         min_delta: float = 0.0,
         fname: str = "model",  # file under the learner's `model_dir`
-        every_epoch: bool | int = False,  # save each as `fname_0`, `fname_1`, ..., and load none? With a number one in so many
-        at_end: bool = False,  # save the weights of the end too, in place of the best, and load none?
+        # save each as `fname_0`, `fname_1`, ..., and load none? With a number one in so
+        # many
+        every_epoch: bool | int = False,
+        # save the weights of the end too, in place of the best, and load none?
+        at_end: bool = False,
         with_opt: bool = False,  # the state of the optimiser too?
-        reset_on_fit: bool = True,  # forget the best of before? If not, it holds in both phases of `fine_tune`
+        # forget the best of before? If not, it holds in both phases of `fine_tune`
+        reset_on_fit: bool = True,
     ):
-        if every_epoch and at_end: raise ValueError("every_epoch and at_end: the last epoch is among them, so say one of the two")
+        if every_epoch and at_end:
+            raise ValueError(
+                "every_epoch and at_end: the last epoch is among them, so say one of "
+                "the two"
+            )
         super().__init__(monitor, comp, min_delta, reset_on_fit)
-        self.fname, self.every_epoch, self.at_end, self.with_opt = fname, every_epoch, at_end, with_opt
+        self.fname, self.every_epoch, self.at_end, self.with_opt = (
+            fname,
+            every_epoch,
+            at_end,
+            with_opt,
+        )
 
     def after_epoch(self) -> None:
         super().after_epoch()
         if self.every_epoch:
-            if self.learn.epoch % self.every_epoch == 0: self.learn.save(f"{self.fname}_{self.learn.epoch}", self.with_opt)
+            if self.learn.epoch % self.every_epoch == 0:
+                self.learn.save(f"{self.fname}_{self.learn.epoch}", self.with_opt)
         elif self.new_best: self.learn.save(self.fname, self.with_opt)
         self.new_best = False
 
     def after_fit(self) -> None:
         if self.at_end: self.learn.save(self.fname, self.with_opt)
-        elif not self.every_epoch and self.best is not None: self.learn.load(self.fname, with_opt=self.with_opt)
+        elif not self.every_epoch and self.best is not None:
+            self.learn.load(self.fname, with_opt=self.with_opt)
 
 # %% ../nbs/library/checkpoints.ipynb #fbf6b50f
 class EarlyStoppingCallback(TrackerCallback):
@@ -117,15 +142,19 @@ class EarlyStoppingCallback(TrackerCallback):
 
 # %% ../nbs/library/checkpoints.ipynb #38373f37
 class Checkpoint(Callback):
-    """Keep all that a run needs to go on, after every epoch: weights, optimiser, schedule, random numbers, table. A killed run which is
-    called again with `resume=True` ends with the weights that it would have had; one that had ended has its weights at once. To the last
-    bit that holds for the same machine, number of threads and of workers, and version of PyTorch."""
+    """Keep all that a run needs to go on, after every epoch: weights, optimiser, schedule,
+    random numbers, table. A killed run which is called again with `resume=True` ends
+    with the weights that it would have had; one that had ended has its weights at once.
+    To the last bit that holds for the same machine, number of threads and of workers,
+    and version of PyTorch."""
     order, only_fit = 95, True
 
     def __init__(
         self,
         fname: str = "checkpoint",  # file under the learner's `model_dir`
-        resume: bool | None = None,  # go on with an unfinished run? False to begin anew; None raises an error where there is one
+        # go on with an unfinished run? False to begin anew; None raises an error where
+        # there is one
+        resume: bool | None = None,
     ):
         self.fname, self.resume = fname, resume
 
@@ -164,7 +193,10 @@ class Checkpoint(Callback):
         except DataError as error: raise DataError(f"{at}; it {error}") from error
 
     def _compare(self, state: dict, at: str) -> None:
-        found, kept = [repr(cb) for cb in self._with_state()], [name for name, _ in state["cbs"]]
+        found, kept = (
+            [repr(cb) for cb in self._with_state()],
+            [name for name, _ in state["cbs"]],
+        )
         if found != kept:
             raise LearnerError(f"{at}, with other callbacks: {', '.join(kept)[:300]}; "
                                f"here they are {', '.join(found)}")
@@ -227,8 +259,16 @@ class Checkpoint(Callback):
 
 
 _PARTS = {
-    "done": int, "n_epoch": int, "train_iter": int, "bn_eval": bool, "data": list, "random": dict,
-    "model": dict, "opt": dict, "grads": dict, "cbs": list,
+    "done": int,
+    "n_epoch": int,
+    "train_iter": int,
+    "bn_eval": bool,
+    "data": list,
+    "random": dict,
+    "model": dict,
+    "opt": dict,
+    "grads": dict,
+    "cbs": list,
 }
 
 
@@ -263,7 +303,11 @@ def _marks(dl) -> dict:
     source = getattr(dl, "source", getattr(dl, "dataset", None))
     split = getattr(source, "indices", None)
     return {
-        "items": len(source) if hasattr(source, "__len__") else None, "split": split is not None and hashlib.sha256(repr(list(map(int, split))).encode()).hexdigest(),
-        "vocabulary": [str(label) for label in getattr(source, "vocab", None) or []], "batch size": getattr(dl, "bs", getattr(dl, "batch_size", None)),
-        "workers": getattr(dl, "num_workers", 0), "seeded shuffling": len(generators_of(dl)),
+        "items": len(source) if hasattr(source, "__len__") else None,
+        "split": split is not None
+        and hashlib.sha256(repr(list(map(int, split))).encode()).hexdigest(),
+        "vocabulary": [str(label) for label in getattr(source, "vocab", None) or []],
+        "batch size": getattr(dl, "bs", getattr(dl, "batch_size", None)),
+        "workers": getattr(dl, "num_workers", 0),
+        "seeded shuffling": len(generators_of(dl)),
     }

@@ -27,21 +27,38 @@ _TRASH, _JOURNAL = ".trash", "coursekit cleaning 1"
 @dataclass
 class Cleaned:
     "What was moved: into the trash, into another class, or back."
-    deleted: L = field(default_factory=L)                    # pairs of (where it was, where it is)
-    changed: L = field(default_factory=L)                    # the same, for files with another label
-    restored: L = field(default_factory=L)                   # files that are back at their place
-    rounds_left: int = 0                                     # how many times more one can undo
+    # pairs of (where it was, where it is)
+    deleted: L = field(default_factory=L)
+    # the same, for files with another label
+    changed: L = field(default_factory=L)
+    # files that are back at their place
+    restored: L = field(default_factory=L)
+    # how many times more one can undo
+    rounds_left: int = 0
 
     def __repr__(self):
         if self.restored or not (self.deleted or self.changed):
-            said = f"{counted(len(self.restored), 'file')} back in place" if self.restored else "nothing to do"
-            return said + (f"; {counted(self.rounds_left, 'earlier cleaning')} can be undone too" if self.restored and self.rounds_left else "")
-        return f"{counted(len(self.deleted), 'file')} moved to {_TRASH}, {len(self.changed)} to another class. Make the loaders anew to train without them; undo() puts all back"
+            said = (
+                f"{counted(len(self.restored), 'file')} back in place"
+                if self.restored
+                else "nothing to do"
+            )
+            return said + (
+                f"; {counted(self.rounds_left, 'earlier cleaning')} can be undone too"
+                if self.restored and self.rounds_left
+                else ""
+            )
+        return (
+            f"{counted(len(self.deleted), 'file')} moved to {_TRASH}, "
+            f"{len(self.changed)} to another class. Make the loaders anew to train "
+            "without them; undo() puts all back"
+        )
 
 
 @contextmanager
 def _alone(root: Path) -> Iterator[Path]:
-    "Let one process at a time clean `root`, and leave nothing behind once there is nothing to undo."
+    """Let one process at a time clean `root`, and leave nothing behind once there is
+    nothing to undo."""
     from filelock import FileLock, Timeout
     trash = root/_TRASH
     try:
@@ -49,11 +66,18 @@ def _alone(root: Path) -> Iterator[Path]:
         with FileLock(trash/".lock", timeout=5):
             try: yield
             finally:
-                if not (trash/"journal.json").exists():      # swept under the lock, or another process could lose its own
+                # swept under the lock, or another process could lose its own
+                if not (trash/"journal.json").exists():
                     for left in (*trash.glob(".journal.json.*.part"), trash/".lock"):
                         with suppress(OSError): left.unlink()
-    except Timeout as error: raise DataError(f"another process is cleaning {brief(root)}: wait until it has done") from error
-    except OSError as error: raise DataError(f"cannot write in {brief(trash)}: {error.strerror or error}") from error
+    except Timeout as error:
+        raise DataError(
+            f"another process is cleaning {brief(root)}: wait until it has done"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {brief(trash)}: {error.strerror or error}"
+        ) from error
     finally: _remove_if_empty(trash)
 
 
@@ -62,13 +86,23 @@ def _read_journal(root: Path) -> list[dict]:
     if not file.exists(): return []
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found["format"] != _JOURNAL: raise ValueError(f"its format is {found['format']!r}, this version knows {_JOURNAL!r}")
+        if found["format"] != _JOURNAL:
+            raise ValueError(
+                f"its format is {found['format']!r}, this version knows {_JOURNAL!r}"
+            )
         moves = [move for one in found["rounds"] for move in one["moves"]]
-        if not moves or not all(move.keys() >= {"from", "to", "size", "mtime_ns"} for move in moves): raise ValueError("it does not say what was moved")
-        for place in [place for one in found["rounds"] for place in one["made"]] + [move[end] for move in moves for end in ("from", "to")]:
-            if Path(place).is_absolute() or ".." in Path(place).parts: raise ValueError(f"it names a place outside the folder, {place!r}")
+        if not moves or not all(
+            move.keys() >= {"from", "to", "size", "mtime_ns"} for move in moves
+        ):
+            raise ValueError("it does not say what was moved")
+        for place in [place for one in found["rounds"] for place in one["made"]] + [
+            move[end] for move in moves for end in ("from", "to")
+        ]:
+            if Path(place).is_absolute() or ".." in Path(place).parts:
+                raise ValueError(f"it names a place outside the folder, {place!r}")
         return found["rounds"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error: raise DataError(f"the journal {brief(file)} cannot be used: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"the journal {brief(file)} cannot be used: {error}") from error
 
 
 def _write_journal(root: Path, rounds: list[dict]) -> None:
@@ -83,7 +117,8 @@ def _move(source: Path, target: Path) -> None:
     "Rename without overwriting; raises `FileExistsError` if there is something already."
     try: os.link(source, target, follow_symlinks=False)
     except FileExistsError: raise
-    except (OSError, NotImplementedError):                   # a file system without second names
+    # a file system without second names
+    except (OSError, NotImplementedError):
         if os.path.lexists(target): raise FileExistsError(f"{target} exists") from None
         source.rename(target)
     else: source.unlink()
@@ -105,17 +140,46 @@ def _free(target: Path, taken: set) -> Path:
     raise DataError(f"a million files are called like {brief(target)}")
 
 
-def _plan(root: Path, delete: Iterable[Path], change: Iterable[tuple[Path, str]]) -> tuple[list, list]:
+def _plan(
+    root: Path, delete: Iterable[Path], change: Iterable[tuple[Path, str]]
+) -> tuple[list, list]:
     taken, plans = set(), ([], [])
-    wanted = [(Path(file), None) for file in delete] + [(Path(file), label) for file, label in change]
-    twice = next((file for file, n in Counter(file for file, _ in wanted).items() if n > 1), None)
-    if twice: raise ValueError(f"{brief(twice)} is named twice: one thing can be done with a file")
+    wanted = [(Path(file), None) for file in delete] + [
+        (Path(file), label) for file, label in change
+    ]
+    twice = next(
+        (file for file, n in Counter(file for file, _ in wanted).items() if n > 1), None
+    )
+    if twice:
+        raise ValueError(
+            f"{brief(twice)} is named twice: one thing can be done with a file"
+        )
     for file, label in wanted:
-        if label is not None and (label in ("", ".", "..", _TRASH) or Path(label).name != label or set(label) & {"\\", "\0"}): raise ValueError(f"the label {label!r} cannot be the name of a folder")
-        if not os.path.lexists(file): raise DataError(f"{brief(file)} is not there any more, so nothing was moved. If a cleaning was interrupted, undo it first; else make the cleaner anew")
-        if not file.is_relative_to(root) or ".." in file.relative_to(root).parts: raise DataError(f"{brief(file)} does not lie in {brief(root)}, so nothing was moved")
-        if label is not None and file.parent == root: raise DataError(f"{brief(file)} lies in no folder of a class, so it cannot go into another one; nothing was moved")
-        target = root/_TRASH/file.relative_to(root) if label is None else file.parent.parent/label/file.name
+        if label is not None and (
+            label in ("", ".", "..", _TRASH)
+            or Path(label).name != label
+            or set(label) & {"\\", "\0"}
+        ):
+            raise ValueError(f"the label {label!r} cannot be the name of a folder")
+        if not os.path.lexists(file):
+            raise DataError(
+                f"{brief(file)} is not there any more, so nothing was moved. If a "
+                "cleaning was interrupted, undo it first; else make the cleaner anew"
+            )
+        if not file.is_relative_to(root) or ".." in file.relative_to(root).parts:
+            raise DataError(
+                f"{brief(file)} does not lie in {brief(root)}, so nothing was moved"
+            )
+        if label is not None and file.parent == root:
+            raise DataError(
+                f"{brief(file)} lies in no folder of a class, so it cannot go into "
+                "another one; nothing was moved"
+            )
+        target = (
+            root / _TRASH / file.relative_to(root)
+            if label is None
+            else file.parent.parent / label / file.name
+        )
         if target == file: continue                          # it has that label already
         plans[label is not None].append((file, _free(target, taken)))
     return plans
@@ -124,9 +188,12 @@ def _plan(root: Path, delete: Iterable[Path], change: Iterable[tuple[Path, str]]
 def clean_files(
     root: str | Path,  # folder in which all of it happens; the trash is in it
     delete: Iterable = (),  # files to move into the trash
-    change: Iterable = (),  # pairs of a file and its new label: it goes into the folder of that name, beside its own
+    # pairs of a file and its new label: it goes into the folder of that name, beside its
+    # own
+    change: Iterable = (),
 ) -> Cleaned:
-    "Move files away so that `undo_cleaning(root)` can bring them back. All or none are moved; raises `DataError` that names the file which stops it."
+    """Move files away so that `undo_cleaning(root)` can bring them back. All or none are
+    moved; raises `DataError` that names the file which stops it."""
     root = Path(root)
     deleted, changed = _plan(root, delete, change)
     moves = deleted + changed
@@ -139,9 +206,24 @@ def _do_moves(root: Path, moves: list[tuple[Path, Path]]) -> int:
     "Write the journal, then move; take it all back if a file refuses."
     def inside(file: Path) -> str: return file.relative_to(root).as_posix()
     rounds = _read_journal(root)
-    made = sorted({inside(target.parent) for _, target in moves if _TRASH not in target.parts and not target.parent.exists()})
-    entries = [{"from": inside(source), "to": inside(target), **_mark(source)} for source, target in moves]
-    rounds.append({"when": datetime.now(UTC).isoformat(timespec="seconds"), "made": made, "moves": entries})
+    made = sorted(
+        {
+            inside(target.parent)
+            for _, target in moves
+            if _TRASH not in target.parts and not target.parent.exists()
+        }
+    )
+    entries = [
+        {"from": inside(source), "to": inside(target), **_mark(source)}
+        for source, target in moves
+    ]
+    rounds.append(
+        {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made": made,
+            "moves": entries,
+        }
+    )
     _write_journal(root, rounds)
     for source, target in moves:
         try:
@@ -149,16 +231,23 @@ def _do_moves(root: Path, moves: list[tuple[Path, Path]]) -> int:
             _move(source, target)
         except OSError as error:
             _take_back(root, rounds)
-            raise DataError(f"{brief(source)} cannot be moved to {brief(target)} ({error.strerror or error}), so nothing was moved") from error
+            raise DataError(
+                f"{brief(source)} cannot be moved to {brief(target)} "
+                f"({error.strerror or error}), so nothing was moved"
+            ) from error
     return len(rounds)
 
 
 def undo_cleaning(
     root: str | Path,  # the folder that was cleaned
 ) -> Cleaned:
-    "Put the files of the last cleaning back, exactly; call it again for the one before. Raises `DataError` if there is none, or that names files which cannot go back."
+    """Put the files of the last cleaning back, exactly; call it again for the one before.
+    Raises `DataError` if there is none, or that names files which cannot go back."""
     root = Path(root)
-    if not (root/_TRASH/"journal.json").exists(): raise DataError(f"there is nothing to undo in {brief(root)}: it has no journal of a cleaning")
+    if not (root/_TRASH/"journal.json").exists():
+        raise DataError(
+            f"there is nothing to undo in {brief(root)}: it has no journal of a cleaning"
+        )
     with _alone(root): restored, left = _take_back(root, _read_journal(root))
     return Cleaned(restored=L(restored), rounds_left=left)
 
@@ -171,25 +260,37 @@ def _take_back(root: Path, rounds: list[dict]) -> tuple[list[Path], int]:
         why = _put_back(source, target, move)
         if why: stuck.append((move, f"{brief(source)}: {why}"))
         elif why is None: restored.append(source)
-    for folder in [*_emptied(root, last), *(root/made for made in last["made"])]: _remove_if_empty(folder)
+    for folder in [*_emptied(root, last), *(root/made for made in last["made"])]:
+        _remove_if_empty(folder)
     if stuck:
         last["moves"] = [move for move, _ in reversed(stuck)]
         _write_journal(root, rounds)
-        raise DataError(f"{counted(len(restored), 'file')} went back, {len(stuck)} cannot: {'; '.join(words for _, words in stuck[:3])}. Put that right and undo once more")
+        raise DataError(
+            f"{counted(len(restored), 'file')} went back, {len(stuck)} cannot: "
+            f"{'; '.join(words for _, words in stuck[:3])}. Put that right and undo "
+            "once more"
+        )
     _write_journal(root, rounds[:-1])
     return restored[::-1], len(rounds) - 1
 
 
 def _put_back(source: Path, target: Path, move: dict) -> str | None:
-    "None if the file went back, an empty text if it had never left, else why it cannot go back."
+    """None if the file went back, an empty text if it had never left, else why it cannot go
+    back."""
     at_source, at_target = os.path.lexists(source), os.path.lexists(target)
     if at_source and not at_target: return ""
     if not at_target: return "the file is gone from both places"
-    if at_source and os.path.samestat(source.lstat(), target.lstat()):    # a crash between its two names
+    # a crash between its two names
+    if at_source and os.path.samestat(source.lstat(), target.lstat()):
         target.unlink()
         return None
     ours = _mark(target) == {name: move[name] for name in ("size", "mtime_ns")}
-    if at_source: return f"another file has taken its place; what was moved lies in {brief(target)}" if ours else ""
+    if at_source:
+        return (
+            f"another file has taken its place; what was moved lies in {brief(target)}"
+            if ours
+            else ""
+        )
     try:
         source.parent.mkdir(parents=True, exist_ok=True)
         _move(target, source)
@@ -199,8 +300,17 @@ def _put_back(source: Path, target: Path, move: dict) -> str | None:
 
 def _emptied(root: Path, last: dict) -> list[Path]:
     "Folders inside the trash that this round used, the innermost first."
-    folders = {folder for move in last["moves"] if move["to"].startswith(f"{_TRASH}/") for folder in Path(move["to"]).parents}
-    return [root/folder for folder in sorted(folders, key=lambda folder: -len(folder.parts)) if len(folder.parts) > 1]
+    folders = {
+        folder
+        for move in last["moves"]
+        if move["to"].startswith(f"{_TRASH}/")
+        for folder in Path(move["to"]).parents
+    }
+    return [
+        root / folder
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts))
+        if len(folder.parts) > 1
+    ]
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -17,15 +17,19 @@ from .datasets import DataEntry, URLs, untar_data
 from .messages import DataError
 from .registries import data_home
 
-_COURSE = ("MNIST", "MNIST_SAMPLE", "EFFICIENTNET_LITE0")     # what the lessons that exist need
-_WELCOME = ("PHOTOS",)                                        # what they can do without, and say so
+# what the lessons that exist need
+_COURSE = ("MNIST", "MNIST_SAMPLE", "EFFICIENTNET_LITE0")
+# what they can do without, and say so
+_WELCOME = ("PHOTOS",)
 
 # %% ../nbs/library/cli.ipynb #62d16058
 def _place(entry: DataEntry) -> tuple[str, Path | None]:
     "Where the set is: `cache`, `mirror` or nowhere."
     if entry.seems_whole(folder := data_home()/entry.folder): return "cache", folder
     mirror = os.environ.get("COURSEKIT_MIRROR")
-    if mirror and entry.seems_whole(folder := Path(mirror).expanduser().absolute() / entry.folder):
+    if mirror and entry.seems_whole(
+        folder := Path(mirror).expanduser().absolute() / entry.folder
+    ):
         return "mirror", folder
     return "", None
 
@@ -47,18 +51,28 @@ def _list(args: argparse.Namespace) -> int:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row, name in zip(rows, ["", *URLs], strict=True):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
-        if name and args.licences: print(f"    licence: {URLs[name].licence}\n    cite: {URLs[name].citation}")
+        print(
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)
+            ).rstrip()
+        )
+        if name and args.licences:
+            print(f"    licence: {URLs[name].licence}\n    cite: {URLs[name].citation}")
     return 0
 
 # %% ../nbs/library/cli.ipynb #b229afa0
 def _fetch(args: argparse.Namespace) -> int:
-    names, failed = dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())]), 0
+    names, failed = (
+        dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())]),
+        0,
+    )
     if not names:
         raise DataError(
-            "name a data set, or use --course for all that the lessons need; `coursekit data list` shows them"
+            "name a data set, or use --course for all that the lessons need; `coursekit "
+            "data list` shows them"
         )
-    entries = {name: URLs[name] for name in names}           # a wrong name is noticed before anything is fetched
+    # a wrong name is noticed before anything is fetched
+    entries = {name: URLs[name] for name in names}
     for i, (name, entry) in enumerate(entries.items(), 1):
         print(f"[{i}/{len(entries)}] {name}: {entry.title}", file=sys.stderr)
         started = time.monotonic()
@@ -66,27 +80,51 @@ def _fetch(args: argparse.Namespace) -> int:
         except DataError as error:
             needed = name in args.names or name not in _WELCOME
             failed += needed
-            print(f"{'error' if needed else 'the lessons go on without it'}: {error}", file=sys.stderr)
+            print(
+                f"{'error' if needed else 'the lessons go on without it'}: {error}",
+                file=sys.stderr,
+            )
             continue
-        print(f"    there after {time.monotonic() - started:.1f} s. Licence: {entry.licence}", file=sys.stderr)
+        print(
+            (
+                f"    there after {time.monotonic() - started:.1f} s. Licence: "
+                f"{entry.licence}"
+            ),
+            file=sys.stderr,
+        )
         print(f"{name}\t{folder}")
     return 1 if failed else 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     failed = 0
-    here = [name for name in URLs if _place(URLs[name])[1] or (data_home()/URLs[name].folder).exists()]
+    here = [
+        name
+        for name in URLs
+        if _place(URLs[name])[1] or (data_home() / URLs[name].folder).exists()
+    ]
     if not (args.names or here):
-        raise DataError(f"nothing to verify: no data set is in {data_home()}; run `coursekit data fetch --course`")
+        raise DataError(
+            f"nothing to verify: no data set is in {data_home()}; run `coursekit data "
+            "fetch --course`"
+        )
     for name in args.names or here:
         entry, place, folder = URLs[name], *_place(URLs[name])
         folder = folder or data_home()/entry.folder
         problem = entry.problem(folder) if folder.is_dir() else "it is not in the cache"
-        right = "every byte is right" if entry.checked == "every file" else f"it is there; checked: {entry.checked}"
+        right = (
+            "every byte is right"
+            if entry.checked == "every file"
+            else f"it is there; checked: {entry.checked}"
+        )
         said = problem or right
         print(
             f"{name}: {said}"
-            + (f"; run `coursekit data fetch --force {name}`" if problem and place != "mirror" else "")
+            + (
+                f"; run `coursekit data fetch --force {name}`"
+                if problem and place != "mirror"
+                else ""
+            )
         )
         failed += bool(problem)
     return 1 if failed else 0
@@ -94,9 +132,19 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _where(args: argparse.Namespace) -> int:
     home = data_home()
-    there = home if home.exists() else next(parent for parent in home.parents if parent.exists())
+    there = (
+        home
+        if home.exists()
+        else next(parent for parent in home.parents if parent.exists())
+    )
     print(home)
-    print(f"{shutil.disk_usage(there).free / 1e9:,.1f} GB are free there; COURSEKIT_DATA moves it", file=sys.stderr)
+    print(
+        (
+            f"{shutil.disk_usage(there).free / 1e9:,.1f} GB are free there; COURSEKIT_DATA "
+            "moves it"
+        ),
+        file=sys.stderr,
+    )
     mirror = os.environ.get("COURSEKIT_MIRROR")
     gone = " (there is no such folder)" if mirror and not Path(mirror).is_dir() else ""
     print(f"mirror folder: {mirror or 'none (COURSEKIT_MIRROR)'}{gone}", file=sys.stderr)
@@ -104,30 +152,52 @@ def _where(args: argparse.Namespace) -> int:
 
 # %% ../nbs/library/cli.ipynb #c5c3f927
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="coursekit", description="The command that comes with the course.")
-    data = parser.add_subparsers(title="commands", required=True, metavar="data").add_parser(
-        "data", help="the data sets of the course"
+    parser = argparse.ArgumentParser(
+        prog="coursekit", description="The command that comes with the course."
     )
-    commands = data.add_subparsers(title="commands", required=True, metavar="list | fetch | verify | where")
-    for run, words in ((_list, "show all data sets, with their sizes"), (_fetch, "fetch data sets into the cache"),
-                       (_verify, "read every byte again and compare"), (_where, "tell where the cache is")):
+    data = parser.add_subparsers(
+        title="commands", required=True, metavar="data"
+    ).add_parser("data", help="the data sets of the course")
+    commands = data.add_subparsers(
+        title="commands", required=True, metavar="list | fetch | verify | where"
+    )
+    for run, words in (
+        (_list, "show all data sets, with their sizes"),
+        (_fetch, "fetch data sets into the cache"),
+        (_verify, "read every byte again and compare"),
+        (_where, "tell where the cache is"),
+    ):
         command = commands.add_parser(
-            run.__name__.strip("_"), help=words, description=words[0].upper() + words[1:] + "."
+            run.__name__.strip("_"),
+            help=words,
+            description=words[0].upper() + words[1:] + ".",
         )
         command.set_defaults(run=run)
         if run is _list:
-            command.add_argument("--licences", action="store_true", help="with the licence and the citation of each")
+            command.add_argument(
+                "--licences",
+                action="store_true",
+                help="with the licence and the citation of each",
+            )
         if run in (_fetch, _verify):
-            command.add_argument("names", nargs="*", metavar="NAME", help="such as MNIST; see the list")
+            command.add_argument(
+                "names", nargs="*", metavar="NAME", help="such as MNIST; see the list"
+            )
         if run is _fetch:
-            command.add_argument("--course", action="store_true", help="all that the lessons need")
-            command.add_argument("--force", action="store_true", help="fetch again, even if it is there")
+            command.add_argument(
+                "--course", action="store_true", help="all that the lessons need"
+            )
+            command.add_argument(
+                "--force", action="store_true", help="fetch again, even if it is there"
+            )
     return parser
 
 
 def main(
     argv: list[str] | None = None,  # the arguments; by default those of the command line
-) -> int:  # 0 if all is well, 1 if a set could not be had or is damaged, 2 if the command was not understood
+# 0 if all is well, 1 if a set could not be had or is damaged, 2 if the command was not
+# understood
+) -> int:
     "Run the command `coursekit`."
     args = _parser().parse_args(argv)
     for name in getattr(args, "names", []):
@@ -138,4 +208,5 @@ def main(
     except KeyboardInterrupt: print("coursekit: stopped; what was fetched so far is kept", file=sys.stderr); return 130
 
 # %% ../nbs/library/cli.ipynb #f45c1c1a
-if __name__ == "__main__" and getattr(__spec__, "name", "") == "coursekit.cli": sys.exit(main())
+if __name__ == "__main__" and getattr(__spec__, "name", "") == "coursekit.cli":
+    sys.exit(main())

@@ -36,7 +36,8 @@ def one_hot(
 
 # %% ../nbs/library/collab.ipynb #ec562a20
 class Module(nn.Module):
-    "An `nn.Module` that is ready before its `__init__` begins, so that `super().__init__()` need not be called."
+    """An `nn.Module` that is ready before its `__init__` begins, so that
+    `super().__init__()` need not be called."""
     def __new__(cls, *args, **kwargs):
         module = super().__new__(cls)
         nn.Module.__init__(module)
@@ -46,7 +47,8 @@ class Module(nn.Module):
 
 
 class Embedding(nn.Embedding):
-    "A table with a row of learned numbers for each id. They begin close to 0: normal, cut at two deviations."
+    """A table with a row of learned numbers for each id. They begin close to 0: normal, cut
+    at two deviations."""
     def __init__(
         self,
         ni: int,  # rows, one for each id
@@ -61,29 +63,56 @@ class Embedding(nn.Embedding):
 # %% ../nbs/library/collab.ipynb #26876db0
 def _checked_range(y_range) -> tuple | None:
     if y_range is None: return None
-    numbers = isinstance(y_range, tuple | list) and len(y_range) == 2 and all(isinstance(end, int | float | np.number) and np.isfinite(end) for end in y_range)
-    if not numbers or not y_range[0] < y_range[1]: raise ValueError(f"y_range={y_range!r}: the lowest and the highest prediction are wanted, say (0, 5.5)")
+    numbers = (
+        isinstance(y_range, tuple | list)
+        and len(y_range) == 2
+        and all(
+            isinstance(end, int | float | np.number) and np.isfinite(end) for end in y_range
+        )
+    )
+    if not numbers or not y_range[0] < y_range[1]:
+        raise ValueError(
+            f"y_range={y_range!r}: the lowest and the highest prediction are wanted, "
+            "say (0, 5.5)"
+        )
     return tuple(y_range)
 
 
 def _checked_factors(n_factors) -> int:
-    if not isinstance(n_factors, int | np.integer) or n_factors < 1: raise ValueError(f"n_factors={n_factors!r}: a whole number, at least 1")
+    if not isinstance(n_factors, int | np.integer) or n_factors < 1:
+        raise ValueError(f"n_factors={n_factors!r}: a whole number, at least 1")
     return int(n_factors)
 
 
 class EmbeddingDotBias(Module):
-    "Dot product of the factors of user and item, plus the bias of each, within a range (Koren, Bell and Volinsky 2009)."
+    """Dot product of the factors of user and item, plus the bias of each, within a range
+    (Koren, Bell and Volinsky 2009)."""
     def __init__(
         self,
         n_factors: int,  # numbers for each user and each item
         n_users: int,  # with the one for unknown users
         n_items: int,
-        y_range: tuple[float, float] | None = None,  # lowest and highest prediction, a little beyond the ratings; no limits if None
-        sparse: bool = False,  # gradients of the rows in the batch alone: for large tables, with `LazyAdam`
+        # lowest and highest prediction, a little beyond the ratings; no limits if None
+        y_range: tuple[float, float] | None = None,
+        # gradients of the rows in the batch alone: for large tables, with `LazyAdam`
+        sparse: bool = False,
     ):
-        self.n_factors, self.n_users, self.n_items, self.y_range, self.sparse = _checked_factors(n_factors), n_users, n_items, _checked_range(y_range), sparse
-        sizes = ((n_users, self.n_factors), (n_items, self.n_factors), (n_users, 1), (n_items, 1))
-        self.u_weight, self.i_weight, self.u_bias, self.i_bias = (Embedding(*size, sparse=sparse) for size in sizes)
+        self.n_factors, self.n_users, self.n_items, self.y_range, self.sparse = (
+            _checked_factors(n_factors),
+            n_users,
+            n_items,
+            _checked_range(y_range),
+            sparse,
+        )
+        sizes = (
+            (n_users, self.n_factors),
+            (n_items, self.n_factors),
+            (n_users, 1),
+            (n_items, 1),
+        )
+        self.u_weight, self.i_weight, self.u_bias, self.i_bias = (
+            Embedding(*size, sparse=sparse) for size in sizes
+        )
 
     def forward(
         self,
@@ -91,7 +120,9 @@ class EmbeddingDotBias(Module):
     ) -> Tensor:  # predicted ratings `(n,)`
         "The ratings that it expects."
         users, items = x.unbind(1)
-        scores = torch.linalg.vecdot(self.u_weight(users), self.i_weight(items)) + (self.u_bias(users) + self.i_bias(items)).squeeze(1)
+        scores = torch.linalg.vecdot(self.u_weight(users), self.i_weight(items)) + (
+            self.u_bias(users) + self.i_bias(items)
+        ).squeeze(1)
         return scores if self.y_range is None else sigmoid_range(scores, *self.y_range)
 
     @classmethod
@@ -105,19 +136,36 @@ class EmbeddingDotBias(Module):
         sparse: bool = False,
     ) -> "EmbeddingDotBias":
         "A model of the right size, which can be asked by id: see `bias` and `weight`."
-        user, item = (given or name for given, name in zip((user, item), classes, strict=False))
+        user, item = (
+            given or name for given, name in zip((user, item), classes, strict=False)
+        )
         model = cls(n_factors, len(classes[user]), len(classes[item]), y_range, sparse)
         model.classes = {user: classes[user], item: classes[item]}
         return model
 
     def _numbers(self, ids: Iterable, is_item: bool) -> Tensor:
-        if not hasattr(self, "classes"): raise LearnerError("this model does not know the ids: make it with EmbeddingDotBias.from_classes or collab_learner; or look rows up by number, model.i_weight.weight[ids_of(dls).classes[name].o2i[id]]")
+        if not hasattr(self, "classes"):
+            raise LearnerError(
+                "this model does not know the ids: make it with "
+                "EmbeddingDotBias.from_classes or collab_learner; or look rows up by "
+                "number, model.i_weight.weight[ids_of(dls).classes[name].o2i[id]]"
+            )
         name = list(self.classes)[is_item]
         numbers = {id: number for number, id in enumerate(self.classes[name])}
-        ids = [ids] if isinstance(ids, str) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0 else list(ids)
+        ids = (
+            [ids]
+            if isinstance(ids, str)
+            or not isinstance(ids, Iterable)
+            or getattr(ids, "ndim", 1) == 0
+            else list(ids)
+        )
         ids = [plain_label(id) for id in ids]
         unknown = [id for id in ids if id not in numbers]
-        if unknown: raise DataError(f"{name} {brief(unknown[0])} is not among the {len(numbers) - 1} of the training ratings; it may be in the validation set alone")
+        if unknown:
+            raise DataError(
+                f"{name} {brief(unknown[0])} is not among the {len(numbers) - 1} of the "
+                "training ratings; it may be in the validation set alone"
+            )
         return torch.tensor([numbers[id] for id in ids], dtype=torch.long)
 
     def bias(
@@ -140,7 +188,8 @@ class EmbeddingDotBias(Module):
 
 # %% ../nbs/library/collab.ipynb #1aedda21
 class UnknownIsMean(Callback):
-    "Row 0 of each `Embedding`, which stands for ids that training has not seen, is the mean of the other rows whenever the model is asked."
+    """Row 0 of each `Embedding`, which stands for ids that training has not seen, is the
+    mean of the other rows whenever the model is asked."""
     def before_validate(self) -> None: self._take_means()
     def after_fit(self) -> None: self._take_means()
 
@@ -153,44 +202,77 @@ class UnknownIsMean(Callback):
 def emb_sz_rule(
     n_cat: int,  # how many kinds there are
 ) -> int:
-    "fastai's rule of thumb for the number of factors: it grows a little faster than the square root, up to 600."
+    """fastai's rule of thumb for the number of factors: it grows a little faster than the
+    square root, up to 600."""
     return min(600, round(1.6 * n_cat ** 0.56))
 
 
 def get_emb_sz(
     dls: DataLoaders,  # of ratings
-    sz_dict: Mapping[str, int] | None = None,  # number of factors by the name of the column, in place of the rule
+    # number of factors by the name of the column, in place of the rule
+    sz_dict: Mapping[str, int] | None = None,
 ) -> list[tuple[int, int]]:
     "For each column how many ids it has, and how many factors each should get."
     given, classes = sz_dict or {}, ids_of(dls).classes
-    if unknown := set(given) - set(classes): raise ValueError(f"sz_dict names {min(unknown)!r}, and the columns are {', '.join(map(repr, classes))}")
-    return [(len(ids), int(given.get(name, emb_sz_rule(len(ids))))) for name, ids in classes.items()]
+    if unknown := set(given) - set(classes):
+        raise ValueError(
+            f"sz_dict names {min(unknown)!r}, and the columns are "
+            f"{', '.join(map(repr, classes))}"
+        )
+    return [
+        (len(ids), int(given.get(name, emb_sz_rule(len(ids)))))
+        for name, ids in classes.items()
+    ]
 
 
 class EmbeddingNN(Module):
-    "The factors of user and item side by side, and linear layers that make one number of them."
+    """The factors of user and item side by side, and linear layers that make one number of
+    them."""
     def __init__(
         self,
-        emb_szs: Sequence[tuple[int, int]],  # of each column the number of ids and of factors, as from `get_emb_sz`
+        # of each column the number of ids and of factors, as from `get_emb_sz`
+        emb_szs: Sequence[tuple[int, int]],
         layers: Sequence[int],  # sizes of the hidden layers
-        ps: float | Sequence[float] = 0.0,  # share of numbers that dropout sets to nought, after each hidden layer
+        # share of numbers that dropout sets to nought, after each hidden layer
+        ps: float | Sequence[float] = 0.0,
         embed_p: float = 0.0,  # the same, right after the embeddings
-        y_range: tuple[float, float] | None = None,  # lowest and highest prediction; no limits if None
+        # lowest and highest prediction; no limits if None
+        y_range: tuple[float, float] | None = None,
         n_out: int = 1,  # numbers that come out: more for classes
     ):
         self.n_out = n_out
-        self.emb_szs, self.layer_sizes, self.ps, self.embed_p, self.y_range = [tuple(size) for size in emb_szs], list(layers), ps, embed_p, _checked_range(y_range)
+        self.emb_szs, self.layer_sizes, self.ps, self.embed_p, self.y_range = (
+            [tuple(size) for size in emb_szs],
+            list(layers),
+            ps,
+            embed_p,
+            _checked_range(y_range),
+        )
         self.embeds = nn.ModuleList(Embedding(*size) for size in self.emb_szs)
         shares = [ps] * len(self.layer_sizes) if isinstance(ps, float | int) else list(ps)
-        if len(shares) != len(self.layer_sizes): raise ValueError(f"ps has {len(shares)} shares for {len(self.layer_sizes)} hidden layers: give one number for all, or one for each")
-        self.layers = create_head(sum(nf for _, nf in self.emb_szs), n_out, self.layer_sizes, [embed_p, *shares], pool=False, lin_first=True, y_range=y_range)
+        if len(shares) != len(self.layer_sizes):
+            raise ValueError(
+                f"ps has {len(shares)} shares for {len(self.layer_sizes)} hidden "
+                "layers: give one number for all, or one for each"
+            )
+        self.layers = create_head(
+            sum(nf for _, nf in self.emb_szs),
+            n_out,
+            self.layer_sizes,
+            [embed_p, *shares],
+            pool=False,
+            lin_first=True,
+            y_range=y_range,
+        )
 
     def forward(
         self,
         x: Tensor,  # numbers of users and items `(n, 2)`
     ) -> Tensor:  # predicted ratings `(n,)`; scores `(n, n_out)` of several
         "The ratings that it expects."
-        scores = self.layers(torch.cat([embed(x[:, i]) for i, embed in enumerate(self.embeds)], 1))
+        scores = self.layers(
+            torch.cat([embed(x[:, i]) for i, embed in enumerate(self.embeds)], 1)
+        )
         return scores[:, 0] if self.n_out == 1 else scores
 
 
@@ -199,34 +281,72 @@ def collab_learner(
     n_factors: int = 50,  # numbers for each user and item
     use_nn: bool = False,  # a net, `EmbeddingNN`, in place of the dot product?
     emb_szs: Mapping[str, int] | None = None,  # of a net: factors by the name of the column
-    layers: Sequence[int] | None = None,  # of a net: sizes of the hidden layers; one of `n_factors` if None
+    # of a net: sizes of the hidden layers; one of `n_factors` if None
+    layers: Sequence[int] | None = None,
     config: Mapping | None = None,  # of a net: more arguments for `EmbeddingNN`
-    y_range: tuple[float, float] | None = None,  # lowest and highest prediction, a little beyond the ratings; no limits if None
+    # lowest and highest prediction, a little beyond the ratings; no limits if None
+    y_range: tuple[float, float] | None = None,
     loss_func: Callable | None = None,  # squared error if None; of classes cross-entropy
-    sparse: bool = False,  # for millions of users or items: only rows in the batch are updated, by `LazyAdam`
+    # for millions of users or items: only rows in the batch are updated, by `LazyAdam`
+    sparse: bool = False,
     **kwargs,  # for `Learner`
 ) -> Learner:
-    "A learner that predicts ratings. Raises `ValueError` if there are ratings that `y_range` leaves out."
+    """A learner that predicts ratings. Raises `ValueError` if there are ratings that
+    `y_range` leaves out."""
     ids, seen, config = ids_of(dls), getattr(dls, "rating_range", None), dict(config or {})
     y_range = _checked_range(config.pop("y_range", None) if y_range is None else y_range)
     if y_range and seen and not (y_range[0] <= seen[0] and seen[1] <= y_range[1]):
-        raise ValueError(f"y_range={tuple(y_range)}, and there are ratings from {seen[0]:g} to {seen[1]:g}, which it leaves out: begin and end a little beyond them, or look for wrong ratings")
-    if use_nn and sparse: raise ValueError("sparse=True goes with the dot product, use_nn=False: the layers of a net have no sparse gradients")
+        raise ValueError(
+            f"y_range={tuple(y_range)}, and there are ratings from {seen[0]:g} to "
+            f"{seen[1]:g}, which it leaves out: begin and end a little beyond them, or "
+            "look for wrong ratings"
+        )
+    if use_nn and sparse:
+        raise ValueError(
+            "sparse=True goes with the dot product, use_nn=False: the layers of a net "
+            "have no sparse gradients"
+        )
     _tell_unused(use_nn, emb_szs=emb_szs, layers=layers, config=config)
     if dls.kinds[-1] == "category":
-        if not use_nn: raise ValueError("the ratings are classes, and the dot product gives one number: use_nn=True")
-        if y_range: warnings.warn(f"y_range={y_range} is left out: scores of classes have no range", stacklevel=2)
-        y_range, config, loss_func = None, config | {"n_out": dls.c}, loss_func or CrossEntropyLossFlat()
-    if use_nn: model = EmbeddingNN(get_emb_sz(dls, emb_szs), layers or [_checked_factors(n_factors)], y_range=y_range, **config)
-    else: model = EmbeddingDotBias.from_classes(n_factors, ids.classes, y_range=y_range, sparse=sparse)
+        if not use_nn:
+            raise ValueError(
+                "the ratings are classes, and the dot product gives one number: use_nn=True"
+            )
+        if y_range:
+            warnings.warn(
+                f"y_range={y_range} is left out: scores of classes have no range",
+                stacklevel=2,
+            )
+        y_range, config, loss_func = (
+            None,
+            config | {"n_out": dls.c},
+            loss_func or CrossEntropyLossFlat(),
+        )
+    if use_nn:
+        model = EmbeddingNN(
+            get_emb_sz(dls, emb_szs),
+            layers or [_checked_factors(n_factors)],
+            y_range=y_range,
+            **config,
+        )
+    else:
+        model = EmbeddingDotBias.from_classes(
+            n_factors, ids.classes, y_range=y_range, sparse=sparse
+        )
     if sparse: kwargs.setdefault("opt_func", LazyAdam)
-    return Learner(dls, model, loss_func=loss_func or MSELossFlat(), **kwargs).add_cb(UnknownIsMean())
+    return Learner(dls, model, loss_func=loss_func or MSELossFlat(), **kwargs).add_cb(
+        UnknownIsMean()
+    )
 
 
 def _tell_unused(use_nn: bool, **given) -> None:
     names = [name for name, value in given.items() if value and not use_nn]
-    if names: warnings.warn(f"{', '.join(names)} shape a net and take no part in the dot product: "
-                            "say use_nn=True, or leave them out", stacklevel=3)
+    if names:
+        warnings.warn(
+            f"{', '.join(names)} shape a net and take no part in the dot product: "
+            "say use_nn=True, or leave them out",
+            stacklevel=3,
+        )
 
 # %% ../nbs/library/collab.ipynb #5bd57360
 @patch
@@ -234,8 +354,13 @@ def pca(
     self: Tensor,  # rows `(n, features)`
     k: int = 2,  # how many components
 ) -> Tensor:  # `(n, k)`
-    "The first principal components of the rows; the sign of each is such that its largest weight is positive. Raises `ValueError` if there are fewer than `k`."
-    if self.ndim != 2 or not 1 <= k <= min(self.shape): raise ValueError(f"pca({k}) of a tensor of shape {tuple(self.shape)}: a table with at least {k} rows and columns is wanted")
+    """The first principal components of the rows; the sign of each is such that its largest
+    weight is positive. Raises `ValueError` if there are fewer than `k`."""
+    if self.ndim != 2 or not 1 <= k <= min(self.shape):
+        raise ValueError(
+            f"pca({k}) of a tensor of shape {tuple(self.shape)}: a table with at least "
+            f"{k} rows and columns is wanted"
+        )
     centred = self - self.mean(0)
     directions = torch.linalg.svd(centred, full_matrices=False).Vh[:k]
     signs = directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()

@@ -21,12 +21,26 @@ from .messages import DataError, brief, checked_position, checked_share
 from .messages import is_missing, name_of, table_cell
 
 # %% ../nbs/03_data_block.ipynb #616548ac
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_IMAGE_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+}
 
 
 def _above(path: Path) -> str:
     above = next((place for place in path.parents if place.is_dir()), None)
-    return "" if above is None else f"; above it there is {brief(above)}{folder_contents(above)}"
+    return (
+        ""
+        if above is None
+        else f"; above it there is {brief(above)}{folder_contents(above)}"
+    )
 
 # %% ../nbs/03_data_block.ipynb #180b9d97
 def folder_contents(source) -> str:
@@ -35,27 +49,42 @@ def folder_contents(source) -> str:
     inside = sorted(Path(source).iterdir())
     folders = [path.name for path in inside if path.is_dir()]
     files = [path.name for path in inside if not path.is_dir()]
-    return f", which holds {len(folders)} folders, {brief(folders)}, and {len(files)} files, {brief(files)}"
+    return (
+        f", which holds {len(folders)} folders, {brief(folders)}, and {len(files)} "
+        f"files, {brief(files)}"
+    )
 
 # %% ../nbs/03_data_block.ipynb #03517aef
 def get_image_files(
     path: str | Path,  # folder
     recurse: bool = True,  # look into the folders inside it too
-    folders: str | Sequence[str] = (),  # take only these folders directly inside it, all if empty
+    # take only these folders directly inside it, all if empty
+    folders: str | Sequence[str] = (),
 ) -> L:  # files in alphabetical order, the same on every machine
-    "All pictures in a folder, by their suffix; hidden files and folders are left out. Raises `DataError` if there is no such folder."
+    """All pictures in a folder, by their suffix; hidden files and folders are left out.
+    Raises `DataError` if there is no such folder."""
     path, chosen = Path(path), {folders} if isinstance(folders, str) else set(folders)
     if not path.is_dir(): raise DataError(f"there is no folder {brief(path)}{_above(path)}")
     found, seen = [], {path.resolve()}
     for place, inside, names in os.walk(path, followlinks=True):
         at_top = Path(place) == path
-        if chosen and at_top: inside[:], names = [name for name in inside if name in chosen], []
-        inside[:] = [name for name in inside if recurse and name[:1] != "." and not _met(Path(place, name), seen)]
-        found += [Path(place, name) for name in names if name[:1] != "." and Path(name).suffix.lower() in _IMAGE_SUFFIXES]
+        if chosen and at_top:
+            inside[:], names = [name for name in inside if name in chosen], []
+        inside[:] = [
+            name
+            for name in inside
+            if recurse and name[:1] != "." and not _met(Path(place, name), seen)
+        ]
+        found += [
+            Path(place, name)
+            for name in names
+            if name[:1] != "." and Path(name).suffix.lower() in _IMAGE_SUFFIXES
+        ]
     return L(sorted(found))
 
 
-def _met(folder: Path, seen: set) -> bool:  # a link may lead back to a folder above it, and so on for ever
+# a link may lead back to a folder above it, and so on for ever
+def _met(folder: Path, seen: set) -> bool:
     if not folder.is_symlink(): return False
     real = folder.resolve()
     if real in seen or any(real in above.parents for above in seen): return True
@@ -71,25 +100,35 @@ def parent_label(
 
 # %% ../nbs/03_data_block.ipynb #147eed7d
 class RegexLabeller:
-    "Labels an item by the first group of a pattern found in it; raises `DataError` where the pattern is not found."
+    """Labels an item by the first group of a pattern found in it; raises `DataError` where
+    the pattern is not found."""
     def __init__(
         self,
         pat: str,  # regular expression with one group
         match: bool = False,  # must the pattern begin at the start? Else it is searched for
     ):
         self.pattern, self.match = re.compile(pat), match
-        if self.pattern.groups < 1: raise ValueError(f"the pattern {pat!r} has no group: put brackets around the part that is the label")
+        if self.pattern.groups < 1:
+            raise ValueError(
+                f"the pattern {pat!r} has no group: put brackets around the part that "
+                "is the label"
+            )
 
     def __call__(self, item) -> str:
         found = (self.pattern.match if self.match else self.pattern.search)(str(item))
-        if found is None: raise DataError(f"the pattern {self.pattern.pattern!r} is not in {str(item)!r}, so it gives no label")
+        if found is None:
+            raise DataError(
+                f"the pattern {self.pattern.pattern!r} is not in {str(item)!r}, so it "
+                "gives no label"
+            )
         return found.group(1)
 
     def __repr__(self): return f"RegexLabeller({self.pattern.pattern!r})"
 
 # %% ../nbs/03_data_block.ipynb #a9225cb5
 class using_attr:
-    "The function `f`, called with an attribute of the item: `using_attr(RegexLabeller(r'(.+)_\\d+.jpg$'), 'name')` labels a path by its name."
+    """The function `f`, called with an attribute of the item:
+    `using_attr(RegexLabeller(r'(.+)_\\d+.jpg$'), 'name')` labels a path by its name."""
     def __init__(
         self,
         f: Callable,  # function of one value
@@ -103,13 +142,15 @@ class using_attr:
 
 # %% ../nbs/03_data_block.ipynb #1a5eb809
 class ColReader:
-    "Reads columns of a table's row: a file name made whole with `pref` and `suff`, or one or several labels."
+    """Reads columns of a table's row: a file name made whole with `pref` and `suff`, or one
+    or several labels."""
     def __init__(
         self,
         cols: str | int | Sequence,  # name or position of a column, or several
         pref: str | Path = "",  # put before what was read, say the folder of the files
         suff: str = "",  # put after it
-        label_delim: str | None = None,  # what separates the labels in the column; then a list is returned
+        # what separates the labels in the column; then a list is returned
+        label_delim: str | None = None,
     ):
         self.cols = cols if isinstance(cols, list | tuple | L) else [cols]
         self.pref, self.suff, self.label_delim = pref, suff, label_delim
@@ -117,7 +158,8 @@ class ColReader:
     def _read(self, row, col):
         value = table_cell(row, col)
         if is_missing(value): return value
-        if self.label_delim is not None: return [label for label in str(value).split(self.label_delim) if label]
+        if self.label_delim is not None:
+            return [label for label in str(value).split(self.label_delim) if label]
         return self.whole(value)
 
     def whole(self, name):
@@ -132,7 +174,12 @@ class ColReader:
     def __repr__(self): return f"ColReader({', '.join(map(repr, self.cols))})"
 
 # %% ../nbs/03_data_block.ipynb #12233ca4
-def generator_for(seed: int | torch.Generator | None) -> torch.Generator | None: return seed if seed is None or isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+def generator_for(seed: int | torch.Generator | None) -> torch.Generator | None:
+    return (
+        seed
+        if seed is None or isinstance(seed, torch.Generator)
+        else torch.Generator().manual_seed(seed)
+    )
 
 # %% ../nbs/03_data_block.ipynb #2df39086
 def _both(valid: Iterable, n: int) -> tuple[list[int], list[int]]:
@@ -143,9 +190,11 @@ def _both(valid: Iterable, n: int) -> tuple[list[int], list[int]]:
 # %% ../nbs/03_data_block.ipynb #f0bbc45c
 def RandomSplitter(
     valid_pct: float = 0.2,  # share of the items to validate on
-    seed: int | None = None,  # the same seed gives the same split; the generator of torch if None
+    # the same seed gives the same split; the generator of torch if None
+    seed: int | None = None,
 ) -> Callable:  # function from items to (training indices, validation indices)
-    "A random split; the same numbers as fastai's for the same seed and order of items (files are sorted here), without touching the seed of anything else."
+    """A random split; the same numbers as fastai's for the same seed and order of items
+    (files are sorted here), without touching the seed of anything else."""
     checked_share(valid_pct)
     def random_split(items) -> tuple[list[int], list[int]]:
         order = torch.randperm(len(items), generator=generator_for(seed)).tolist()
@@ -160,7 +209,11 @@ def IndexSplitter(
 ) -> Callable:
     "The items at given positions are the validation set."
     chosen = list(valid_idx)
-    if any(isinstance(i, bool | np.bool_) for i in chosen): raise ValueError("IndexSplitter takes positions, and was given true and false: MaskSplitter takes a mask")
+    if any(isinstance(i, bool | np.bool_) for i in chosen):
+        raise ValueError(
+            "IndexSplitter takes positions, and was given true and false: MaskSplitter "
+            "takes a mask"
+        )
     def index_split(items) -> tuple[list[int], list[int]]: return _both(chosen, len(items))
     index_split.all_to_train = not chosen
     return index_split
@@ -171,9 +224,14 @@ def MaskSplitter(
 ) -> Callable:
     "The items where the mask is true are the validation set."
     def mask_split(items) -> tuple[list[int], list[int]]:
-        if len(mask) != len(items): raise DataError(f"the mask has {len(mask)} values for {len(items)} items: it needs one for each")
+        if len(mask) != len(items):
+            raise DataError(
+                f"the mask has {len(mask)} values for {len(items)} items: it needs one "
+                "for each"
+            )
         words = [value for value in mask if isinstance(value, str) or is_missing(value)]
-        if words: raise DataError(f"the mask holds {words[0]!r}, which is neither true nor false")
+        if words:
+            raise DataError(f"the mask holds {words[0]!r}, which is neither true nor false")
         return _both((i for i, valid in enumerate(mask) if valid), len(items))
     return mask_split
 
@@ -183,7 +241,9 @@ def FuncSplitter(
 ) -> Callable:
     "The items for which a function says so are the validation set."
     def func_split(items) -> tuple[list[int], list[int]]:
-        return _both((i for i, valid in enumerate(_values(items, func)) if valid), len(items))
+        return _both(
+            (i for i, valid in enumerate(_values(items, func)) if valid), len(items)
+        )
     return func_split
 
 
@@ -192,7 +252,11 @@ def EndSplitter(
     valid_last: bool = True,  # the last ones? Else the first
 ) -> Callable:
     "The last items are the validation set: for items in order of time."
-    if not 0 < valid_pct < 1: raise ValueError(f"valid_pct={valid_pct}: the share of the items to validate on lies between 0 and 1, say 0.2")
+    if not 0 < valid_pct < 1:
+        raise ValueError(
+            f"valid_pct={valid_pct}: the share of the items to validate on lies between "
+            "0 and 1, say 0.2"
+        )
     def end_split(items) -> tuple[list[int], list[int]]:
         n, size = len(items), int(len(items) * valid_pct)
         if valid_last: return list(range(n - size)), list(range(n - size, n))
@@ -200,7 +264,12 @@ def EndSplitter(
     return end_split
 
 
-def _each(items) -> Iterator: return (item_at(items, i) for i in range(len(items))) if hasattr(items, "iloc") else iter(items)
+def _each(items) -> Iterator:
+    return (
+        (item_at(items, i) for i in range(len(items)))
+        if hasattr(items, "iloc")
+        else iter(items)
+    )
 
 # %% ../nbs/03_data_block.ipynb #6782dd98
 def item_at(items, i: int): return items.iloc[i] if hasattr(items, "iloc") else items[i]
@@ -210,83 +279,149 @@ def GrandparentSplitter(
     train_name: str | Sequence[str] = "train",  # folder of the training set, or several
     valid_name: str | Sequence[str] = "valid",  # folder of the validation set, or several
 ) -> Callable:
-    """Split by the folder above an item's folder: `train/grizzly/1.jpg` against `valid/grizzly/2.jpg`.
-    Other items are left out. Raises `DataError` if one side has no item."""
+    """Split by the folder above an item's folder: `train/grizzly/1.jpg` against
+    `valid/grizzly/2.jpg`. Other items are left out. Raises `DataError` if one side has
+    no item."""
     def grandparent_split(items) -> tuple[list[int], list[int]]:
         above = [Path(item).parent.parent.name for item in items]
-        wanted = [{names} if isinstance(names, str) else set(names) for names in (train_name, valid_name)]
+        wanted = [
+            {names} if isinstance(names, str) else set(names)
+            for names in (train_name, valid_name)
+        ]
         missing = next((names for names in wanted if not names & set(above)), None)
         if missing:
-            raise DataError(f"no item has {' or '.join(map(repr, sorted(missing)))} as the folder "
-                            f"above its own; the names there are {brief(sorted(set(above)))}: "
-                            "GrandparentSplitter(train_name=..., valid_name=...) takes others")
-        return tuple([i for i, name in enumerate(above) if name in names] for names in wanted)
+            raise DataError(
+                f"no item has {' or '.join(map(repr, sorted(missing)))} as the folder "
+                f"above its own; the names there are {brief(sorted(set(above)))}: "
+                "GrandparentSplitter(train_name=..., valid_name=...) takes others"
+            )
+        return tuple(
+            [i for i, name in enumerate(above) if name in names] for names in wanted
+        )
     return grandparent_split
 
 
 def ColSplitter(
-    col: str | int = "is_valid",  # column of the table: true (or `on`) for a validation item
+    # column of the table: true (or `on`) for a validation item
+    col: str | int = "is_valid",
     on=None,  # value, or list of them, that stands for validation; true values if None
 ) -> Callable:
-    "Split by a column of the table; raises `DataError` where the column is missing or has an empty cell."
+    """Split by a column of the table; raises `DataError` where the column is missing or has
+    an empty cell."""
     def column_split(table) -> tuple[list[int], list[int]]:
-        if not hasattr(table, "iloc"): raise DataError(f"ColSplitter splits a pandas table, not {type(table).__name__}")
+        if not hasattr(table, "iloc"):
+            raise DataError(
+                f"ColSplitter splits a pandas table, not {type(table).__name__}"
+            )
         values = _column(table, col)
         words = [value for value in values if isinstance(value, str)]
-        if on is None and words: raise DataError(f"column {col!r} holds text, {words[0]!r} for one, and any text counts as true: say which stands for validation, ColSplitter({col!r}, on=...)")
+        if on is None and words:
+            raise DataError(
+                f"column {col!r} holds text, {words[0]!r} for one, and any text counts "
+                f"as true: say which stands for validation, ColSplitter({col!r}, "
+                "on=...)"
+            )
         wanted = None if on is None else on if isinstance(on, list | tuple | L) else [on]
-        return _both((i for i, v in enumerate(values) if (bool(v) if wanted is None else v in wanted)), len(table))
+        return _both(
+            (
+                i
+                for i, v in enumerate(values)
+                if (bool(v) if wanted is None else v in wanted)
+            ),
+            len(table),
+        )
     return column_split
 
 
 def _values(items, of: str | int | Callable) -> list:
-    "For each item a function of it, or its cell in a column; raises `DataError` where it is missing."
+    """For each item a function of it, or its cell in a column; raises `DataError` where it
+    is missing."""
     if not callable(of): return _column(items, of)
     values = [of(item) for item in _each(items)]
     empty = [i for i, value in enumerate(values) if is_missing(value)]
-    if empty: raise DataError(f"{name_of(of)} gives {values[empty[0]]!r} for item {empty[0]} ({len(empty)} such items): say to which side they belong, or leave them out")
+    if empty:
+        raise DataError(
+            f"{name_of(of)} gives {values[empty[0]]!r} for item {empty[0]} "
+            f"({len(empty)} such items): say to which side they belong, or leave them "
+            "out"
+        )
     return values
 
 
 def _column(table, col: str | int) -> list:
-    if not hasattr(table, "iloc"): raise DataError(f"a column is a part of a pandas table, and these items are {type(table).__name__}: give a function of one item")
+    if not hasattr(table, "iloc"):
+        raise DataError(
+            "a column is a part of a pandas table, and these items are "
+            f"{type(table).__name__}: give a function of one item"
+        )
     n = table.shape[1]
     there = -n <= col < n if isinstance(col, int) else col in table
-    if not there: raise DataError(f"the table has no column {col!r}; it has {brief(list(table.columns))}")
+    if not there:
+        raise DataError(
+            f"the table has no column {col!r}; it has {brief(list(table.columns))}"
+        )
     values = list(table.iloc[:, col] if isinstance(col, int) else table[col])
     empty = [i for i, value in enumerate(values) if is_missing(value)]
-    if empty: raise DataError(f"column {col!r} is empty in row {empty[0]} ({len(empty)} such rows): fill it or drop the row")
+    if empty:
+        raise DataError(
+            f"column {col!r} is empty in row {empty[0]} ({len(empty)} such rows): fill "
+            "it or drop the row"
+        )
     return values
 
 # %% ../nbs/03_data_block.ipynb #44da6039
 def GroupSplitter(
-    group: str | int | Callable,  # column of the table, or function of one item: whom it belongs to, say the patient or the photographer
+    # column of the table, or function of one item: whom it belongs to, say the patient or
+    # the photographer
+    group: str | int | Callable,
     valid_pct: float = 0.2,  # share of the **groups** to validate on, at least one
     seed: int | None = None,
 ) -> Callable:
-    "Whole groups go to one side, so that no person is in both; raises `DataError` if there is only one group."
+    """Whole groups go to one side, so that no person is in both; raises `DataError` if
+    there is only one group."""
     checked_share(valid_pct)
     def group_split(items) -> tuple[list[int], list[int]]:
         owner = _values(items, group)
         names = sorted(set(owner), key=str)
-        if len(names) < 2: raise DataError(f"all {len(items)} items belong to one group, {names}: there is nothing to split")
+        if len(names) < 2:
+            raise DataError(
+                f"all {len(items)} items belong to one group, {names}: there is nothing "
+                "to split"
+            )
         order = torch.randperm(len(names), generator=generator_for(seed)).tolist()
-        chosen = {names[i] for i in order[:min(max(1, round(valid_pct * len(names))), len(names) - 1)]}
+        chosen = {
+            names[i]
+            for i in order[: min(max(1, round(valid_pct * len(names))), len(names) - 1)]
+        }
         return _both((i for i, name in enumerate(owner) if name in chosen), len(items))
     return group_split
 
 
 def DateSplitter(
-    date: str | int | Callable,  # column of the table, or function of one item: anything that can be ordered
+    # column of the table, or function of one item: anything that can be ordered
+    date: str | int | Callable,
     valid_pct: float = 0.2,  # share of the items, the latest ones
     cutoff=None,  # validate from this date on, instead of a share
 ) -> Callable:
-    "Train on the past, validate on what came after it; items of one date stay together, in validation."
+    """Train on the past, validate on what came after it; items of one date stay together,
+    in validation."""
     checked_share(valid_pct)
     def date_split(items) -> tuple[list[int], list[int]]:
         dates = _values(items, date)
-        slip = [when for when in dates if isinstance(when, str) and not re.match(r"\d{4}-\d\d", when)]
-        if slip: raise DataError(f"the date {slip[0]!r} is text, which does not sort by time: use pd.to_datetime first, or text like '2024-12-31'")
-        start = sorted(dates)[min(round(len(dates) * (1 - valid_pct)), len(dates) - 1)] if cutoff is None else cutoff
+        slip = [
+            when
+            for when in dates
+            if isinstance(when, str) and not re.match(r"\d{4}-\d\d", when)
+        ]
+        if slip:
+            raise DataError(
+                f"the date {slip[0]!r} is text, which does not sort by time: use "
+                "pd.to_datetime first, or text like '2024-12-31'"
+            )
+        start = (
+            sorted(dates)[min(round(len(dates) * (1 - valid_pct)), len(dates) - 1)]
+            if cutoff is None
+            else cutoff
+        )
         return _both((i for i, when in enumerate(dates) if when >= start), len(items))
     return date_split

@@ -321,7 +321,8 @@ def download_url(
     part, reasons = _Part(dest, url), []
     with writing_into(dest.parent), Line(deadline, timeout) as line:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        if (sha256 or md5) and dest.exists() and not file_problem(dest, **checks): return dest
+        if (sha256 or md5) and dest.exists() and not file_problem(dest, **checks):
+            return dest
         for attempt in range(tries):
             try:
                 _attempt(part, line, max_bytes, show_progress)

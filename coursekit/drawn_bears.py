@@ -24,44 +24,62 @@ from .registries import locked, sweep_unfinished, data_home
 
 # %% ../nbs/library/drawn_bears.ipynb #67981c5b
 KINDS = ("grizzly", "black", "teddy")
-_ANY_KIND = {                                                # chances of circumstances: the same for every kind of bear
+# chances of circumstances: the same for every kind of bear
+_ANY_KIND = {
     "pose": {"walking": 0.3, "sitting": 0.25, "standing": 0.2, "portrait": 0.25},
-    "background": {"forest": 0.2, "meadow": 0.2, "river": 0.15, "snow": 0.15, "room": 0.15, "shelf": 0.15},
+    "background": {
+        "forest": 0.2,
+        "meadow": 0.2,
+        "river": 0.15,
+        "snow": 0.15,
+        "room": 0.15,
+        "shelf": 0.15,
+    },
     "lighting": {"day": 0.35, "overcast": 0.25, "evening": 0.25, "dusk": 0.15},
     "distance": {"near": 0.35, "middle": 0.4, "far": 0.25},
     "occlusion": {"none": 0.6, "below": 0.2, "across": 0.2},
     "facing": {"left": 0.5, "right": 0.5},
     "camera": {"day": 1.0, "night": 0.0},
 }
-_COATS = {                                                   # what differs, as it does in nature and in shops
+# what differs, as it does in nature and in shops
+_COATS = {
     "grizzly": {"brown": 0.6, "dark": 0.12, "pale": 0.28},
     "black": {"dark": 0.76, "brown": 0.2, "pale": 0.04},
     "teddy": {"brown": 0.4, "dark": 0.2, "pale": 0.25, "bright": 0.15},
 }
 
 
-def _shares_of(kind: str) -> dict[str, dict[str, float]]: return {"coat": _COATS[kind]} | _ANY_KIND
+def _shares_of(kind: str) -> dict[str, dict[str, float]]:
+    return {"coat": _COATS[kind]} | _ANY_KIND
 
 
 def _pick(shares: dict[str, float], chance: float) -> str:
     "The value at which the running sum of the shares passes `chance`."
     values, sums = list(shares), np.cumsum(list(shares.values()))
-    return values[min(int(np.searchsorted(sums / sums[-1], chance, side="right")), len(values) - 1)]
+    return values[
+        min(int(np.searchsorted(sums / sums[-1], chance, side="right")), len(values) - 1)
+    ]
 
 # %% ../nbs/library/drawn_bears.ipynb #f7ba148d
 @dataclass
 class _Blob:
     "An ellipsoid: bears are made of them. Axes: forward, up, to the bear's left."
     centre: np.ndarray                                       # `(3,)`
-    axes: np.ndarray                                         # `(3, 3)`, each column a half axis
+    # `(3, 3)`, each column a half axis
+    axes: np.ndarray
     colour: np.ndarray                                       # red, green, blue from 0 to 1
-    soft: float = 0.05                                       # how far it melts into its neighbours
-    fur: float = 1.0                                         # how ragged it is; 1 for what has the fur of the body
-    shine: float = 0.0                                       # 1 for eyes, which glow in the night
+    # how far it melts into its neighbours
+    soft: float = 0.05
+    # how ragged it is; 1 for what has the fur of the body
+    fur: float = 1.0
+    # 1 for eyes, which glow in the night
+    shine: float = 0.0
 
     def moved(self, turn: np.ndarray, by: np.ndarray, scale: float = 1.0) -> "_Blob":
         "Turned, then scaled, then shifted."
-        return replace(self, centre=scale * (turn @ self.centre) + by, axes=scale * (turn @ self.axes))
+        return replace(
+            self, centre=scale * (turn @ self.centre) + by, axes=scale * (turn @ self.axes)
+        )
 
     def at(self, *direction: float) -> np.ndarray:
         "The point of its surface in a direction, for something to sit on."
@@ -103,23 +121,53 @@ def _bone(start, end, thick: float, colour, **more) -> _Blob:
 class _Build:
     "The proportions of one bear; lengths in units of about half its trunk."
     girth: float
-    hump: float                                              # of the shoulders: the sign of a grizzly
+    # of the shoulders: the sign of a grizzly
+    hump: float
     head: float
     muzzle: float                                            # its length, in heads
-    dish: float                                              # how far the muzzle lies below the forehead
+    # how far the muzzle lies below the forehead
+    dish: float
     ear: float                                               # radius, in heads
     limb: float                                              # thickness
     fur: float                                               # how shaggy
     reach: float                                             # length of arms and legs
 
 
-_BUILDS = {                                                  # ranges, in the same order; each bear is a little different
-    "grizzly": ((0.47, 0.56), (0.11, 0.19), (0.38, 0.44), (0.48, 0.62), (0.14, 0.26), (0.2, 0.26), (0.19, 0.23),
-                (0.85, 1.15), (1, 1)),
-    "black": ((0.41, 0.51), (0, 0.05), (0.32, 0.37), (0.58, 0.76), (-0.04, 0.05), (0.42, 0.52), (0.15, 0.19),
-              (0.45, 0.65), (1, 1)),
-    "teddy": ((0.42, 0.52), (0, 0), (0.44, 0.56), (0.12, 0.26), (0.1, 0.22), (0.34, 0.46), (0.19, 0.25),
-              (0.35, 0.45), (0.72, 0.88)),
+# ranges, in the same order; each bear is a little different
+_BUILDS = {
+    "grizzly": (
+        (0.47, 0.56),
+        (0.11, 0.19),
+        (0.38, 0.44),
+        (0.48, 0.62),
+        (0.14, 0.26),
+        (0.2, 0.26),
+        (0.19, 0.23),
+        (0.85, 1.15),
+        (1, 1),
+    ),
+    "black": (
+        (0.41, 0.51),
+        (0, 0.05),
+        (0.32, 0.37),
+        (0.58, 0.76),
+        (-0.04, 0.05),
+        (0.42, 0.52),
+        (0.15, 0.19),
+        (0.45, 0.65),
+        (1, 1),
+    ),
+    "teddy": (
+        (0.42, 0.52),
+        (0, 0),
+        (0.44, 0.56),
+        (0.12, 0.26),
+        (0.1, 0.22),
+        (0.34, 0.46),
+        (0.19, 0.25),
+        (0.35, 0.45),
+        (0.72, 0.88),
+    ),
 }
 
 
@@ -129,9 +177,21 @@ def _build(kind: str, rng: np.random.Generator) -> _Build:
 # %% ../nbs/library/drawn_bears.ipynb #f57c798b
 _INK = np.array((0.045, 0.035, 0.035))
 _COLOURS = {
-    "grizzly": {"brown": (0.42, 0.27, 0.15), "dark": (0.2, 0.135, 0.095), "pale": (0.66, 0.5, 0.31)},
-    "black": {"dark": (0.105, 0.098, 0.105), "brown": (0.4, 0.21, 0.11), "pale": (0.58, 0.41, 0.25)},
-    "teddy": {"brown": (0.5, 0.33, 0.18), "dark": (0.17, 0.12, 0.1), "pale": (0.84, 0.72, 0.54)},
+    "grizzly": {
+        "brown": (0.42, 0.27, 0.15),
+        "dark": (0.2, 0.135, 0.095),
+        "pale": (0.66, 0.5, 0.31),
+    },
+    "black": {
+        "dark": (0.105, 0.098, 0.105),
+        "brown": (0.4, 0.21, 0.11),
+        "pale": (0.58, 0.41, 0.25),
+    },
+    "teddy": {
+        "brown": (0.5, 0.33, 0.18),
+        "dark": (0.17, 0.12, 0.1),
+        "pale": (0.84, 0.72, 0.54),
+    },
 }
 
 
@@ -142,14 +202,30 @@ def _tint(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _palette(kind: str, coat: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    "Colours of the parts: the legs of a grizzly are darker, the muzzle of a black bear is tan, that of a teddy a patch."
+    """Colours of the parts: the legs of a grizzly are darker, the muzzle of a black bear is
+    tan, that of a teddy a patch."""
     known = _COLOURS[kind].get(coat)
     if known is None: main = _tint(rng.uniform(), 0.45, 0.85)
     else: main = np.array(known) * rng.uniform(0.8, 1.2) * rng.uniform(0.94, 1.06, 3)
     plain, shade = rng.uniform() < 0.15, rng.uniform(0.5, 0.75)
-    if kind == "grizzly": return {"main": main, "legs": main * shade, "hump": main * 1.18, "muzzle": main * 1.08}
-    tan = np.array((0.46, 0.33, 0.2)) if kind == "black" else 0.45 * main + 0.55 * np.array((0.93, 0.85, 0.7))
-    return {"main": main, "legs": main, "hump": main, "muzzle": main * 1.08 if plain else tan}
+    if kind == "grizzly":
+        return {
+            "main": main,
+            "legs": main * shade,
+            "hump": main * 1.18,
+            "muzzle": main * 1.08,
+        }
+    tan = (
+        np.array((0.46, 0.33, 0.2))
+        if kind == "black"
+        else 0.45 * main + 0.55 * np.array((0.93, 0.85, 0.7))
+    )
+    return {
+        "main": main,
+        "legs": main,
+        "hump": main,
+        "muzzle": main * 1.08 if plain else tan,
+    }
 
 # %% ../nbs/library/drawn_bears.ipynb #c56e3315
 @dataclass
@@ -178,21 +254,52 @@ class _Body:
 
 def _skeleton(pose: str, reach: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     "Where hip, shoulder, head and the paws are; the right side's is the first of two."
-    leg, step, (a, b, c, d) = 0.95 * reach, rng.uniform(0.1, 0.28), rng.uniform(-0.12, 0.12, 4)
+    leg, step, (a, b, c, d) = (
+        0.95 * reach,
+        rng.uniform(0.1, 0.28),
+        rng.uniform(-0.12, 0.12, 4),
+    )
     if pose == "walking":
-        middle = {"hip": (-0.6, leg, 0), "shoulder": (0.55, leg + 0.02 + a / 3, 0), "head": (1.1, leg + 0.12 + 1.3 * b, 0)}
-        hand, foot = [(0.62 - step, 0.08), (0.62 + step, 0.08)], [(-0.62 + step, 0.08), (-0.68 - step, 0.08)]
+        middle = {
+            "hip": (-0.6, leg, 0),
+            "shoulder": (0.55, leg + 0.02 + a / 3, 0),
+            "head": (1.1, leg + 0.12 + 1.3 * b, 0),
+        }
+        hand, foot = (
+            [(0.62 - step, 0.08), (0.62 + step, 0.08)],
+            [(-0.62 + step, 0.08), (-0.68 - step, 0.08)],
+        )
     elif pose == "standing":
-        middle = {"hip": (0, leg, 0), "shoulder": (0.06, leg + 0.95, 0), "head": (0.2, leg + 1.46, 0)}
-        hand, foot = [(0.42, leg + 0.35 + a), (0.42, leg + 0.35 + 2 * b)], [(0.1 + c, 0.07), (0.1 + d, 0.07)]
+        middle = {
+            "hip": (0, leg, 0),
+            "shoulder": (0.06, leg + 0.95, 0),
+            "head": (0.2, leg + 1.46, 0),
+        }
+        hand, foot = (
+            [(0.42, leg + 0.35 + a), (0.42, leg + 0.35 + 2 * b)],
+            [(0.1 + c, 0.07), (0.1 + d, 0.07)],
+        )
     else:
-        middle = {"hip": (-0.1, 0.45, 0), "shoulder": (0.08, 1.25, 0), "head": (0.24, 1.76, 0)}
-        hand, foot = [(0.5, 0.5 + a), (0.5, 0.5 + 2 * b)], [(0.85 * reach + c, 0.2), (0.85 * reach + d, 0.2)]
-    paws = {"hand-1": (*hand[0], -1), "hand1": (*hand[1], 1), "foot-1": (*foot[0], -1), "foot1": (*foot[1], 1)}
+        middle = {
+            "hip": (-0.1, 0.45, 0),
+            "shoulder": (0.08, 1.25, 0),
+            "head": (0.24, 1.76, 0),
+        }
+        hand, foot = (
+            [(0.5, 0.5 + a), (0.5, 0.5 + 2 * b)],
+            [(0.85 * reach + c, 0.2), (0.85 * reach + d, 0.2)],
+        )
+    paws = {
+        "hand-1": (*hand[0], -1),
+        "hand1": (*hand[1], 1),
+        "foot-1": (*foot[0], -1),
+        "foot1": (*foot[1], 1),
+    }
     return {name: np.array(place, float) for name, place in (middle | paws).items()}
 
 
-_WIDTHS = {"walking": (0.45, 0.55), "standing": (0.62, 0.55), "sitting": (0.62, 0.85)}     # of hands and feet, in girths
+# of hands and feet, in girths
+_WIDTHS = {"walking": (0.45, 0.55), "standing": (0.62, 0.55), "sitting": (0.62, 0.85)}
 
 
 def _body(kind: str, coat: str, pose: str, rng: np.random.Generator) -> _Body:
@@ -206,119 +313,261 @@ def _body(kind: str, coat: str, pose: str, rng: np.random.Generator) -> _Body:
 
 # %% ../nbs/library/drawn_bears.ipynb #9b1215c2
 def _trunk(body: _Body) -> list[_Blob]:
-    hip, shoulder, along, dorsal, g = body.joints["hip"], body.joints["shoulder"], body.along, body.dorsal, body.build.girth
+    hip, shoulder, along, dorsal, g = (
+        body.joints["hip"],
+        body.joints["shoulder"],
+        body.along,
+        body.dorsal,
+        body.build.girth,
+    )
     main, tilt = body.colours["main"], np.arctan2(along[1], along[0])
     blobs = [
         _blob(hip, (0.48, 1.02 * g, 0.92 * g), main, tilt),
-        _blob((hip + shoulder) / 2 - dorsal * 0.03, (0.7 * np.linalg.norm(along), g, 0.95 * g), main, tilt),
+        _blob(
+            (hip + shoulder) / 2 - dorsal * 0.03,
+            (0.7 * np.linalg.norm(along), g, 0.95 * g),
+            main,
+            tilt,
+        ),
         _blob(shoulder, (0.46, 1.02 * g, 0.86 * g), main, tilt),
         _bone(shoulder + dorsal * 0.1 * g, body.joints["head"], 0.62 * g, main, soft=0.1),
-        _blob(hip - along / np.linalg.norm(along) * 0.46 + dorsal * 0.45 * g, (0.1, 0.13, 0.1), main),    # the tail
+        _blob(
+            hip - along / np.linalg.norm(along) * 0.46 + dorsal * 0.45 * g,
+            (0.1, 0.13, 0.1),
+            main,
+        ),  # the tail
     ]
     if (hump := body.build.hump) < 0.06: return blobs
     top = shoulder + dorsal * 0.74 * g - along * 0.04
-    return [*blobs, _blob(top, (0.42, 0.28 * g + hump, 0.45 * g), body.colours["hump"], tilt, soft=0.16)]
+    return [
+        *blobs,
+        _blob(
+            top, (0.42, 0.28 * g + hump, 0.45 * g), body.colours["hump"], tilt, soft=0.16
+        ),
+    ]
 
 
 def _limb(body: _Body, name: str, side: int) -> list[_Blob]:
     "An arm (`hand`) or a leg (`foot`): two bones and a paw."
     legs, thick, arm = body.colours["legs"], body.build.limb, name == "hand"
-    start = body.joints["shoulder" if arm else "hip"] + np.array((0, -0.1, side * 0.62)) * body.build.girth
+    start = (
+        body.joints["shoulder" if arm else "hip"]
+        + np.array((0, -0.1, side * 0.62)) * body.build.girth
+    )
     end, soft = body.joints[f"{name}{side}"], 0.03 if body.plush else 0.07
     knee = (start + end) / 2 + (0 if body.plush else np.array((-0.1 if arm else 0.1, 0, 0)))
     sole = end[1] > 0.12 and not arm                         # who sits shows the soles
-    at, radii = (end, (0.75, 1.15, 1.0)) if sole else (end + np.array((0.45 * thick, 0, 0)), (1.3, 0.72, 1.0))
+    at, radii = (
+        (end, (0.75, 1.15, 1.0))
+        if sole
+        else (end + np.array((0.45 * thick, 0, 0)), (1.3, 0.72, 1.0))
+    )
     paw = _blob(at, np.array(radii) * thick, legs, fur=0.6, soft=0.03)
     thigh = _bone(start, knee, thick * 1.25, (body.colours["main"] + legs) / 2, soft=soft)
-    return [thigh, _bone(knee, end, thick * (1.1 if body.plush else 0.95), legs, soft=soft), paw, *_toes(body, paw, sole)]
+    return [
+        thigh,
+        _bone(knee, end, thick * (1.1 if body.plush else 0.95), legs, soft=soft),
+        paw,
+        *_toes(body, paw, sole),
+    ]
 
 
 def _toes(body: _Body, paw: _Blob, sole: bool) -> list[_Blob]:
     "Claws of a wild bear, the longer ones of a grizzly; the pad of a teddy."
     if body.plush or sole:
         pad = body.colours["muzzle"] if body.plush else np.array((0.16, 0.12, 0.11))
-        return [_blob(paw.at(1, 0, 0), np.diag(paw.axes) * (0.2, 0.62, 0.62), pad, soft=0.01, fur=0.2)]
-    length, colour = (0.085, (0.62, 0.55, 0.42)) if body.kind == "grizzly" else (0.04, (0.2, 0.18, 0.17))
-    return [_bead(paw.at(1, -0.35, z), (length, 0.022, 0.022), colour, tilt=-0.5) for z in (-0.5, -0.17, 0.17, 0.5)]
+        return [
+            _blob(
+                paw.at(1, 0, 0),
+                np.diag(paw.axes) * (0.2, 0.62, 0.62),
+                pad,
+                soft=0.01,
+                fur=0.2,
+            )
+        ]
+    length, colour = (
+        (0.085, (0.62, 0.55, 0.42)) if body.kind == "grizzly" else (0.04, (0.2, 0.18, 0.17))
+    )
+    return [
+        _bead(paw.at(1, -0.35, z), (length, 0.022, 0.022), colour, tilt=-0.5)
+        for z in (-0.5, -0.17, 0.17, 0.5)
+    ]
 
 # %% ../nbs/library/drawn_bears.ipynb #c91bf70a
 def _extras(body: _Body) -> list[_Blob]:
     "What some have: a pale chest, a ribbon, a seam down the belly."
-    first, second = body.rng.uniform(size=2) < (0.5, 0.6) if body.plush else body.rng.uniform(size=2) < (0.3, 0)
+    first, second = (
+        body.rng.uniform(size=2) < (0.5, 0.6)
+        if body.plush
+        else body.rng.uniform(size=2) < (0.3, 0)
+    )
     if body.plush: return (_ribbon(body) if first else []) + (_seam(body) if second else [])
     if not first: return []
-    at = body.joints["shoulder"] + body.along / np.linalg.norm(body.along) * 0.3 - body.dorsal * 0.55 * body.build.girth
-    return [_blob(at, (0.16, 0.2, 0.3 * body.build.girth), body.colours["muzzle"] * 1.3 + 0.08, soft=0.06)]
+    at = (
+        body.joints["shoulder"]
+        + body.along / np.linalg.norm(body.along) * 0.3
+        - body.dorsal * 0.55 * body.build.girth
+    )
+    return [
+        _blob(
+            at,
+            (0.16, 0.2, 0.3 * body.build.girth),
+            body.colours["muzzle"] * 1.3 + 0.08,
+            soft=0.06,
+        )
+    ]
 
 
 def _seam(body: _Body) -> list[_Blob]:
     "Stitches down the belly."
     def place(a: float) -> np.ndarray:
-        return body.joints["hip"] + body.along * a - body.dorsal * body.build.girth * (0.97 + 0.06 * np.sin(np.pi * a))
-    return [_bead(place(a), (0.03, 0.03, 0.016), body.colours["main"] * 0.5) for a in np.linspace(0.1, 0.9, 9)]
+        return (
+            body.joints["hip"]
+            + body.along * a
+            - body.dorsal * body.build.girth * (0.97 + 0.06 * np.sin(np.pi * a))
+        )
+    return [
+        _bead(place(a), (0.03, 0.03, 0.016), body.colours["main"] * 0.5)
+        for a in np.linspace(0.1, 0.9, 9)
+    ]
 
 
 def _ribbon(body: _Body) -> list[_Blob]:
     "A ribbon around the neck, with a bow."
-    front, g, colour = -body.dorsal, body.build.girth, _tint(body.rng.uniform(), 0.75, body.rng.uniform(0.5, 0.9))
+    front, g, colour = (
+        -body.dorsal,
+        body.build.girth,
+        _tint(body.rng.uniform(), 0.75, body.rng.uniform(0.5, 0.9)),
+    )
     throat = 0.55 * body.joints["shoulder"] + 0.45 * body.joints["head"] - front * 0.02
-    collar = _bead(throat, (0.72 * g, 0.08, 0.78 * g), colour, tilt=np.arctan2(front[1], front[0]), shine=0.2)
+    collar = _bead(
+        throat,
+        (0.72 * g, 0.08, 0.78 * g),
+        colour,
+        tilt=np.arctan2(front[1], front[0]),
+        shine=0.2,
+    )
     knot = throat + front * 0.76 * g
-    bows = [_bead(knot + np.array((0.02, 0.02, side * 0.15)), (0.05, 0.1, 0.15), colour, shine=0.2) for side in (-1, 1)]
+    bows = [
+        _bead(
+            knot + np.array((0.02, 0.02, side * 0.15)), (0.05, 0.1, 0.15), colour, shine=0.2
+        )
+        for side in (-1, 1)
+    ]
     return [collar, *bows, _bead(knot + front * 0.04, (0.06, 0.06, 0.06), colour * 0.8)]
 
 # %% ../nbs/library/drawn_bears.ipynb #76e09840
 def _eyes(body: _Body, skull: _Blob) -> list[_Blob]:
     rng, iris = body.rng, _INK if body.rng.uniform() < 0.7 else np.array((0.2, 0.1, 0.05))
-    size = body.build.head * (rng.uniform(0.1, 0.14) if body.plush else rng.uniform(0.085, 0.105))
-    height, wide = (rng.uniform(0.12, 0.3), rng.uniform(0.36, 0.46)) if body.plush else (0.26, 0.4)
-    return [_bead(skull.at(0.82, height, side * wide), (size, size, size), iris, shine=1.0) for side in (-1, 1)]
+    size = body.build.head * (
+        rng.uniform(0.1, 0.14) if body.plush else rng.uniform(0.085, 0.105)
+    )
+    height, wide = (
+        (rng.uniform(0.12, 0.3), rng.uniform(0.36, 0.46)) if body.plush else (0.26, 0.4)
+    )
+    return [
+        _bead(skull.at(0.82, height, side * wide), (size, size, size), iris, shine=1.0)
+        for side in (-1, 1)
+    ]
 
 
 def _ears(body: _Body, skull: _Blob) -> list[_Blob]:
     r, main, blobs = body.build.ear * body.build.head, body.colours["main"], []
     inner = body.colours["muzzle"] if body.plush else main * 0.55
     for side in (-1, 1):
-        at = skull.at(-0.05, 0.74, side * (0.7 if body.plush else 0.58)) + np.array((0, r * 0.3, 0))
+        at = skull.at(-0.05, 0.74, side * (0.7 if body.plush else 0.58)) + np.array(
+            (0, r * 0.3, 0)
+        )
         blobs.append(_blob(at, (r * 0.45, r, r * 0.95), main, turn=side * 0.35, soft=0.03))
         hollow = at + np.array((r * 0.3, 0.02, side * 0.01))
-        blobs.append(_blob(hollow, (r * 0.25, r * 0.66, r * 0.6), inner, turn=side * 0.35, soft=0.01))
+        blobs.append(
+            _blob(hollow, (r * 0.25, r * 0.66, r * 0.6), inner, turn=side * 0.35, soft=0.01)
+        )
     return blobs
 
 
 def _wild_head(body: _Body) -> list[_Blob]:
     "Of a grizzly or a black bear: a long muzzle, which lies lower if the face is dished."
-    main, tan, low, unit = body.colours["main"], body.colours["muzzle"], body.build.dish, body.build.head
-    def at(x: float, y: float, z: float = 0.0) -> np.ndarray: return unit * np.array((x, y, z))
+    main, tan, low, unit = (
+        body.colours["main"],
+        body.colours["muzzle"],
+        body.build.dish,
+        body.build.head,
+    )
+    def at(x: float, y: float, z: float = 0.0) -> np.ndarray:
+        return unit * np.array((x, y, z))
     skull = _blob(at(0, 0), at(0.98, 0.88, 0.9), main)
     tip = at(0.78 + body.build.muzzle, -0.2 - low)
-    cheeks = [_blob(at(0.1, -0.3, 0.42 * side), at(0.62, 0.55, 0.5), main) for side in (-1, 1)]
-    muzzle = _bone(at(0.55, -0.2 - low), tip * (0.93, 1, 1), 0.38 * unit, tan, soft=0.04, fur=0.5)
-    bridge = _bone(at(0.35, 0.3 - low * 1.6), tip * (0.8, 0.55, 1), 0.27 * unit, (main + tan) / 2, fur=0.5)
+    cheeks = [
+        _blob(at(0.1, -0.3, 0.42 * side), at(0.62, 0.55, 0.5), main) for side in (-1, 1)
+    ]
+    muzzle = _bone(
+        at(0.55, -0.2 - low), tip * (0.93, 1, 1), 0.38 * unit, tan, soft=0.04, fur=0.5
+    )
+    bridge = _bone(
+        at(0.35, 0.3 - low * 1.6),
+        tip * (0.8, 0.55, 1),
+        0.27 * unit,
+        (main + tan) / 2,
+        fur=0.5,
+    )
     nose = _bead(tip + at(0.12, 0.14), at(0.15, 0.15, 0.2), _INK, shine=0.7)
     mouth = _bead(tip + at(-0.1, -0.24), at(0.3, 0.035, 0.24), _INK, tilt=0.12)
-    return [skull, *cheeks, muzzle, bridge, nose, mouth, *_eyes(body, skull), *_ears(body, skull)]
+    return [
+        skull,
+        *cheeks,
+        muzzle,
+        bridge,
+        nose,
+        mouth,
+        *_eyes(body, skull),
+        *_ears(body, skull),
+    ]
 
 
-_SMILE = [(0.2, 0), (0, 0), (-0.18, 0), (-0.32, 0.12), (-0.38, 0.26), (-0.32, -0.12), (-0.38, -0.26)]   # up, to the side
+# up, to the side
+_SMILE = [
+    (0.2, 0),
+    (0, 0),
+    (-0.18, 0),
+    (-0.32, 0.12),
+    (-0.38, 0.26),
+    (-0.32, -0.12),
+    (-0.38, -0.26),
+]
 
 
 def _plush_head(body: _Body) -> list[_Blob]:
-    "Of a teddy: round, with a patch for a muzzle, a stitched mouth, buttons for eyes, and a seam."
+    """Of a teddy: round, with a patch for a muzzle, a stitched mouth, buttons for eyes, and
+    a seam."""
     main, unit = body.colours["main"], body.build.head
     ink = _INK if body.rng.uniform() < 0.7 else np.array((0.3, 0.15, 0.08))
     skull = _blob((0, 0, 0), unit * np.array((0.92, 0.9, 1.02)), main)
     radii = unit * np.array((0.25 + body.build.muzzle, 0.36, 0.44))
-    muzzle = _blob(unit * np.array((0.72, -0.16 - body.build.dish, 0)), radii, body.colours["muzzle"], soft=0.02, fur=0.75)
-    nose = _bead(muzzle.at(0.8, 0.55, 0), unit * np.array((0.08, 0.1, 0.15)), ink, shine=0.5)
-    mouth = [_bead(muzzle.at(1, up, aside), (0.03 * unit,) * 3, ink) for up, aside in _SMILE]
+    muzzle = _blob(
+        unit * np.array((0.72, -0.16 - body.build.dish, 0)),
+        radii,
+        body.colours["muzzle"],
+        soft=0.02,
+        fur=0.75,
+    )
+    nose = _bead(
+        muzzle.at(0.8, 0.55, 0), unit * np.array((0.08, 0.1, 0.15)), ink, shine=0.5
+    )
+    mouth = [
+        _bead(muzzle.at(1, up, aside), (0.03 * unit,) * 3, ink) for up, aside in _SMILE
+    ]
     stitch = unit * np.array((0.022, 0.05, 0.022))
-    seam = [_bead(skull.at(np.cos(a), np.sin(a), 0), stitch, main * 0.55) for a in np.linspace(0.2, 1.5, 12)]
+    seam = [
+        _bead(skull.at(np.cos(a), np.sin(a), 0), stitch, main * 0.55)
+        for a in np.linspace(0.2, 1.5, 12)
+    ]
     return [skull, muzzle, nose, *mouth, *seam, *_eyes(body, skull), *_ears(body, skull)]
 
 # %% ../nbs/library/drawn_bears.ipynb #4dd317d3
 def _bear(body: _Body, yaw: float) -> list[_Blob]:
-    "All of a bear, in its own space. It likes to turn its head towards who takes the picture, as far as it can."
+    """All of a bear, in its own space. It likes to turn its head towards who takes the
+    picture, as far as it can."""
     blobs = _trunk(body) + _extras(body)
     for name in ("hand", "foot"):
         for side in (-1, 1): blobs += _limb(body, name, side)
@@ -330,14 +579,16 @@ def _bear(body: _Body, yaw: float) -> list[_Blob]:
 
 # %% ../nbs/library/drawn_bears.ipynb #d7bb0425
 def _camera(yaw: float, pitch: float) -> np.ndarray:
-    "From the bear's axes to those of the picture: right, down, towards the viewer. Yaw 0 faces the viewer."
+    """From the bear's axes to those of the picture: right, down, towards the viewer. Yaw 0
+    faces the viewer."""
     s, c, sp, cp = np.sin(yaw), np.cos(yaw), np.sin(pitch), np.cos(pitch)
     return np.array([[s, 0, c], [c * sp, -cp, -s * sp], [c * cp, sp, -s * cp]])
 
 # %% ../nbs/library/drawn_bears.ipynb #839ae1c8
 @lru_cache
 def _tile(kind: str, repeats: int) -> np.ndarray:
-    "Noise of mean 0 and deviation 1, a square that is repeated: strands of fur, plush, or clouds."
+    """Noise of mean 0 and deviation 1, a square that is repeated: strands of fur, plush, or
+    clouds."""
     side = 512
     noise = np.random.default_rng(len(kind)).standard_normal((side, side))
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
@@ -363,12 +614,17 @@ def _low(values: np.ndarray, factor: int) -> np.ndarray:
 
 def _halved(values: np.ndarray) -> np.ndarray:
     "Means of two by two pixels."
-    return (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) / 4
+    return (
+        values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
+    ) / 4
 
 # %% ../nbs/library/drawn_bears.ipynb #480b40f5
 class _Relief:
-    "What the camera sees in a window: for each pixel how near the surface is, and of what kind."
-    def __init__(self, window: tuple[int, int, int, int], unit: float, rng: np.random.Generator):
+    """What the camera sees in a window: for each pixel how near the surface is, and of what
+    kind."""
+    def __init__(
+        self, window: tuple[int, int, int, int], unit: float, rng: np.random.Generator
+    ):
         self.left, self.top, right, bottom = window
         self.shape, self.unit = (bottom - self.top, right - self.left), unit
         self.depth = np.full(self.shape, -1e4, np.float32)
@@ -378,17 +634,35 @@ class _Relief:
 
     def add(self, blob: _Blob) -> None:
         "Melt one ellipsoid into the surface."
-        middle, spread = blob.centre[:2] - (self.left, self.top), np.sqrt((blob.axes**2).sum(1))[:2] + 4
+        middle, spread = (
+            blob.centre[:2] - (self.left, self.top),
+            np.sqrt((blob.axes**2).sum(1))[:2] + 4,
+        )
         x0, y0 = (max(int(v), 0) for v in middle - spread)
-        x1, y1 = (min(int(v) + 1, n) for v, n in zip(middle + spread, self.shape[::-1], strict=True))
+        x1, y1 = (
+            min(int(v) + 1, n)
+            for v, n in zip(middle + spread, self.shape[::-1], strict=True)
+        )
         if x0 >= x1 or y0 >= y1: return
         cut = np.s_[y0:y1, x0:x1]
-        x = np.arange(x0, x1, dtype=np.float32) - float(middle[0]) + blob.fur * self.shift[0][cut]
-        y = np.arange(y0, y1, dtype=np.float32)[:, None] - float(middle[1]) + blob.fur * self.shift[1][cut]
+        x = (
+            np.arange(x0, x1, dtype=np.float32)
+            - float(middle[0])
+            + blob.fur * self.shift[0][cut]
+        )
+        y = (
+            np.arange(y0, y1, dtype=np.float32)[:, None]
+            - float(middle[1])
+            + blob.fur * self.shift[1][cut]
+        )
         self._melt(cut, _front(blob, x, y) + float(blob.centre[2]), blob)
 
     def _melt(self, cut: tuple, near: np.ndarray, blob: _Blob) -> None:
-        depth, skin, width = self.depth[cut], self.skin[:, *cut], float(blob.soft * self.unit + 1e-3)
+        depth, skin, width = (
+            self.depth[cut],
+            self.skin[:, *cut],
+            float(blob.soft * self.unit + 1e-3),
+        )
         ahead = near - depth
         share = np.minimum(np.maximum(ahead * (0.5 / width) + 0.5, 0), 1)
         bulge = np.maximum(width - np.abs(ahead), 0)
@@ -420,45 +694,76 @@ class _Light:
     ambient: float
     direct: float
     colour: np.ndarray
-    towards: np.ndarray                                      # right, down, towards the viewer
+    # right, down, towards the viewer
+    towards: np.ndarray
 
 
 def _light(name: str, rng: np.random.Generator) -> _Light:
     ambient, direct, colour, height = _LIGHTS[name]
-    towards = np.array((rng.choice((-1, 1)) * rng.uniform(0.4, 1.2), -rng.uniform(*height), rng.uniform(0.4, 1.2)))
+    towards = np.array(
+        (
+            rng.choice((-1, 1)) * rng.uniform(0.4, 1.2),
+            -rng.uniform(*height),
+            rng.uniform(0.4, 1.2),
+        )
+    )
     ambient *= float(rng.uniform(0.88, 1.12))
-    return _Light(ambient, direct, np.array(colour, np.float32), towards / np.linalg.norm(towards))
+    return _Light(
+        ambient, direct, np.array(colour, np.float32), towards / np.linalg.norm(towards)
+    )
 
 
-def _shade(relief: _Relief, light: _Light, plush: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _shade(
+    relief: _Relief, light: _Light, plush: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     "Colours of the surface in this light, and where there is a bear, 0 or 1."
     solid = relief.depth > -9e3
-    depth = np.where(solid, relief.depth, relief.depth[solid].min() if solid.any() else np.float32(0))
+    depth = np.where(
+        solid, relief.depth, relief.depth[solid].min() if solid.any() else np.float32(0)
+    )
     *rgb, fur, shine = relief.skin
     strands = _noise("plush" if plush else "fur", depth.shape, rng) * fur
     down, right = np.gradient(depth + 0.009 * relief.unit * strands)
     x, y, z = light.towards.tolist()
-    flat = 1 / np.sqrt(right * right + down * down + 1)      # 1 where the surface looks at the viewer
+    # 1 where the surface looks at the viewer
+    flat = 1 / np.sqrt(right * right + down * down + 1)
     facing = np.maximum((z - right * x - down * y) * flat, 0)
     hollow = np.clip((_low(depth, 24) - depth) / (0.25 * relief.unit), 0, 1)
-    lit = (light.ambient + light.direct * facing) * (1 - 0.5 * hollow) * (0.85 + 0.15 * flat)
-    gloss = light.direct * (shine * facing**12 * 0.9 + np.minimum(fur, 0.8) * facing**3 * 0.08)
+    lit = (
+        (light.ambient + light.direct * facing) * (1 - 0.5 * hollow) * (0.85 + 0.15 * flat)
+    )
+    gloss = light.direct * (
+        shine * facing**12 * 0.9 + np.minimum(fur, 0.8) * facing**3 * 0.08
+    )
     bright = lit * (1 + 0.09 * min(1.0, relief.unit / 130) * strands)
-    made = np.stack([(part * bright + gloss) * tone for part, tone in zip(rgb, light.colour, strict=True)], 2)
+    made = np.stack(
+        [
+            (part * bright + gloss) * tone
+            for part, tone in zip(rgb, light.colour, strict=True)
+        ],
+        2,
+    )
     return np.clip(made, 0, 1), solid.astype(np.float32)
 
 # %% ../nbs/library/drawn_bears.ipynb #04e0deac
 class _Scenery:
     "A canvas for backgrounds: places are given as parts of its side, colours from 0 to 1."
     def __init__(self, side: int, ground: float, rng: np.random.Generator):
-        self.side, self.ground, self.rng = side, ground, rng  # `ground`: how far down the paws stand
+        # `ground`: how far down the paws stand
+        self.side, self.ground, self.rng = side, ground, rng
         self.horizon = float(np.clip(ground - rng.uniform(0.12, 0.3), 0.25, 0.72))
         self.image = Image.new("RGB", (side, side))
 
     def colour(self, *rgb: float, vary: float = 0.12) -> tuple:
         "About this colour, as Pillow wants it."
-        factor, offsets = self.rng.uniform(1 - vary, 1 + vary), self.rng.uniform(-vary / 5, vary / 5, 3).tolist()
-        return tuple(min(max(int(255 * (v * factor + more)), 0), 255) for v, more in zip(rgb, offsets, strict=True))
+        factor, offsets = (
+            self.rng.uniform(1 - vary, 1 + vary),
+            self.rng.uniform(-vary / 5, vary / 5, 3).tolist(),
+        )
+        return tuple(
+            min(max(int(255 * (v * factor + more)), 0), 255)
+            for v, more in zip(rgb, offsets, strict=True)
+        )
 
     def draw(self) -> ImageDraw.ImageDraw: return ImageDraw.Draw(self.image)
 
@@ -466,30 +771,52 @@ class _Scenery:
 
     def fade(self, top: float, bottom: float, above: tuple, below: tuple) -> None:
         "A band of rows from one colour to another."
-        first, last = int(top * self.side), max(int(bottom * self.side), int(top * self.side) + 1)
+        first, last = (
+            int(top * self.side),
+            max(int(bottom * self.side), int(top * self.side) + 1),
+        )
         shares = np.linspace(0, 1, last - first)[:, None, None]
         rows = (np.array(above) * (1 - shares) + np.array(below) * shares).astype(np.uint8)
-        self.image.paste(Image.fromarray(np.broadcast_to(rows, (last - first, self.side, 3)).copy()), (0, first))
+        self.image.paste(
+            Image.fromarray(np.broadcast_to(rows, (last - first, self.side, 3)).copy()),
+            (0, first),
+        )
 
-    def mottle(self, kind: str, amount: float, top: float = 0.0, bottom: float = 1.0, flat: int = 1) -> None:
+    def mottle(
+        self, kind: str, amount: float, top: float = 0.0, bottom: float = 1.0, flat: int = 1
+    ) -> None:
         "Let the brightness of a band of rows vary; `flat` stretches the pattern sideways."
         first, last = int(top * self.side), int(bottom * self.side)
         if last - first < 2: return
-        noise = _noise(kind, (last - first, self.side // flat + 1), self.rng).repeat(flat, 1)[:, : self.side]
+        noise = _noise(kind, (last - first, self.side // flat + 1), self.rng).repeat(
+            flat, 1
+        )[:, : self.side]
         part = np.asarray(self.image.crop((0, first, self.side, last)), np.float32)
         part = part * (1 + amount * np.clip(noise, -1.6, 1.6)[..., None])
-        self.image.paste(Image.fromarray(np.clip(part, 0, 255).astype(np.uint8)), (0, first))
+        self.image.paste(
+            Image.fromarray(np.clip(part, 0, 255).astype(np.uint8)), (0, first)
+        )
 
     def blur(self, amount: float) -> None:
         self.image = self.image.filter(ImageFilter.GaussianBlur(amount * self.side / 100))
 
 
 def _forest(s: _Scenery) -> None:
-    s.fade(0, s.horizon, s.colour(0.2, 0.28, 0.16, vary=0.4), s.colour(0.5, 0.58, 0.4, vary=0.25))
+    s.fade(
+        0,
+        s.horizon,
+        s.colour(0.2, 0.28, 0.16, vary=0.4),
+        s.colour(0.5, 0.58, 0.4, vary=0.25),
+    )
     s.mottle("clouds", 0.16, 0, s.horizon)
     _trunks(s, 12, (0.008, 0.03), (0.3, 0.3, 0.22), s.horizon + 0.02)
     s.blur(0.5)
-    s.fade(s.horizon, 1, s.colour(0.35, 0.36, 0.2, vary=0.25), s.colour(0.27, 0.22, 0.13, vary=0.3))
+    s.fade(
+        s.horizon,
+        1,
+        s.colour(0.35, 0.36, 0.2, vary=0.25),
+        s.colour(0.27, 0.22, 0.13, vary=0.3),
+    )
     s.mottle("clouds", 0.2, s.horizon, 1, flat=2)
     s.mottle("plush", 0.13, s.horizon, 1)
     _trunks(s, 3, (0.04, 0.09), (0.2, 0.15, 0.11), s.horizon + 0.06)
@@ -499,7 +826,9 @@ def _trunks(s: _Scenery, count: int, wide: tuple, colour: tuple, foot: float) ->
     draw = s.draw()
     for _ in range(s.rng.integers(count // 2, count + 1)):
         x, w, lean = s.rng.uniform(0, 1), s.rng.uniform(*wide), s.rng.normal(0, 0.03)
-        edges = s.at(x - w / 2, foot, x + lean - w / 3, 0, x + lean + w / 3, 0, x + w / 2, foot)
+        edges = s.at(
+            x - w / 2, foot, x + lean - w / 3, 0, x + lean + w / 3, 0, x + w / 2, foot
+        )
         draw.polygon(edges, fill=s.colour(*colour, vary=0.3))
 
 
@@ -508,7 +837,12 @@ def _meadow(s: _Scenery) -> None:
     s.mottle("clouds", 0.05, 0, s.horizon)
     _hills(s, (0.36, 0.5, 0.42), 0.16)
     s.blur(0.5)
-    s.fade(s.horizon, 1, s.colour(0.52, 0.6, 0.26, vary=0.2), s.colour(0.3, 0.42, 0.14, vary=0.2))
+    s.fade(
+        s.horizon,
+        1,
+        s.colour(0.52, 0.6, 0.26, vary=0.2),
+        s.colour(0.3, 0.42, 0.14, vary=0.2),
+    )
     s.mottle("clouds", 0.12, s.horizon, 1, flat=3)
     s.mottle("fur", 0.13, s.horizon, 1)
     _flowers(s, s.rng.integers(0, 40))
@@ -517,8 +851,12 @@ def _meadow(s: _Scenery) -> None:
 def _hills(s: _Scenery, colour: tuple, height: float) -> None:
     x = np.linspace(0, 1, 30)
     for part in (1.0, 0.6):
-        wave = s.horizon - part * height * (0.5 + 0.5 * np.sin(x * s.rng.uniform(3, 9) + s.rng.uniform(0, 6)))
-        edges = s.at(0, s.horizon + 0.02, *np.column_stack([x, wave]).ravel(), 1, s.horizon + 0.02)
+        wave = s.horizon - part * height * (
+            0.5 + 0.5 * np.sin(x * s.rng.uniform(3, 9) + s.rng.uniform(0, 6))
+        )
+        edges = s.at(
+            0, s.horizon + 0.02, *np.column_stack([x, wave]).ravel(), 1, s.horizon + 0.02
+        )
         s.draw().polygon(edges, fill=s.colour(*colour, vary=0.2))
 
 
@@ -534,7 +872,12 @@ def _river(s: _Scenery) -> None:
     _hills(s, (0.24, 0.34, 0.22), 0.3)
     s.mottle("clouds", 0.15, 0, s.horizon)
     s.blur(0.6)
-    s.fade(s.horizon, 1, s.colour(0.42, 0.54, 0.56, vary=0.2), s.colour(0.22, 0.34, 0.4, vary=0.25))
+    s.fade(
+        s.horizon,
+        1,
+        s.colour(0.42, 0.54, 0.56, vary=0.2),
+        s.colour(0.22, 0.34, 0.4, vary=0.25),
+    )
     s.mottle("clouds", 0.2, s.horizon, 1, flat=8)
     s.mottle("plush", 0.12, s.horizon, 1, flat=6)
     _rocks(s, s.rng.integers(3, 9))
@@ -542,9 +885,14 @@ def _river(s: _Scenery) -> None:
 
 def _rocks(s: _Scenery, count: int) -> None:
     draw = s.draw()
-    for x, near in sorted(s.rng.uniform(0, 1, (count, 2)).tolist(), key=lambda rock: rock[1]):
+    for x, near in sorted(
+        s.rng.uniform(0, 1, (count, 2)).tolist(), key=lambda rock: rock[1]
+    ):
         y, r = s.horizon + (1 - s.horizon) * near, s.rng.uniform(0.02, 0.05) + 0.08 * near
-        draw.ellipse(s.at(x - r, y - 0.6 * r, x + r, y + 0.6 * r), fill=s.colour(0.36, 0.35, 0.33, vary=0.3))
+        draw.ellipse(
+            s.at(x - r, y - 0.6 * r, x + r, y + 0.6 * r),
+            fill=s.colour(0.36, 0.35, 0.33, vary=0.3),
+        )
         lit = s.at(x - 0.8 * r, y - 0.58 * r, x + 0.6 * r, y + 0.1 * r)
         draw.ellipse(lit, fill=s.colour(0.52, 0.51, 0.48, vary=0.2))
 
@@ -556,9 +904,17 @@ def _snow(s: _Scenery) -> None:
         x, h = s.rng.uniform(0, 1), s.rng.uniform(0.12, 0.4)
         for part in (0.0, 0.3, 0.55):
             w, y = h * 0.28 * (1 - part), s.horizon + 0.02 - part * h
-            draw.polygon(s.at(x - w, y, x + w, y, x, y - h * 0.5), fill=s.colour(0.25, 0.34, 0.32, vary=0.25))
+            draw.polygon(
+                s.at(x - w, y, x + w, y, x, y - h * 0.5),
+                fill=s.colour(0.25, 0.34, 0.32, vary=0.25),
+            )
     s.blur(0.6)
-    s.fade(s.horizon, 1, s.colour(0.84, 0.87, 0.92, vary=0.06), s.colour(0.9, 0.92, 0.95, vary=0.06))
+    s.fade(
+        s.horizon,
+        1,
+        s.colour(0.84, 0.87, 0.92, vary=0.06),
+        s.colour(0.9, 0.92, 0.95, vary=0.06),
+    )
     s.mottle("clouds", 0.06, s.horizon, 1, flat=3)
 
 
@@ -567,22 +923,32 @@ def _room(s: _Scenery) -> None:
     s.fade(0, s.horizon, wall, _darker(wall, 0.85))
     if s.rng.uniform() < 0.4:
         step = s.rng.uniform(0.05, 0.12)
-        for x in np.arange(0, 1, step): s.draw().rectangle(s.at(x, 0, x + step / 2, s.horizon), fill=_darker(wall, 0.93))
+        for x in np.arange(0, 1, step):
+            s.draw().rectangle(
+                s.at(x, 0, x + step / 2, s.horizon), fill=_darker(wall, 0.93)
+            )
     _frames(s, s.rng.integers(0, 3))
     _boards(s, s.colour(0.5, 0.36, 0.22, vary=0.35))
-    s.draw().rectangle(s.at(0, s.horizon - 0.02, 1, s.horizon + 0.01), fill=s.colour(0.85, 0.82, 0.76))
+    s.draw().rectangle(
+        s.at(0, s.horizon - 0.02, 1, s.horizon + 0.01), fill=s.colour(0.85, 0.82, 0.76)
+    )
     s.mottle("clouds", 0.05)
     s.blur(0.5)
 
 
-def _darker(colour: tuple, factor: float) -> tuple: return tuple(int(factor * v) for v in colour)
+def _darker(colour: tuple, factor: float) -> tuple:
+    return tuple(int(factor * v) for v in colour)
 
 
 def _boards(s: _Scenery, colour: tuple) -> None:
     "A wooden floor."
     s.fade(s.horizon, 1, _darker(colour, 0.75), colour)
     for x in np.arange(-1.5, 1.5, 0.14):
-        s.draw().line(s.at(0.5 + x * 0.6, s.horizon, 0.5 + x * 1.6, 1), fill=_darker(colour, 0.7), width=2)
+        s.draw().line(
+            s.at(0.5 + x * 0.6, s.horizon, 0.5 + x * 1.6, 1),
+            fill=_darker(colour, 0.7),
+            width=2,
+        )
 
 
 def _frames(s: _Scenery, count: int) -> None:
@@ -592,7 +958,10 @@ def _frames(s: _Scenery, count: int) -> None:
         y = s.horizon - h - s.rng.uniform(0.05, 0.25)
         rim = s.at(x - 0.015, y - 0.015, x + w + 0.015, y + h + 0.015)
         s.draw().rectangle(rim, fill=s.colour(0.85, 0.8, 0.7, vary=0.3))
-        s.draw().rectangle(s.at(x, y, x + w, y + h), fill=s.colour(*_tint(s.rng.uniform(), 0.35, 0.75), vary=0.3))
+        s.draw().rectangle(
+            s.at(x, y, x + w, y + h),
+            fill=s.colour(*_tint(s.rng.uniform(), 0.35, 0.75), vary=0.3),
+        )
 
 
 def _shelf(s: _Scenery) -> None:
@@ -602,7 +971,9 @@ def _shelf(s: _Scenery) -> None:
     for board in (s.ground - gap, s.ground, s.ground + gap):
         _books(s, board)
         s.draw().rectangle(s.at(0, board, 1, board + 0.05), fill=s.colour(*wood))
-        s.draw().rectangle(s.at(0, board + 0.05, 1, board + 0.07), fill=s.colour(*wood * 0.4))
+        s.draw().rectangle(
+            s.at(0, board + 0.05, 1, board + 0.07), fill=s.colour(*wood * 0.4)
+        )
     s.mottle("plush", 0.04, flat=4)
     s.blur(0.35)
 
@@ -612,13 +983,24 @@ def _books(s: _Scenery, board: float) -> None:
     x = s.rng.uniform(-0.1, 0.1)
     while x < 1:
         w, h = s.rng.uniform(0.025, 0.08), s.rng.uniform(0.2, 0.38)
-        colour = s.colour(*_tint(s.rng.uniform(), s.rng.uniform(0.1, 0.6), s.rng.uniform(0.3, 0.75)))
+        colour = s.colour(
+            *_tint(s.rng.uniform(), s.rng.uniform(0.1, 0.6), s.rng.uniform(0.3, 0.75))
+        )
         if s.rng.uniform() < 0.8:
-            s.draw().rectangle(s.at(x, board - h, x + w, board), fill=colour, outline=_darker(colour, 0.5))
+            s.draw().rectangle(
+                s.at(x, board - h, x + w, board), fill=colour, outline=_darker(colour, 0.5)
+            )
         x += w + (s.rng.uniform(0, 0.15) if s.rng.uniform() < 0.2 else 0)
 
 
-_PLACES = {"forest": _forest, "meadow": _meadow, "river": _river, "snow": _snow, "room": _room, "shelf": _shelf}
+_PLACES = {
+    "forest": _forest,
+    "meadow": _meadow,
+    "river": _river,
+    "snow": _snow,
+    "room": _room,
+    "shelf": _shelf,
+}
 
 # %% ../nbs/library/drawn_bears.ipynb #52fcffe6
 class _Front(_Scenery):
@@ -626,12 +1008,15 @@ class _Front(_Scenery):
     def __init__(self, side: int, box: tuple, rng: np.random.Generator):
         super().__init__(side, 0.5, rng)
         self.image, self.softness = Image.new("RGBA", (side, side)), 0.0
-        self.left, self.top, self.right, self.bottom = box   # of the bear, in parts of the side
+        # of the bear, in parts of the side
+        self.left, self.top, self.right, self.bottom = box
         self.wide, self.high = self.right - self.left, self.bottom - self.top
 
     def somewhere(self, margin: float = 0.0) -> float:
         "A place between the bear's left and right."
-        return self.rng.uniform(self.left + margin * self.wide, self.right - margin * self.wide)
+        return self.rng.uniform(
+            self.left + margin * self.wide, self.right - margin * self.wide
+        )
 
     def blur(self, amount: float) -> None: self.softness = amount
 
@@ -643,40 +1028,72 @@ class _Front(_Scenery):
 
 def _grass(f: _Front) -> None:
     draw, high = f.draw(), f.high * f.rng.uniform(0.3, 0.5)
-    base = np.array((0.36, 0.46, 0.16)) * f.rng.uniform(0.6, 1.2) + f.rng.uniform(0, 0.15) * np.array((1, 0.5, 0))
+    base = np.array((0.36, 0.46, 0.16)) * f.rng.uniform(0.6, 1.2) + f.rng.uniform(
+        0, 0.15
+    ) * np.array((1, 0.5, 0))
     for place, share in f.rng.uniform(0, 1, (int(220 * (f.wide + 0.3)), 2)):
         x, h = f.left - 0.15 + place * (f.wide + 0.3), high * (0.35 + 0.75 * share)
         lean, foot = f.rng.normal(0, 0.05), f.bottom + f.rng.uniform(-0.03, 0.06)
-        draw.polygon(f.at(x - 0.006, foot, x + lean, foot - h, x + 0.006, foot), fill=f.colour(*base, vary=0.3))
+        draw.polygon(
+            f.at(x - 0.006, foot, x + lean, foot - h, x + 0.006, foot),
+            fill=f.colour(*base, vary=0.3),
+        )
 
 
 def _drift(f: _Front) -> None:
     "Snow, blown into a heap."
     high = f.high * f.rng.uniform(0.25, 0.42)
     for _ in range(5):
-        x, w, top = f.somewhere(), f.rng.uniform(0.25, 0.6), f.bottom - high * f.rng.uniform(0.7, 1)
-        f.draw().ellipse(f.at(x - w, top, x + w, f.bottom + high * 2), fill=f.colour(0.9, 0.92, 0.95, vary=0.05))
+        x, w, top = (
+            f.somewhere(),
+            f.rng.uniform(0.25, 0.6),
+            f.bottom - high * f.rng.uniform(0.7, 1),
+        )
+        f.draw().ellipse(
+            f.at(x - w, top, x + w, f.bottom + high * 2),
+            fill=f.colour(0.9, 0.92, 0.95, vary=0.05),
+        )
     f.blur(0.6)
 
 
 def _cushion(f: _Front) -> None:
-    high, wide, x = f.high * f.rng.uniform(0.32, 0.46), f.wide * f.rng.uniform(0.7, 1.1), f.somewhere()
-    tone, y = _tint(f.rng.uniform(), f.rng.uniform(0.2, 0.6), f.rng.uniform(0.5, 0.9)), f.bottom + 0.04 - high / 2
+    high, wide, x = (
+        f.high * f.rng.uniform(0.32, 0.46),
+        f.wide * f.rng.uniform(0.7, 1.1),
+        f.somewhere(),
+    )
+    tone, y = (
+        _tint(f.rng.uniform(), f.rng.uniform(0.2, 0.6), f.rng.uniform(0.5, 0.9)),
+        f.bottom + 0.04 - high / 2,
+    )
     angle = np.linspace(0, 2 * np.pi, 40)
     ring = np.column_stack([np.cos(angle), np.sin(angle)])
-    edge = np.sign(ring) * np.abs(ring) ** 0.45 * (1 + 0.12 * np.abs(np.sin(2 * angle)))[:, None]   # the corners stick out
+    # the corners stick out
+    edge = (
+        np.sign(ring)
+        * np.abs(ring) ** 0.45
+        * (1 + 0.12 * np.abs(np.sin(2 * angle)))[:, None]
+    )
     for grow in np.linspace(1, 0.3, 8):
         spots = (x, y - 0.1 * high * (1 - grow)) + edge * (wide * grow / 2, high * grow / 2)
-        f.draw().polygon(f.at(*spots.ravel()), fill=f.colour(*tone * (1.1 - 0.4 * grow), vary=0.02))
+        f.draw().polygon(
+            f.at(*spots.ravel()), fill=f.colour(*tone * (1.1 - 0.4 * grow), vary=0.02)
+        )
     f.blur(0.8)
 
 
 def _bark(f: _Front) -> None:
     "A trunk, lighter in the middle."
-    x, w, tone = f.somewhere(0.15), f.rng.uniform(0.16, 0.3) * f.wide, np.array((0.26, 0.2, 0.15)) * f.rng.uniform(0.7, 1.6)
+    x, w, tone = (
+        f.somewhere(0.15),
+        f.rng.uniform(0.16, 0.3) * f.wide,
+        np.array((0.26, 0.2, 0.15)) * f.rng.uniform(0.7, 1.6),
+    )
     for part in np.linspace(0, 1, 9):
         left, shade = x - w / 2 + part * w, 0.6 + 0.6 * np.sin(np.pi * (0.2 + 0.7 * part))
-        f.draw().rectangle(f.at(left, -0.1, left + w / 8, 1.1), fill=f.colour(*tone * shade, vary=0.1))
+        f.draw().rectangle(
+            f.at(left, -0.1, left + w / 8, 1.1), fill=f.colour(*tone * shade, vary=0.1)
+        )
     f.blur(0.25)
 
 
@@ -684,17 +1101,27 @@ def _leaves(f: _Front) -> None:
     "A twig that reaches into the picture; indoors it belongs to a plant."
     start = np.array((f.rng.choice((-0.1, 1.1)), f.rng.uniform(f.top, f.bottom)))
     end = np.array((f.somewhere(), f.rng.uniform(f.top, f.bottom)))
-    f.draw().line(f.at(*start, *(end + (end - start) * 0.3)), fill=f.colour(0.25, 0.18, 0.1), width=f.side // 70)
+    f.draw().line(
+        f.at(*start, *(end + (end - start) * 0.3)),
+        fill=f.colour(0.25, 0.18, 0.1),
+        width=f.side // 70,
+    )
     tone = np.array((0.24, 0.42, 0.14)) * f.rng.uniform(0.7, 1.3)
     for along in f.rng.uniform(0.1, 1.3, 45):
         x, y = start + (end - start) * along + f.rng.normal(0, 0.035, 2)
         r, flat = f.rng.uniform(0.014, 0.034), f.rng.uniform(0.4, 0.9)
-        f.draw().ellipse(f.at(x - r, y - r * flat, x + r, y + r * flat), fill=f.colour(*tone, vary=0.35))
+        f.draw().ellipse(
+            f.at(x - r, y - r * flat, x + r, y + r * flat), fill=f.colour(*tone, vary=0.35)
+        )
 
 
 def _post(f: _Front) -> None:
     "The leg of a chair, or the stand of a lamp."
-    x, w, tone = f.somewhere(0.15), f.rng.uniform(0.14, 0.26) * f.wide, _tint(f.rng.uniform(0, 0.15), 0.4, 0.55)
+    x, w, tone = (
+        f.somewhere(0.15),
+        f.rng.uniform(0.14, 0.26) * f.wide,
+        _tint(f.rng.uniform(0, 0.15), 0.4, 0.55),
+    )
     f.draw().rectangle(f.at(x, -0.1, x + w, 1.1), fill=f.colour(*tone * 0.7))
     f.draw().rectangle(f.at(x + 0.15 * w, -0.1, x + 0.6 * w, 1.1), fill=f.colour(*tone))
     f.blur(0.3)
@@ -710,32 +1137,55 @@ _IN_THE_WAY = {  # below, across
 }
 
 # %% ../nbs/library/drawn_bears.ipynb #6c806b77
-_YAWS = {"walking": (0.6, 1.75), "sitting": (0.05, 1.1), "standing": (0.05, 1.1), "portrait": (0.05, 1.25)}    # radians
-_FILLS = {"near": (0.88, 1.08), "middle": (0.62, 0.82), "far": (0.42, 0.56)}     # length or height, in sides of the picture
+# radians
+_YAWS = {
+    "walking": (0.6, 1.75),
+    "sitting": (0.05, 1.1),
+    "standing": (0.05, 1.1),
+    "portrait": (0.05, 1.25),
+}
+# length or height, in sides of the picture
+_FILLS = {"near": (0.88, 1.08), "middle": (0.62, 0.82), "far": (0.42, 0.56)}
 
 
 @dataclass
 class _Sitter:
     "One bear before the camera."
-    blobs: list[_Blob]                                       # in fine pixels, two to one of the picture
-    box: tuple[float, float, float, float]                   # left, top, right, bottom; parts of the picture's side
-    unit: float                                              # fine pixels to a unit of the bear
+    # in fine pixels, two to one of the picture
+    blobs: list[_Blob]
+    # left, top, right, bottom; parts of the picture's side
+    box: tuple[float, float, float, float]
+    # fine pixels to a unit of the bear
+    unit: float
     kind: str
     chosen: dict                                             # its attributes
 
 
-def _sitter(kind: str, chosen: dict, fine: int, fill: float, place: tuple, rng: np.random.Generator) -> _Sitter:
-    "Turn a bear towards the camera, and bring it to its size and place: x, y, and which part of its height lies at y."
+def _sitter(
+    kind: str, chosen: dict, fine: int, fill: float, place: tuple, rng: np.random.Generator
+) -> _Sitter:
+    """Turn a bear towards the camera, and bring it to its size and place: x, y, and which
+    part of its height lies at y."""
     pose, (across, down, hold) = chosen["pose"], place
     yaw = rng.uniform(*_YAWS[pose]) * (1 if chosen["facing"] == "right" else -1)
-    body, camera = _body(kind, chosen["coat"], pose, rng), _camera(yaw, rng.uniform(-0.05, 0.3))
+    body, camera = (
+        _body(kind, chosen["coat"], pose, rng),
+        _camera(yaw, rng.uniform(-0.05, 0.3)),
+    )
     seen = [blob.moved(camera, np.zeros(3)) for blob in _bear(body, yaw)]
-    box = _extent(seen) if pose != "portrait" else _around(camera @ body.joints["head"], 0.95 if body.plush else 0.72)
+    box = (
+        _extent(seen)
+        if pose != "portrait"
+        else _around(camera @ body.joints["head"], 0.95 if body.plush else 0.72)
+    )
     unit = float(fill * fine / max(box[2] - box[0], box[3] - box[1]))
     middle, held = (box[0] + box[2]) / 2, box[1] + hold * (box[3] - box[1])
     shift = np.array((across * fine - unit * middle, down * fine - unit * held, 0))
     box = (unit * np.array(box) + np.tile(shift[:2], 2)) / fine
-    blobs = [replace(blob, centre=unit * blob.centre + shift, axes=unit * blob.axes) for blob in seen]
+    blobs = [
+        replace(blob, centre=unit * blob.centre + shift, axes=unit * blob.axes)
+        for blob in seen
+    ]
     return _Sitter(blobs, tuple(box.tolist()), unit, kind, chosen)
 
 
@@ -749,7 +1199,9 @@ def _extent(blobs: list[_Blob]) -> tuple[float, float, float, float]:
     return (*(middle - reach).min(0), *(middle + reach).max(0))
 
 # %% ../nbs/library/drawn_bears.ipynb #28d22611
-def _portray(sitter: _Sitter, side: int, light: _Light, rng: np.random.Generator) -> list[np.ndarray]:
+def _portray(
+    sitter: _Sitter, side: int, light: _Light, rng: np.random.Generator
+) -> list[np.ndarray]:
     "Colours (times cover), cover and eyes of one bear, painted at twice the size."
     left, top, right, bottom = _extent(sitter.blobs)
     ends = np.array(((left - 8, top - 8), (right + 10, bottom + 10)))
@@ -760,7 +1212,9 @@ def _portray(sitter: _Sitter, side: int, light: _Light, rng: np.random.Generator
     for blob in sorted(sitter.blobs, key=lambda blob: blob.centre[2]): relief.add(blob)
     rgb, solid = _shade(relief, light, sitter.kind == "teddy", rng)
     (x0, y0), (x1, y1) = low // 2, high // 2
-    for layer, values in zip(layers, (rgb * solid[..., None], solid, solid * (relief.skin[4] > 0.9)), strict=True):
+    for layer, values in zip(
+        layers, (rgb * solid[..., None], solid, solid * (relief.skin[4] > 0.9)), strict=True
+    ):
         layer[y0:y1, x0:x1] = _halved(values)
     return layers
 
@@ -768,7 +1222,11 @@ def _portray(sitter: _Sitter, side: int, light: _Light, rng: np.random.Generator
 def _shadow(side: int, box: tuple) -> np.ndarray:
     "How dark the ground is under a bear, `(side, side, 1)`."
     left, _, right, bottom = (side * edge for edge in box)
-    wide, high, at = (right - left) / 2, (right - left) * 0.12, np.arange(side, dtype=np.float32)
+    wide, high, at = (
+        (right - left) / 2,
+        (right - left) * 0.12,
+        np.arange(side, dtype=np.float32),
+    )
     x = np.exp(-1.6 * ((at - (left + right) / 2) / wide) ** 2)
     y = np.exp(-1.6 * ((at - bottom + 0.3 * high) / high) ** 2)
     return (0.55 * y[:, None] * x)[..., None]
@@ -781,18 +1239,33 @@ def _lit(pixels: np.ndarray, light: _Light) -> np.ndarray:
 @dataclass
 class _Shot:
     "A picture in the making, and what is true of it."
-    rgb: np.ndarray                                          # `(side, side, 3)`, from 0 to 1
-    cover: list[np.ndarray]                                  # how much of each pixel shows each bear, `(side, side)`
-    whole: list[float]                                       # pixels of each bear, had nothing hidden it
+    # `(side, side, 3)`, from 0 to 1
+    rgb: np.ndarray
+    # how much of each pixel shows each bear, `(side, side)`
+    cover: list[np.ndarray]
+    # pixels of each bear, had nothing hidden it
+    whole: list[float]
     eyes: np.ndarray
 
 
-def _take(sitters: list[_Sitter], chosen: dict, ground: float, side: int, streams: list[np.random.Generator]) -> _Shot:
-    "Paint the background, then the bears from far to near, then what stands in the way of the nearest."
+def _take(
+    sitters: list[_Sitter],
+    chosen: dict,
+    ground: float,
+    side: int,
+    streams: list[np.random.Generator],
+) -> _Shot:
+    """Paint the background, then the bears from far to near, then what stands in the way of
+    the nearest."""
     place, body, front = streams
     light, scenery = _light(chosen["lighting"], place), _Scenery(side, ground, place)
     _PLACES[chosen["background"]](scenery)
-    shot = _Shot(_lit(np.asarray(scenery.image, np.float32), light), [], [], np.zeros((side, side), np.float32))
+    shot = _Shot(
+        _lit(np.asarray(scenery.image, np.float32), light),
+        [],
+        [],
+        np.zeros((side, side), np.float32),
+    )
     for sitter in sitters:
         if sitter.chosen["pose"] != "portrait": shot.rgb *= 1 - _shadow(side, sitter.box)
         rgb, cover, eyes = _portray(sitter, side, light, body)
@@ -806,13 +1279,16 @@ def _take(sitters: list[_Sitter], chosen: dict, ground: float, side: int, stream
 
 
 def _lay(shot: _Shot, rgb: np.ndarray, cover: np.ndarray) -> None:
-    "Put something over the picture (its colours times its cover); what is under it is seen less."
+    """Put something over the picture (its colours times its cover); what is under it is
+    seen less."""
     shot.rgb = shot.rgb * (1 - cover[..., None]) + rgb
     shot.cover = [below * (1 - cover) for below in shot.cover]
     shot.eyes = shot.eyes * (1 - cover)
 
 
-def _hide(shot: _Shot, box: tuple, chosen: dict, light: _Light, rng: np.random.Generator) -> None:
+def _hide(
+    shot: _Shot, box: tuple, chosen: dict, light: _Light, rng: np.random.Generator
+) -> None:
     side = len(shot.rgb)
     front = _Front(2 * side, tuple(np.clip(box, 0, 1)), rng)
     painters = _IN_THE_WAY[chosen["background"]][chosen["occlusion"] == "across"]
@@ -830,32 +1306,39 @@ def _as_image(pixels: np.ndarray, blur: float = 0.0) -> Image.Image:
 def _grainy(image: Image.Image, amount: float, rng: np.random.Generator) -> Image.Image:
     pixels = np.asarray(image, np.float32)
     grain = amount * rng.standard_normal(pixels.shape[:2], np.float32)
-    if pixels.ndim == 3: grain = grain[..., None]            # the same for red, green and blue
+    # the same for red, green and blue
+    if pixels.ndim == 3: grain = grain[..., None]
     return Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8))
 
 
 def _develop(shot: _Shot, rng: np.random.Generator) -> Image.Image:
-    "What a camera makes of it: white balance, exposure, sometimes a little blur, and grain."
+    """What a camera makes of it: white balance, exposure, sometimes a little blur, and
+    grain."""
     balance = (rng.uniform(0.94, 1.06, 3) * rng.uniform(0.85, 1.12)).astype(np.float32)
     image = _as_image(shot.rgb * balance, rng.uniform(0.3, 1.0) * (rng.uniform() < 0.3))
     return _grainy(image, float(rng.uniform(1, 5)), rng)
 
 
 def _develop_at_night(shot: _Shot, rng: np.random.Generator) -> Image.Image:
-    "What a camera trap with an infra-red flash makes of it: grey, noisy, dark at the edges, with eyes that glow."
+    """What a camera trap with an infra-red flash makes of it: grey, noisy, dark at the
+    edges, with eyes that glow."""
     side = len(shot.rgb)
     away = np.linspace(-1, 1, side, dtype=np.float32) ** 2
     flash = rng.uniform(1.0, 1.35) * np.exp(-rng.uniform(0.6, 1.2) * (away + away[:, None]))
     glow = np.asarray(_as_image(shot.eyes, side / 130), np.float32) / 100
     grey = shot.rgb @ np.array((0.45, 0.4, 0.15), np.float32) * flash + glow + 0.03
-    image = _grainy(_as_image(grey, side / 192 * rng.uniform(0.5, 1.2)), float(rng.uniform(8, 20)), rng)
+    image = _grainy(
+        _as_image(grey, side / 192 * rng.uniform(0.5, 1.2)), float(rng.uniform(8, 20)), rng
+    )
     return _stamped(image, rng).convert("RGB")
 
 
 def _stamped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     "With the line that camera traps print at the lower edge."
     side, high = image.width, max(image.width // 14, 8)
-    month, day, hour, minute, warm, number = rng.integers((4, 1, 21, 0, -4, 1), (11, 29, 29, 60, 15, 8)).tolist()
+    month, day, hour, minute, warm, number = rng.integers(
+        (4, 1, 21, 0, -4, 1), (11, 29, 29, 60, 15, 8)
+    ).tolist()
     text = f"2021-{month:02}-{day:02} {hour % 24:02}:{minute:02}  {warm}C  CAM{number}"
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, side - high, side, side), fill=0)
@@ -864,20 +1347,26 @@ def _stamped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 # %% ../nbs/library/drawn_bears.ipynb #2932f00d
 def _streams(*key: int) -> list[np.random.Generator]:
-    "Independent streams of random numbers: choices, body, place, front, camera. One does not disturb another."
+    """Independent streams of random numbers: choices, body, place, front, camera. One does
+    not disturb another."""
     return [np.random.default_rng(child) for child in np.random.SeedSequence(key).spawn(5)]
 
 
 def _choose(shares: dict, given: dict, rng: np.random.Generator) -> dict[str, str]:
-    "A value for each attribute, what is given or what chance says; the same chances whatever is given."
+    """A value for each attribute, what is given or what chance says; the same chances
+    whatever is given."""
     chosen = {name: _pick(values, rng.uniform()) for name, values in shares.items()} | given
     if chosen.get("camera") == "night": chosen["lighting"] = "flash"
     return chosen
 
 
-def _compose(kind: str, chosen: dict, size: int, streams: list[np.random.Generator]) -> tuple[Image.Image, dict]:
+def _compose(
+    kind: str, chosen: dict, size: int, streams: list[np.random.Generator]
+) -> tuple[Image.Image, dict]:
     _, body, place, front, camera = streams
-    fill = body.uniform(*_FILLS[chosen["distance"]]) * (1.25 if chosen["pose"] == "portrait" else 1)
+    fill = body.uniform(*_FILLS[chosen["distance"]]) * (
+        1.25 if chosen["pose"] == "portrait" else 1
+    )
     loose = max(0.08, (1 - fill) * 0.45)
     at = (0.5 + body.uniform(-loose, loose), 0.53 + body.uniform(-0.7, 1) * loose, 0.5)
     sitter = _sitter(kind, chosen, 2 * size, fill, at, body)
@@ -889,18 +1378,26 @@ def _compose(kind: str, chosen: dict, size: int, streams: list[np.random.Generat
 def _seen(shot: _Shot, i: int) -> dict:
     "How much of a bear is in sight, as a share, and the box around that, in pixels."
     rows, columns = (np.flatnonzero((shot.cover[i] > 0.5).any(axis)) for axis in (1, 0))
-    ends = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    ends = (
+        (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    )
     visible = round(float(shot.cover[i].sum()) / max(shot.whole[i], 1), 3)
-    return {"visible": visible, **dict(zip(("left", "top", "right", "bottom"), map(int, ends), strict=True))}
+    return {
+        "visible": visible,
+        **dict(zip(("left", "top", "right", "bottom"), map(int, ends), strict=True)),
+    }
 
 # %% ../nbs/library/drawn_bears.ipynb #c5050130
 def _checked(thing: str, value, allowed) -> None:
-    if value not in allowed: raise ValueError(f"there is no {thing} {value!r}; choose from {', '.join(allowed)}")
+    if value not in allowed:
+        raise ValueError(f"there is no {thing} {value!r}; choose from {', '.join(allowed)}")
 
 
 def _whole(thing: str, value, low: int, high: int) -> None:
     if not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{thing} must be a whole number from {low:,} to {high:,}, it is {value!r}")
+        raise ValueError(
+            f"{thing} must be a whole number from {low:,} to {high:,}, it is {value!r}"
+        )
 
 
 def _share(thing: str, value) -> None:
@@ -910,9 +1407,12 @@ def _share(thing: str, value) -> None:
 
 def draw_bear(
     kind: str,  # "grizzly", "black" or "teddy"
-    seed: int | tuple[int, int] = 0,  # which of the many; `(42, 7)` is picture 7 of `draw_bears(seed=42)`
+    # which of the many; `(42, 7)` is picture 7 of `draw_bears(seed=42)`
+    seed: int | tuple[int, int] = 0,
     size: int = 192,  # pixels of a side
-    **attributes: str,  # to fix some, as in `background="snow", camera="night"`; the rest stays as the seed has it
+    # to fix some, as in `background="snow", camera="night"`; the rest stays as the seed has
+    # it
+    **attributes: str,
 ) -> tuple[Image.Image, dict]:  # the picture, and all that is true of it
     "Draw one bear. Raises `ValueError` for a kind, attribute or value that there is not."
     _checked("kind of bear", kind, KINDS)
@@ -926,23 +1426,34 @@ def draw_bear(
     return _compose(kind, _choose(shares, attributes, streams[0]), size, streams)
 
 # %% ../nbs/library/drawn_bears.ipynb #12195d9c
-_PAINTER = 1                                                 # changes when the same call would give other pictures
+# changes when the same call would give other pictures
+_PAINTER = 1
 
 
 def _holds(folder: Path, call: dict) -> bool:
-    "Whether the folder has what this call draws; raises `DataError` if it has something else."
+    """Whether the folder has what this call draws; raises `DataError` if it has something
+    else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())): return False
     if not (folder/"drawn.json").is_file():
-        raise DataError(f"{folder} exists, and its contents were not drawn here; give another folder, or none")
+        raise DataError(
+            f"{folder} exists, and its contents were not drawn here; give another "
+            "folder, or none"
+        )
     known = json.loads((folder/"drawn.json").read_text())
     other = {name: value for name, value in known.items() if value != call.get(name)}
     if not other: return True
-    words = ", ".join(f"{name}={value!r} instead of {call.get(name)!r}" for name, value in other.items())
-    raise DataError(f"{folder} holds pictures drawn with {words}; give another folder, remove this one, or give none")
+    words = ", ".join(
+        f"{name}={value!r} instead of {call.get(name)!r}" for name, value in other.items()
+    )
+    raise DataError(
+        f"{folder} holds pictures drawn with {words}; give another folder, remove this "
+        "one, or give none"
+    )
 
 
 def _once(path: str | Path | None, call: dict, paint: Callable[[Path], None]) -> Path:
-    "Let `paint` fill a folder, unless this very call did so before; the folder appears only when it is complete."
+    """Let `paint` fill a folder, unless this very call did so before; the folder appears
+    only when it is complete."""
     call = json.loads(json.dumps(call))
     key = hashlib.sha256(json.dumps(call, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(path or data_home()/f"{call['drawn']}-{key}").expanduser().absolute()
@@ -964,23 +1475,35 @@ def _write_table(path: Path, rows: list[dict]) -> None:
 
 # %% ../nbs/library/drawn_bears.ipynb #26e19972
 def _skewed(kind: str, skew: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    "The shares of a kind, where some are given and the others of that attribute keep their proportions."
+    """The shares of a kind, where some are given and the others of that attribute keep
+    their proportions."""
     shares = _shares_of(kind)
     for name, given in skew.items():
         _checked("attribute", name, shares)
         if not isinstance(given, dict):
-            raise ValueError(f"{name} of {kind} in skew must be a dictionary of shares, it is {given!r}")
+            raise ValueError(
+                f"{name} of {kind} in skew must be a dictionary of shares, it is {given!r}"
+            )
         for value, share in given.items():
             _checked(name, value, shares[name])
             _share(f"{name}={value} of {kind} in skew", share)
         rest = {value: share for value, share in shares[name].items() if value not in given}
         left = 1 - sum(given.values())
         if left < -1e-9 or (left > 1e-9 and not sum(rest.values())):
-            total, room = sum(given.values()), f"at most 1, the rest is for {', '.join(rest)}" if rest else "1"
-            raise ValueError(f"the shares of {name} for {kind} in skew sum to {total:g}; they must sum to {room}")
+            total, room = (
+                sum(given.values()),
+                f"at most 1, the rest is for {', '.join(rest)}" if rest else "1",
+            )
+            raise ValueError(
+                f"the shares of {name} for {kind} in skew sum to {total:g}; they must "
+                f"sum to {room}"
+            )
         scale = max(left, 0) / (sum(rest.values()) or 1)
         shares[name] = given | {value: share * scale for value, share in rest.items()}
-    return {name: {value: shares[name][value] for value in _shares_of(kind)[name]} for name in shares}
+    return {
+        name: {value: shares[name][value] for value in _shares_of(kind)[name]}
+        for name in shares
+    }
 
 
 def _kind_of(seed: int, i: int) -> str:
@@ -992,24 +1515,27 @@ def _planted(kinds: list[str], noise: float, seed: int) -> list[str]:
     "The labels: the true kinds, but for an exact share of them one of the other two."
     labels, rng = list(kinds), np.random.default_rng((seed, 2))
     order, steps = rng.permutation(len(kinds)), rng.integers(1, 3, len(kinds))
-    for i in order[: round(noise * len(kinds))]: labels[i] = KINDS[(KINDS.index(kinds[i]) + steps[i]) % 3]
+    for i in order[: round(noise * len(kinds))]:
+        labels[i] = KINDS[(KINDS.index(kinds[i]) + steps[i]) % 3]
     return labels
 
 
 def draw_bears(
-    path: str | Path | None = None,  # a new folder; by default one in the cache, see `data_home`
+    # a new folder; by default one in the cache, see `data_home`
+    path: str | Path | None = None,
     n: int = 600,  # pictures
     seed: int = 42,
     size: int = 192,  # pixels of a side
-    label_noise: float = 0.0,  # share of the pictures that get a wrong label: exactly this many
+    # share of the pictures that get a wrong label: exactly this many
+    label_noise: float = 0.0,
     night: float = 0.0,  # chance of a picture to come from a night camera
-    skew: dict | None = None,  # chances for one kind, as in `{"black": {"background": {"snow": 0.9}}}`
+    # chances for one kind, as in `{"black": {"background": {"snow": 0.9}}}`
+    skew: dict | None = None,
 ) -> Path:  # the folder, with `grizzly/`, `black/`, `teddy/` by label, and `attributes.csv`
     """Draw a set of labelled pictures of bears, and the table of what is true of each.
 
-    The same call again returns the folder as it is by then. Raises `ValueError` for what cannot be drawn, and
-    `DataError` if the folder holds something else.
-    """
+    The same call again returns the folder as it is by then. Raises `ValueError` for what
+    cannot be drawn, and `DataError` if the folder holds something else."""
     _whole("n", n, 1, 1_000_000)
     _whole("size", size, 32, 1024)
     _whole("seed", seed, 0, 2**63 - 1)
@@ -1017,19 +1543,36 @@ def draw_bears(
     for kind in skew or {}: _checked("kind of bear", kind, KINDS)
     dark = {"camera": {"day": 1 - night, "night": night}}
     shares = {kind: _skewed(kind, dark | (skew or {}).get(kind, {})) for kind in KINDS}
-    call = {"drawn": "drawn_bears", "n": n, "seed": seed, "size": size, "label_noise": label_noise, "night": night,
-            "skew": skew or {}, "painter": _PAINTER}
-    return _once(path, call, lambda folder: _paint_bears(folder, n, seed, size, label_noise, shares))
+    call = {
+        "drawn": "drawn_bears",
+        "n": n,
+        "seed": seed,
+        "size": size,
+        "label_noise": label_noise,
+        "night": night,
+        "skew": skew or {},
+        "painter": _PAINTER,
+    }
+    return _once(
+        path, call, lambda folder: _paint_bears(folder, n, seed, size, label_noise, shares)
+    )
 
 
-def _paint_bears(folder: Path, n: int, seed: int, size: int, label_noise: float, shares: dict) -> None:
+def _paint_bears(
+    folder: Path, n: int, seed: int, size: int, label_noise: float, shares: dict
+) -> None:
     kinds, rows = [_kind_of(seed, i) for i in range(n)], []
     for kind in KINDS: (folder/kind).mkdir()
-    for i, (kind, label) in enumerate(zip(_watched(kinds), _planted(kinds, label_noise, seed), strict=True)):
+    for i, (kind, label) in enumerate(
+        zip(_watched(kinds), _planted(kinds, label_noise, seed), strict=True)
+    ):
         streams, file = _streams(seed, i), f"{label}/{i:05}.jpg"
         image, truth = _compose(kind, _choose(shares[kind], {}, streams[0]), size, streams)
         image.save(folder/file, quality=90)
-        rows.append({"file": file, "label": label, "kind": kind, "mislabelled": label != kind} | truth)
+        rows.append(
+            {"file": file, "label": label, "kind": kind, "mislabelled": label != kind}
+            | truth
+        )
     _write_table(folder/"attributes.csv", rows)
 
 
@@ -1046,53 +1589,97 @@ _SCENE_FILLS = {1: (0.45, 0.75), 2: (0.42, 0.56), 3: (0.36, 0.46)}
 
 
 def draw_scene(
-    seed: int | tuple[int, int] = 0,  # which of the many; `(42, 7)` is picture 7 of `draw_scenes(seed=42)`
+    # which of the many; `(42, 7)` is picture 7 of `draw_scenes(seed=42)`
+    seed: int | tuple[int, int] = 0,
     size: int = 224,  # pixels of a side
-) -> tuple[Image.Image, dict]:  # the picture, and what is true of it: `labels`, `bears` (one dictionary each), and more
-    "Draw a place with none to three bears of any kind. A bear counts for the labels if a fifth of it is in sight."
+# the picture, and what is true of it: `labels`, `bears` (one dictionary each), and more
+) -> tuple[Image.Image, dict]:
+    """Draw a place with none to three bears of any kind. A bear counts for the labels if a
+    fifth of it is in sight."""
     _whole("size", size, 32, 1024)
     key = seed if isinstance(seed, tuple) else (seed, 0)
     for part in key: _whole("seed", part, 0, 2**63 - 1)
     choices, body, place, front, camera = _streams(*key, 3)
-    chosen = _choose({name: _ANY_KIND[name] for name in ("background", "lighting", "occlusion")}, {}, choices)
-    depth = 0.0 if chosen["background"] == "shelf" else 0.17  # of the ground: on a board all stand at one height
+    chosen = _choose(
+        {name: _ANY_KIND[name] for name in ("background", "lighting", "occlusion")},
+        {},
+        choices,
+    )
+    # of the ground: on a board all stand at one height
+    depth = 0.0 if chosen["background"] == "shelf" else 0.17
     sitters = _company(int(_pick(_COUNTS, choices.uniform())), depth, size, choices, body)
     ground = sitters[0].box[3] - 0.02 if sitters else 0.8
     shot = _take(sitters, chosen, ground, size, [place, body, front])
-    bears = [{"kind": sitter.kind, **sitter.chosen, **_seen(shot, i)} for i, sitter in enumerate(sitters)]
+    bears = [
+        {"kind": sitter.kind, **sitter.chosen, **_seen(shot, i)}
+        for i, sitter in enumerate(sitters)
+    ]
     labels = sorted({bear["kind"] for bear in bears if bear["visible"] >= 0.2})
-    return _develop(shot, camera), {"labels": " ".join(labels), "count": len(bears), **chosen, "bears": bears}
+    return _develop(shot, camera), {
+        "labels": " ".join(labels),
+        "count": len(bears),
+        **chosen,
+        "bears": bears,
+    }
 
 
-def _company(count: int, depth: float, size: int, choices: np.random.Generator, body: np.random.Generator) -> list:
+def _company(
+    count: int,
+    depth: float,
+    size: int,
+    choices: np.random.Generator,
+    body: np.random.Generator,
+) -> list:
     "Bears side by side, the farther ones higher up in the picture; from far to near."
     sitters, depths = [], np.sort(body.uniform(0, 1, count))
     for slot, near in zip(body.permutation(count), depths, strict=True):
         kind = KINDS[choices.integers(3)]
-        shares = {name: values for name, values in _shares_of(kind).items() if name in ("coat", "pose", "facing")}
-        shares["pose"] = {pose: share for pose, share in shares["pose"].items() if pose != "portrait"}
+        shares = {
+            name: values
+            for name, values in _shares_of(kind).items()
+            if name in ("coat", "pose", "facing")
+        }
+        shares["pose"] = {
+            pose: share for pose, share in shares["pose"].items() if pose != "portrait"
+        }
         fill = body.uniform(*_SCENE_FILLS[count]) * (0.85 + 0.3 * near)
-        across = (slot + 0.5 + body.uniform(-0.12, 0.12)) / count if count > 1 else body.uniform(0.3, 0.7)
+        across = (
+            (slot + 0.5 + body.uniform(-0.12, 0.12)) / count
+            if count > 1
+            else body.uniform(0.3, 0.7)
+        )
         place = (across, 0.95 - depth * (1 - near), 1.0)
-        sitters.append(_sitter(kind, _choose(shares, {}, choices), 2 * size, fill, place, body))
+        sitters.append(
+            _sitter(kind, _choose(shares, {}, choices), 2 * size, fill, place, body)
+        )
     return sitters
 
 
 def draw_scenes(
-    path: str | Path | None = None,  # a new folder; by default one in the cache, see `data_home`
+    # a new folder; by default one in the cache, see `data_home`
+    path: str | Path | None = None,
     n: int = 600,  # pictures
     seed: int = 42,
     size: int = 224,  # pixels of a side
-) -> Path:  # the folder, with `images/`, `labels.csv` (`fname`, `labels`, `is_valid`, ...) and `bears.csv`
-    """Draw a set of places with none to three bears, and the tables of what is true of each.
+# the folder, with `images/`, `labels.csv` (`fname`, `labels`, `is_valid`, ...) and
+# `bears.csv`
+) -> Path:
+    """Draw a set of places with none to three bears, and the tables of what is true of
+    each.
 
-    A fifth of them, chosen by chance, is for validation. The same call again returns the folder as it is by then.
-    Raises `ValueError` for what cannot be drawn, and `DataError` if the folder holds something else.
-    """
+    A fifth of them, chosen by chance, is for validation. The same call again returns the
+    folder as it is by then. Raises `ValueError` for what cannot be drawn, and
+    `DataError` if the folder holds something else."""
     _whole("n", n, 1, 1_000_000)
     _whole("size", size, 32, 1024)
     _whole("seed", seed, 0, 2**63 - 1)
-    call = {"drawn": "drawn_scenes", "n": n, "seed": seed, "size": size, "painter": _PAINTER}
+    call = {
+        "drawn": "drawn_scenes",
+        "n": n,
+        "seed": seed,
+        "size": size,
+        "painter": _PAINTER,
+    }
     return _once(path, call, lambda folder: _paint_scenes(folder, n, seed, size))
 
 
@@ -1105,6 +1692,8 @@ def _paint_scenes(folder: Path, n: int, seed: int, size: int) -> None:
         image.save(folder/"images"/name, quality=90)
         bears += [{"fname": name} | bear for bear in truth.pop("bears")]
         valid = bool(np.random.default_rng((seed, i, 4)).uniform() < 0.2)
-        rows.append({"fname": name, "labels": truth.pop("labels"), "is_valid": valid} | truth)
+        rows.append(
+            {"fname": name, "labels": truth.pop("labels"), "is_valid": valid} | truth
+        )
     _write_table(folder/"labels.csv", rows)
     _write_table(folder/"bears.csv", bears or [{"fname": ""}])

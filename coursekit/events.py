@@ -20,39 +20,67 @@ if TYPE_CHECKING:
     from coursekit.loop import Learner
 
 # %% ../nbs/library/events.ipynb #f1201ab8
-class CancelFitException(Exception): "Raised by a callback to end the training; `after_fit` still comes."
+class CancelFitException(Exception):
+    "Raised by a callback to end the training; `after_fit` still comes."
 
 
-class CancelEpochException(Exception): "Raised by a callback to end the epoch and go on with the next one."
+class CancelEpochException(Exception):
+    "Raised by a callback to end the epoch and go on with the next one."
 
 
-class CancelTrainException(Exception): "Raised by a callback to end the training half of an epoch and go on with validation."
+class CancelTrainException(Exception):
+    "Raised by a callback to end the training half of an epoch and go on with validation."
 
 
-class CancelValidException(Exception): "Raised by a callback to end the validation half of an epoch."
+class CancelValidException(Exception):
+    "Raised by a callback to end the validation half of an epoch."
 
 
-class CancelBatchException(Exception): "Raised by a callback to go on with the next batch; raised in `before_step`, the gradients stay and add up."
+class CancelBatchException(Exception):
+    """Raised by a callback to go on with the next batch; raised in `before_step`, the
+    gradients stay and add up."""
 
 
-class CancelStepException(Exception): "Raised in `before_step` by a callback that takes the optimiser's step itself."
+class CancelStepException(Exception):
+    "Raised in `before_step` by a callback that takes the optimiser's step itself."
 
 # %% ../nbs/library/events.ipynb #fead4a45
-CANCELS = (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException, CancelBatchException, CancelStepException)
+CANCELS = (
+    CancelFitException,
+    CancelEpochException,
+    CancelTrainException,
+    CancelValidException,
+    CancelBatchException,
+    CancelStepException,
+)
 
 # %% ../nbs/library/events.ipynb #a1ee24e8
 EVENTS = (  # in the order in which they come
-    "before_fit", "before_epoch",
-    "before_train", "before_batch", "after_pred", "after_loss", "before_backward", "before_step", "after_step", "after_batch", "after_train",
-    "before_validate", "after_validate",  # between these two: before_batch, after_pred, after_loss, after_batch
-    "after_epoch", "after_fit",
+    "before_fit",
+    "before_epoch",
+    "before_train",
+    "before_batch",
+    "after_pred",
+    "after_loss",
+    "before_backward",
+    "before_step",
+    "after_step",
+    "after_batch",
+    "after_train",
+    "before_validate",
+    # between these two: before_batch, after_pred, after_loss, after_batch
+    "after_validate",
+    "after_epoch",
+    "after_fit",
 )
 
 
 class Callback:
-    """Something to do at moments of the training: a method named after each of them, which may read and change everything in `self.learn`.
-    Those of one moment run by `order`, small ones first, then as they were added. The moments are listed in `EVENTS`. To read, `self.epoch`
-    does for `self.learn.epoch`, and so on; what is assigned to `self` stays with the callback."""
+    """Something to do at moments of the training: a method named after each of them, which
+    may read and change everything in `self.learn`. Those of one moment run by `order`,
+    small ones first, then as they were added. The moments are listed in `EVENTS`. To
+    read, `self.epoch` does for `self.learn.epoch`, and so on; what is assigned to `self`
+    stays with the callback."""
     order = 0
     only_fit = False  # leave it out of `lr_find`, since it keeps, shows or decides something about a training?
     learn: "Learner"
@@ -62,7 +90,11 @@ class Callback:
         found = ... if learn is None or name.startswith("_") else getattr(learn, name, ...)
         if found is not ...: return found
         where = "it is in no learner yet" if learn is None else "its learner has none"
-        raise AttributeError(f"the callback {type(self).__name__} has no {name!r}, and {where}", name=name, obj=self)
+        raise AttributeError(
+            f"the callback {type(self).__name__} has no {name!r}, and {where}",
+            name=name,
+            obj=self,
+        )
 
     @property
     def name(self) -> str:
@@ -74,25 +106,46 @@ class Callback:
 # %% ../nbs/library/events.ipynb #1d23fea5
 def checked_callback(cb) -> Callback:
     cb = cb() if isinstance(cb, type) else cb
-    if not isinstance(cb, Callback): raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
+    if not isinstance(cb, Callback):
+        raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
     for name in dir(type(cb)):
         if name.startswith(("before_", "after_")) and name not in EVENTS:
             near = get_close_matches(name, EVENTS, 1)
-            raise ValueError(f"{cb!r} has a method {name}, and there is no such event" + (f"; is {near[0]} meant?" if near else f": they are {', '.join(EVENTS)}"))
+            raise ValueError(
+                f"{cb!r} has a method {name}, and there is no such event"
+                + (f"; is {near[0]} meant?" if near else f": they are {', '.join(EVENTS)}")
+            )
     return cb
 
 # %% ../nbs/library/events.ipynb #f1833ffa
-class LearnerError(RuntimeError): "Model, data, loss and optimiser do not fit together; the message says what to change."
+class LearnerError(RuntimeError):
+    "Model, data, loss and optimiser do not fit together; the message says what to change."
 
 # %% ../nbs/library/events.ipynb #d224af71
-def callable_name(func: Callable) -> str: return getattr(func, "__name__", None) or (callable_name(func.func) if isinstance(func, partial) else type(func).__name__)
+def callable_name(func: Callable) -> str:
+    return getattr(func, "__name__", None) or (
+        callable_name(func.func) if isinstance(func, partial) else type(func).__name__
+    )
 
 # %% ../nbs/library/events.ipynb #0aa12384
 def check_number(learn: "Learner", loss: float) -> None:
     if math.isfinite(loss): return
     x = learn.xb[0] if learn.xb else None
-    if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all(): why = "the inputs hold nan or infinite numbers: look at the data"
-    elif any(isinstance(y, Tensor) and y.is_floating_point() and not y.isfinite().all() for y in learn.yb): why = "the targets hold nan or infinite numbers: look at the data"
-    elif learn.train_iter or learn.epoch: why = f"the learning rate was {learn.hyper('lr')[-1]:.3g}: try a tenth of it, or lr_find; the weights are spoilt, make the model anew or load them"
-    else: why = "at the first batch, before any step: look at the model's weights and at logarithms and divisions in model and loss"
+    if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all():
+        why = "the inputs hold nan or infinite numbers: look at the data"
+    elif any(
+        isinstance(y, Tensor) and y.is_floating_point() and not y.isfinite().all()
+        for y in learn.yb
+    ):
+        why = "the targets hold nan or infinite numbers: look at the data"
+    elif learn.train_iter or learn.epoch:
+        why = (
+            f"the learning rate was {learn.hyper('lr')[-1]:.3g}: try a tenth of it, or "
+            "lr_find; the weights are spoilt, make the model anew or load them"
+        )
+    else:
+        why = (
+            "at the first batch, before any step: look at the model's weights and at "
+            "logarithms and divisions in model and loss"
+        )
     raise LearnerError(f"the loss is {loss} in {learn._where()}; {why}")

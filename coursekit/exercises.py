@@ -22,7 +22,8 @@ def _watched(answer: Callable) -> Callable:
     @wraps(answer)
     def watched(*args, **kwargs):
         try: result = answer(*args, **kwargs)
-        except Exception as error: raise _AnswerRaised(f"it raised {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise _AnswerRaised(f"it raised {type(error).__name__}: {error}") from error
         if result is None or result is ...: raise _NotAnswered
         return result
     return watched
@@ -33,9 +34,13 @@ _RIGHT = "right"
 
 
 def exercise(
-    *mistakes: Callable,  # wrong answers that people really give, each of which must fail with a message of its own
-) -> Callable:  # a decorator for the check, a function of the answer whose asserts carry a message
-    "Make a check say its verdict in words; adds `verdict(answer)` and `prove(solution)`, which tests the check itself."
+    # wrong answers that people really give, each of which must fail with a message of its
+    # own
+    *mistakes: Callable,
+# a decorator for the check, a function of the answer whose asserts carry a message
+) -> Callable:
+    """Make a check say its verdict in words; adds `verdict(answer)` and `prove(solution)`,
+    which tests the check itself."""
     def decorate(check: Callable) -> Callable:
         name = check.__name__.removeprefix("check_")
 
@@ -44,27 +49,37 @@ def exercise(
             if not callable(answer): return f"it is {answer!r}; write a function"
             try: check(_watched(answer))
             except _NotAnswered: return _UNANSWERED
-            except (_AnswerRaised, AssertionError) as error: return str(error) or "the check failed"
+            except (_AnswerRaised, AssertionError) as error:
+                return str(error) or "the check failed"
             return _RIGHT
 
         def prove(solution: Callable) -> int:
-            "Number of verdicts that were as they must be; raises `AssertionError` at the first that is not."
+            """Number of verdicts that were as they must be; raises `AssertionError` at the
+            first that is not."""
             said = verdict(solution)
             assert said == _RIGHT, f"{name}: the worked solution fails: {said}"
             said = verdict(lambda *args, **kwargs: None)
             assert said == _UNANSWERED, f"{name}: the empty answer gets {said!r}"
-            assert len(mistakes) >= 2, f"{name}: {len(mistakes)} mistakes are listed, at least 2 are needed"
+            assert len(mistakes) >= 2, (
+                f"{name}: {len(mistakes)} mistakes are listed, at least 2 are needed"
+            )
             messages = {m.__name__: verdict(m) for m in mistakes}
             passed = [m for m, said in messages.items() if said in (_RIGHT, _UNANSWERED)]
             assert not passed, f"{name}: these mistakes are not noticed: {passed}"
-            assert len(set(messages.values())) == len(messages), f"{name}: mistakes share a message: {messages}"
+            assert len(set(messages.values())) == len(messages), (
+                f"{name}: mistakes share a message: {messages}"
+            )
             return 2 + len(messages)
 
         @wraps(check)
         def report(answer: Callable) -> None:
             said = verdict(answer)
             done = said in (_RIGHT, _UNANSWERED)
-            print(f"{name}: {said}" if done else f"{name}: not yet. {said[0].upper()}{said[1:]}")
+            print(
+                f"{name}: {said}"
+                if done
+                else f"{name}: not yet. {said[0].upper()}{said[1:]}"
+            )
 
         report.verdict, report.prove = verdict, prove
         return report

@@ -39,9 +39,11 @@ def packed(text: str, tensors: dict[str, Tensor]) -> tuple[bytes, memoryview]:
         raise LearnerError(f"the weights cannot be stored: {error}") from error
     size = 8 + int.from_bytes(made[:8], "little")
     if size > _MOST_HEADER or text.count("[") + text.count("{") > _MOST_BRACKETS:
-        raise LearnerError(f"the description has {size / 1e6:.0f} MB, and {_MOST_HEADER / 1e6:.0f} "
-                           f"MB with {_MOST_BRACKETS:,} brackets are the most: is the vocabulary "
-                           "as large as that?")
+        raise LearnerError(
+            f"the description has {size / 1e6:.0f} MB, and {_MOST_HEADER / 1e6:.0f} "
+            f"MB with {_MOST_BRACKETS:,} brackets are the most: is the vocabulary "
+            "as large as that?"
+        )
     header, body = made[:size], memoryview(made)[size:]
     return _SUM.sub(b'"sha256":"' + _sum(header, body) + b'"', header), body
 
@@ -59,7 +61,9 @@ def bounded_json(text: str):
         if brackets > _MOST_BRACKETS: raise ValueError(f"it has {brackets:,} brackets")
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"its header is damaged: {error or type(error).__name__}") from error
+        raise DataError(
+            f"its header is damaged: {error or type(error).__name__}"
+        ) from error
 
 
 def _near(file: Path) -> str:
@@ -70,38 +74,53 @@ def _near(file: Path) -> str:
 def _whole_file(file: Path) -> bytes:
     "The bytes of a regular file of a bounded size that really are on the disk."
     if not file.is_file():
-        what = "it is a folder" if file.is_dir() else f"there is no file of that name; {_near(file)}"
+        what = (
+            "it is a folder"
+            if file.is_dir()
+            else f"there is no file of that name; {_near(file)}"
+        )
         raise DataError(f"{what}; learn.export() writes one under learn.path")
     with file.open("rb") as f:
         about = os.fstat(f.fileno())
         there = getattr(about, "st_blocks", math.inf) * 512
         if about.st_size > _MOST_BYTES or there + 2**20 < about.st_size:
-            raise DataError(f"it has {about.st_size:,} bytes, of which {there:,} are on the disk: "
-                            f"at most {_MOST_BYTES:,}, and no holes, are read")
+            raise DataError(
+                f"it has {about.st_size:,} bytes, of which {there:,} are on the disk: "
+                f"at most {_MOST_BYTES:,}, and no holes, are read"
+            )
         return f.read(about.st_size)
 
 
 def _texts(whole: bytes, end: int) -> dict:
-    "What the header says besides the tensors; raises `DataError` for other files, in words."
+    """What the header says besides the tensors; raises `DataError` for other files, in
+    words."""
     if not 9 < end <= min(len(whole), _MOST_HEADER) or whole[8:9] != b"{":
         if whole[:1] == b"\x80" or whole[:4] == b"PK\x03\x04":
-            raise DataError("it is a pickle, which is a small program: loading it would run what "
-                            "its author wrote into it. Load it where it was made, with the library "
-                            "that made it, and export the learner with coursekit")
-        raise DataError("it is no file of learn.export, or cut off or damaged: fetch it again")
+            raise DataError(
+                "it is a pickle, which is a small program: loading it would run what "
+                "its author wrote into it. Load it where it was made, with the library "
+                "that made it, and export the learner with coursekit"
+            )
+        raise DataError(
+            "it is no file of learn.export, or cut off or damaged: fetch it again"
+        )
     header = bounded_json(whole[8:end].decode(errors="replace"))
     texts = header.get("__metadata__") if isinstance(header, dict) else None
     if isinstance(texts, dict) and type(texts.get("coursekit")) is str: return texts
-    raise DataError("it holds tensors and no description of a learner of coursekit: load weights "
-                    "alone with safetensors and model.load_state_dict")
+    raise DataError(
+        "it holds tensors and no description of a learner of coursekit: load weights "
+        "alone with safetensors and model.load_state_dict"
+    )
 
 
 def _tell_weights(file: Path) -> None:
     "Raise `DataError` for a file of weights alone; others are looked at by those who call."
     try: safe_load(file, "cpu")
     except DataError: return
-    raise DataError("it holds weights without a learner, as learn.save writes them: make the "
-                    "learner as that one was made, and its load(...) reads them")
+    raise DataError(
+        "it holds weights without a learner, as learn.save writes them: make the "
+        "learner as that one was made, and its load(...) reads them"
+    )
 
 
 def read_export(file: Path) -> tuple[str, dict[str, Tensor]]:
@@ -112,10 +131,14 @@ def read_export(file: Path) -> tuple[str, dict[str, Tensor]]:
     end = 8 + int.from_bytes(whole[:8], "little")
     texts = _texts(whole, end)
     if (form := texts.get("coursekit.format")) != _FORMAT:
-        raise DataError(f"its format is {str(form)[:20]!r}, and coursekit {__version__} reads "
-                        f"{_FORMAT!r}: export the learner again, with this coursekit")
+        raise DataError(
+            f"its format is {str(form)[:20]!r}, and coursekit {__version__} reads "
+            f"{_FORMAT!r}: export the learner again, with this coursekit"
+        )
     sums = _SUM.findall(whole[:end])
     if len(sums) != 1 or sums[0] != _sum(whole[:end], memoryview(whole)[end:]):
-        raise DataError("it is damaged: its bytes do not give the sum that was written into it. "
-                        "Export the learner again, or fetch the file again")
+        raise DataError(
+            "it is damaged: its bytes do not give the sum that was written into it. "
+            "Export the learner again, or fetch the file again"
+        )
     return texts["coursekit"], load(whole)

@@ -21,37 +21,70 @@ from .events import LearnerError
 from .messages import DataError
 
 # %% ../nbs/library/export_parts.ipynb #660a2fe1
-TABLE = {role: set(names.split()) for role, names in {
-    "step": "transforms.PILImage.create transforms.PILImageBW.create transforms.Categorize transforms.ToNumber "
+TABLE = {
+    role: set(names.split())
+    for role, names in {
+        "step": "transforms.PILImage.create transforms.PILImageBW.create "
+        "transforms.Categorize transforms.ToNumber "
         "targets.ToPoints targets.ToMask multilabel.MultiCategorize "
-        "multilabel.EncodedMultiCategorize ratings.ToIds ratings._Column",
-    "transform": "transforms.ToTensor transforms.IntToFloat resizing.Resize resizing.RandomResizedCrop "
-        "augment.BatchTransform augment.Flip augment.Dihedral augment.Rotate augment.Zoom "
-        "augment.Warp augment.Brightness augment.Contrast augment.RandomResizedCropBatch "
-        "targets.ScalePoints normalize.Normalize points.Marks points.FlipPairs "
-        "more_transforms.Hue more_transforms.Saturation more_transforms.RandomErasing "
-        "more_transforms.CropPad more_transforms.RatioResize extras.IntToFloatTensor",
-    "loss": "losses.CrossEntropyLossFlat losses.BCEWithLogitsLossFlat losses.BCELossFlat "
+        "multilabel.EncodedMultiCategorize ratings.ToIds "
+        "ratings._Column",
+        "transform": "transforms.ToTensor transforms.IntToFloat resizing.Resize "
+        "resizing.RandomResizedCrop "
+        "augment.BatchTransform augment.Flip augment.Dihedral "
+        "augment.Rotate augment.Zoom "
+        "augment.Warp augment.Brightness augment.Contrast "
+        "augment.RandomResizedCropBatch "
+        "targets.ScalePoints normalize.Normalize points.Marks "
+        "points.FlipPairs "
+        "more_transforms.Hue more_transforms.Saturation "
+        "more_transforms.RandomErasing "
+        "more_transforms.CropPad more_transforms.RatioResize "
+        "extras.IntToFloatTensor",
+        "loss": "losses.CrossEntropyLossFlat losses.BCEWithLogitsLossFlat "
+        "losses.BCELossFlat "
         "losses.MSELossFlat",
-    "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
-    "architecture": "bodies.efficientnet_lite0 bodies.resnet18 bodies.resnet34 bodies.resnet50 "
+        "function": "relu relu6 leaky_relu gelu silu elu mish hardswish softplus",
+        "architecture": "bodies.efficientnet_lite0 bodies.resnet18 bodies.resnet34 "
+        "bodies.resnet50 "
         "bodies.resnet101 bodies.resnet152 bodies.squeezenet1_1 "
         "recipes.xresnet18 recipes.xresnet34 "
         "recipes.xresnet50",
-    "layer": "bodies.create_body bodies.AdaptiveConcatPool2d bodies.SigmoidRange "
+        "layer": "bodies.create_body bodies.AdaptiveConcatPool2d "
+        "bodies.SigmoidRange "
         "heads.ScaleShift "
-        "recipes.xresnet18 recipes.xresnet34 recipes.xresnet50 collab.EmbeddingDotBias "
-        "collab.EmbeddingNN export_parts._of_timm export_parts._of_torchvision Linear Bilinear Embedding Identity Flatten Unflatten Conv1d Conv2d "
-        "Conv3d MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d "
-        "AdaptiveMaxPool1d AdaptiveMaxPool2d BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm2d "
-        "GroupNorm LayerNorm RMSNorm Dropout Dropout1d Dropout2d ReLU ReLU6 LeakyReLU PReLU ELU "
-        "SELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Sigmoid Tanh Softplus Softmax "
+        "recipes.xresnet18 recipes.xresnet34 recipes.xresnet50 "
+        "collab.EmbeddingDotBias "
+        "collab.EmbeddingNN export_parts._of_timm "
+        "export_parts._of_torchvision Linear Bilinear Embedding "
+        "Identity Flatten Unflatten Conv1d Conv2d "
+        "Conv3d MaxPool1d MaxPool2d AvgPool1d AvgPool2d "
+        "AdaptiveAvgPool1d AdaptiveAvgPool2d "
+        "AdaptiveMaxPool1d AdaptiveMaxPool2d BatchNorm1d BatchNorm2d "
+        "BatchNorm3d InstanceNorm2d "
+        "GroupNorm LayerNorm RMSNorm Dropout Dropout1d Dropout2d ReLU "
+        "ReLU6 LeakyReLU PReLU ELU "
+        "SELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Sigmoid "
+        "Tanh Softplus Softmax "
         "LogSoftmax",
-    "layers": "Sequential ModuleList ModuleDict export_parts._BasicBlock export_parts._Bottleneck export_parts._ResNet",
-}.items()}
+        "layers": (
+            "Sequential ModuleList ModuleDict export_parts._BasicBlock "
+            "export_parts._Bottleneck export_parts._ResNet"
+        ),
+    }.items()
+}
 
 
-PART_KINDS = {"image", "mask", "points", "category", "multicategory", "regression", "ids", None}
+PART_KINDS = {
+    "image",
+    "mask",
+    "points",
+    "category",
+    "multicategory",
+    "regression",
+    "ids",
+    None,
+}
 
 # %% ../nbs/library/export_parts.ipynb #b2c2d90d
 def whole_number(low: int = 0, high: int = 2**31) -> Callable:
@@ -71,7 +104,8 @@ def _maybe(check: Callable, other: Callable = lambda value: value is None) -> Ca
     return lambda value: other(value) or check(value)
 
 
-def _one_of(*known: str) -> Callable: return lambda value: type(value) is str and value in known
+def _one_of(*known: str) -> Callable:
+    return lambda value: type(value) is str and value in known
 
 
 def _plain(*types: type) -> Callable: return lambda value: type(value) in types
@@ -91,49 +125,58 @@ _PADS = _maybe(whole_number(0, 256), _some(whole_number(0, 256), 3))
 _LABELS = _some(_plain(bool, int, float, str), 10**7, 0)
 
 
-LIMITS = {name: limit for limit, names in {
-    whole_number(1): "in_features out_features in1_features in2_features in_channels out_channels "
-        "groups num_features num_embeddings embedding_dim num_groups num_channels "
+LIMITS = {
+    name: limit
+    for limit, names in {
+        whole_number(1): "in_features out_features in1_features in2_features "
+        "in_channels out_channels "
+        "groups num_features num_embeddings embedding_dim num_groups "
+        "num_channels "
         "num_parameters n_factors n_users n_items",
-    whole_number(1, 10**6): "c_in n_in n_out num_classes in_chans",
-    whole_number(-16, 16): "axis start_dim end_dim",
-    _maybe(whole_number(-16, 16)): "dim",
-    _maybe(whole_number(-64, 64)): "cut",
-    _maybe(whole_number(-(2**31))): "padding_idx",
-    _maybe(whole_number(1, 10**6)): "c divisor_override",
-    _maybe(_SIDES): "kernel_size stride dilation",
-    _maybe(_PADS, _one_of("same", "valid")): "padding",
-    _maybe(whole_number(1, 512), _some(_maybe(whole_number(1, 512)), 3)): "output_size",
-    _some(whole_number(1), 8): "normalized_shape unflattened_size",
-    _number(): "low high alpha beta threshold negative_slope init min_val max_val max_deg "
+        whole_number(1, 10**6): "c_in n_in n_out num_classes in_chans",
+        whole_number(-16, 16): "axis start_dim end_dim",
+        _maybe(whole_number(-16, 16)): "dim",
+        _maybe(whole_number(-64, 64)): "cut",
+        _maybe(whole_number(-(2**31))): "padding_idx",
+        _maybe(whole_number(1, 10**6)): "c divisor_override",
+        _maybe(_SIDES): "kernel_size stride dilation",
+        _maybe(_PADS, _one_of("same", "valid")): "padding",
+        _maybe(whole_number(1, 512), _some(_maybe(whole_number(1, 512)), 3)): "output_size",
+        _some(whole_number(1), 8): "normalized_shape unflattened_size",
+        _number(): "low high alpha beta threshold negative_slope init min_val "
+        "max_val max_deg "
         "norm_type",
-    _maybe(_number()): "eps momentum max_norm",
-    _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh max_lighting magnitude "
+        _maybe(_number()): "eps momentum max_norm",
+        _number(0, 1): "p min_scale max_scale valid_scale embed_p thresh "
+        "max_lighting magnitude "
         "val_xtra sl sh",
-    _number(1e-3, 1e3): "min_zoom max_zoom widen div",
-    _some(_number(1e-3, 1e3), 2, 2): "ratio",
-    _maybe(_some(_number(), 2, 2)): "y_range",
-    _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
-    _maybe(_some(_number(), 512)): "mean std",
-    _some(whole_number(1, 2**20), 64, 0): "layers stem_szs",
-    _some(_some(whole_number(1), 2, 2), 2, 2): "emb_szs",
-    _maybe(_pixels): "size",
-    whole_number(1, 4096): "max_sz max_count div_mask",
-    _some(whole_number(0, 5), 2, 2): "resamples",
-    _number(0, 0.5): "max_hue",
-    _number(1e-3, 1): "min_aspect",
-    _maybe(_some(_some(whole_number(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",
-    _plain(bool): "bias affine inplace track_running_stats ceil_mode count_include_pad sparse "
+        _number(1e-3, 1e3): "min_zoom max_zoom widen div",
+        _some(_number(1e-3, 1e3), 2, 2): "ratio",
+        _maybe(_some(_number(), 2, 2)): "y_range",
+        _maybe(_number(0, 1), _some(_number(0, 1), 64)): "ps",
+        _maybe(_some(_number(), 512)): "mean std",
+        _some(whole_number(1, 2**20), 64, 0): "layers stem_szs",
+        _some(_some(whole_number(1), 2, 2), 2, 2): "emb_szs",
+        _maybe(_pixels): "size",
+        whole_number(1, 4096): "max_sz max_count div_mask",
+        _some(whole_number(0, 5), 2, 2): "resamples",
+        _number(0, 0.5): "max_hue",
+        _number(1e-3, 1): "min_aspect",
+        _maybe(_some(_some(whole_number(0, 10**4), 2, 2), 10**4, 0)): "flip_pairs",
+        _plain(bool): "bias affine inplace track_running_stats ceil_mode "
+        "count_include_pad sparse "
         "batch add_na elementwise_affine scale_grad_by_freq",
-    _one_of("zeros", "border", "reflection"): "pad_mode",
-    _one_of("bilinear", "nearest", "bicubic"): "mode",
-    _one_of("crop", "pad", "squish"): "method",
-    _one_of("zeros", "reflect", "replicate", "circular"): "padding_mode",
-    _one_of("none", "tanh"): "approximate",
-    _LABELS: "vocab users items",
-    _maybe(_LABELS): "titles codes",
-    _plain(int, str): "user_name item_name name",
-}.items() for name in names.split()}
+        _one_of("zeros", "border", "reflection"): "pad_mode",
+        _one_of("bilinear", "nearest", "bicubic"): "mode",
+        _one_of("crop", "pad", "squish"): "method",
+        _one_of("zeros", "reflect", "replicate", "circular"): "padding_mode",
+        _one_of("none", "tanh"): "approximate",
+        _LABELS: "vocab users items",
+        _maybe(_LABELS): "titles codes",
+        _plain(int, str): "user_name item_name name",
+    }.items()
+    for name in names.split()
+}
 
 # %% ../nbs/library/export_parts.ipynb #396943bc
 def part_named(name: str, role: str) -> Callable:
@@ -145,30 +188,38 @@ def part_named(name: str, role: str) -> Callable:
 
 
 def import_path(thing) -> str:
-    "Where a function or class could be imported from; a method of a class comes with its class."
+    """Where a function or class could be imported from; a method of a class comes with its
+    class."""
     owner = getattr(thing, "__self__", None)
-    before = import_path(owner) if isinstance(owner, type) else getattr(thing, "__module__", "?")
+    before = (
+        import_path(owner) if isinstance(owner, type) else getattr(thing, "__module__", "?")
+    )
     own = getattr(thing, "__name__" if isinstance(owner, type) else "__qualname__", thing)
     return f"{before}.{own}"
 
 
 def name_in_table(thing, role: str) -> str | None:
-    "The name in the table of a function, a class or of an object's class; None if there is none."
+    """The name in the table of a function, a class or of an object's class; None if there
+    is none."""
     if not (inspect.isroutine(thing) or isinstance(thing, type)): thing = type(thing)
     path, short = import_path(thing), getattr(thing, "__name__", "")
     name = path.removeprefix("coursekit.")
     if path.startswith("torchvision.models.resnet."): name = f"export_parts._{short}"
-    if thing in (getattr(nn, short, None), getattr(nn.functional, short, None)): name = short
+    if thing in (getattr(nn, short, None), getattr(nn.functional, short, None)):
+        name = short
     return name if name in TABLE[role] else None
 
 
 @cache
 def limited_arguments(make: Callable) -> dict:
-    "Arguments that have a limit, with their defaults; of a class that passes more on, those too."
+    """Arguments that have a limit, with their defaults; of a class that passes more on,
+    those too."""
     found = {}
     for kind in inspect.getmro(make) if isinstance(make, type) else [make]:
         if isinstance(make, type) and "__init__" not in vars(kind): continue
-        own = inspect.signature(kind.__init__ if isinstance(make, type) else make).parameters
+        own = inspect.signature(
+            kind.__init__ if isinstance(make, type) else make
+        ).parameters
         found = {name: each.default for name, each in own.items() if name in LIMITS} | found
         if not any(each.kind is each.VAR_KEYWORD for each in own.values()): break
     return found
@@ -186,13 +237,15 @@ class _Block(nn.Module):
 
 
 class _BasicBlock(_Block):
-    "Two convolutions and a way around them, as in ResNet-18 (He et al. 2015, arXiv 1512.03385)."
+    """Two convolutions and a way around them, as in ResNet-18 (He et al. 2015, arXiv
+    1512.03385)."""
     def forward(self, x: Tensor) -> Tensor:
         return self._around(x, self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
 
 
 class _Bottleneck(_Block):
-    "Three convolutions, the second on fewer channels, and a way around them, as in ResNet-50."
+    """Three convolutions, the second on fewer channels, and a way around them, as in
+    ResNet-50."""
     def forward(self, x: Tensor) -> Tensor:
         narrow = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
         return self._around(x, self.bn3(self.conv3(narrow)))
@@ -208,7 +261,9 @@ class _ResNet(_Block):
 
 def _of_timm(name: str, num_classes: int = 1000, in_chans: int = 3) -> nn.Module:
     from timm import create_model
-    return create_model(network_named("timm", name), num_classes=num_classes, in_chans=in_chans)
+    return create_model(
+        network_named("timm", name), num_classes=num_classes, in_chans=in_chans
+    )
 
 
 def _of_torchvision(name: str, num_classes: int = 1000) -> nn.Module:
@@ -222,7 +277,9 @@ def network_named(library: str, name: str) -> Callable | str:
         from torchvision import models
         known = lambda: models.list_models(module=models)
     if name in known(): return name if library == "timm" else getattr(models, name)
-    raise DataError(f"its description names a network that {library} has not: {str(name)[:80]}")
+    raise DataError(
+        f"its description names a network that {library} has not: {str(name)[:80]}"
+    )
 
 # %% ../nbs/library/export_parts.ipynb #be1cd620
 _READ = {  # where an object keeps an argument under another name
@@ -245,32 +302,48 @@ def _argument(thing, name: str):
     if name in _READ: return _READ[name](thing)
     if name == "size" and hasattr(thing, "output_size"): return thing.output_size
     value = getattr(thing, name)
-    if name != "bias" or isinstance(value, bool) or not isinstance(thing, nn.Module): return value
-    return value is not None or not getattr(thing, "affine", True)  # a layer keeps the bias itself
+    if name != "bias" or isinstance(value, bool) or not isinstance(thing, nn.Module):
+        return value
+    # a layer keeps the bias itself
+    return value is not None or not getattr(thing, "affine", True)
 
 # %% ../nbs/library/export_parts.ipynb #c8415c77
 def given_arguments(thing, kind: Callable) -> dict:
     "The arguments that made an object of ours, as far as they are not what is usual."
     found = {name: _argument(thing, name) for name in limited_arguments(kind)}
-    return {name: value for name, value in found.items() if value != limited_arguments(kind)[name]}
+    return {
+        name: value
+        for name, value in found.items()
+        if value != limited_arguments(kind)[name]
+    }
 
 
 def own_path(thing, where: str) -> str:
-    "The import path of what belongs to the user; raises `LearnerError` if nobody could find it."
+    """The import path of what belongs to the user; raises `LearnerError` if nobody could
+    find it."""
     path, code = import_path(thing), getattr(thing, "__code__", None)
     module = getattr(getattr(thing, "__self__", None) or thing, "__module__", None) or "?"
     if "<" in path or module == "?":
-        at = f" (line {code.co_firstlineno} of {Path(code.co_filename).name})" if code else ""
-        raise LearnerError(f"{where}: {path.rpartition('.')[2]}{at} has no name by which it could "
-                           "be found again: write it with def or class, at the left edge of a "
-                           "cell or module")
+        at = (
+            f" (line {code.co_firstlineno} of {Path(code.co_filename).name})"
+            if code
+            else ""
+        )
+        raise LearnerError(
+            f"{where}: {path.rpartition('.')[2]}{at} has no name by which it could "
+            "be found again: write it with def or class, at the left edge of a "
+            "cell or module"
+        )
     if module.startswith("coursekit."):
         raise LearnerError(f"{where}: {path} is a part that an export cannot hold")
     there = sys.modules.get(module)
-    for name in path.removeprefix(f"{module}.").split("."): there = getattr(there, name, None)
+    for name in path.removeprefix(f"{module}.").split("."):
+        there = getattr(there, name, None)
     if there == thing: return path
-    raise LearnerError(f"{where}: {path} is not what it was: another thing has that name now, or "
-                       "none. Use the present one in the learner")
+    raise LearnerError(
+        f"{where}: {path} is not what it was: another thing has that name now, or "
+        "none. Use the present one in the learner"
+    )
 
 # %% ../nbs/library/export_parts.ipynb #e1eb044c
 MODULE_FIELDS = vars(nn.Module()).keys()
@@ -280,8 +353,11 @@ def library_name(module: nn.Module, library: str) -> dict:
     "How a network of timm or torchvision is made anew."
     first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 3)
     if library == "timm":
-        return {"name": module.pretrained_cfg["architecture"], "num_classes": module.num_classes,
-                "in_chans": first}
+        return {
+            "name": module.pretrained_cfg["architecture"],
+            "num_classes": module.num_classes,
+            "in_chans": first,
+        }
     from torchvision import models
     last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
@@ -289,8 +365,10 @@ def library_name(module: nn.Module, library: str) -> dict:
         if models.get_model_builder(name).__module__ != type(module).__module__: continue
         with torch.device("meta"): made = models.get_model(name, num_classes=classes)
         if repr(made) == repr(module): return {"name": name, "num_classes": classes}
-    raise LearnerError(f"the model: this {type(module).__name__} is none of torchvision's as they "
-                       "are: make it, with what you changed, a class of your own")
+    raise LearnerError(
+        f"the model: this {type(module).__name__} is none of torchvision's as they "
+        "are: make it, with what you changed, a class of your own"
+    )
 
 # %% ../nbs/library/export_parts.ipynb #21b22fc7
 class NoItems(list):

@@ -59,10 +59,14 @@ class _Writer:
         if not made: return {"part": name}
         given = {key: tuple(value) if isinstance(value, list | L) else value
                  for key, value in given_arguments(thing, kind).items()}
-        return {"part": name, "with": self.values(given, f"{where}, {{}} of {kind.__name__}")}
+        return {
+            "part": name,
+            "with": self.values(given, f"{where}, {{}} of {kind.__name__}"),
+        }
 
     def own(self, thing, where: str) -> dict:
-        "All that an object of the user's keeps; of a network its layers, and the form of weights."
+        """All that an object of the user's keeps; of a network its layers, and the form of
+        weights."""
         of_layers = MODULE_FIELDS if isinstance(thing, nn.Module) else ()
         kept = {key: value for key, value in vars(thing).items() if key not in of_layers}
         node = {"keeps": self.values(kept, f"{where}, {{}} of {type(thing).__name__}")}
@@ -93,8 +97,10 @@ class _Writer:
         if isinstance(value, Tensor):
             self.tensors[name := f"given.{len(self.tensors)}"] = value
             return {"tensor": name}
-        raise LearnerError(f"{where}: {str(value)[:80]!r} is a {type(value).__name__}, which cannot "
-                           "be stored: texts, numbers, true and false, lists and tensors can")
+        raise LearnerError(
+            f"{where}: {str(value)[:80]!r} is a {type(value).__name__}, which cannot "
+            "be stored: texts, numbers, true and false, lists and tensors can"
+        )
 
     def layers(self, module: nn.Module, where: str) -> dict:
         return {key: self.layer(inner, f"{where}, layer {key}")
@@ -109,10 +115,16 @@ class _Writer:
         if hasattr(module, "made_by"): return self.made_by(*module.made_by)
         library = type(module).__module__.partition(".")[0]
         if library not in ("timm", "torchvision"): return self.part(module, "layer", where)
-        return {"part": f"export_parts._of_{library}", "with": library_name(module, library)}
+        return {
+            "part": f"export_parts._of_{library}",
+            "with": library_name(module, library),
+        }
 
     def known(self, module: nn.Module) -> bool:
-        return all(name_in_table(m, "layer") or name_in_table(m, "layers") for m in module.modules())
+        return all(
+            name_in_table(m, "layer") or name_in_table(m, "layers")
+            for m in module.modules()
+        )
 
     def made_by(self, maker: str, given: dict) -> dict:
         "A network by the name of what built it."
@@ -120,9 +132,12 @@ class _Writer:
         arch = given["arch"]
         if isinstance(arch, str): arch = {"timm": arch.partition(".")[0]}
         elif not inspect.isroutine(arch):
-            raise LearnerError(f"the model: arch was {str(arch)[:80]}, a {type(arch).__name__}; in "
-                               "its place write a function with def, and allow that one")
-        elif arch.__module__.startswith("torchvision."): arch = {"torchvision": arch.__name__}
+            raise LearnerError(
+                f"the model: arch was {str(arch)[:80]}, a {type(arch).__name__}; in "
+                "its place write a function with def, and allow that one"
+            )
+        elif arch.__module__.startswith("torchvision."):
+            arch = {"torchvision": arch.__name__}
         else: arch = self.part(arch, "architecture", "the model, arch of create_body")
         return {"part": "bodies.create_body", "with": given | {"arch": arch}}
 
@@ -136,10 +151,14 @@ def _apart(steps: Iterable) -> Iterator:
 
 
 def _needed(pipeline: Pipeline, is_input: bool) -> list:
-    """Of an input what opens a new item, without the getter before it, which knew the old ones;
-    of a target what says what its numbers mean, without the labeller."""
+    """Of an input what opens a new item, without the getter before it, which knew the old
+    ones; of a target what says what its numbers mean, without the labeller."""
     if is_input: return pipeline.steps[pipeline.opener:]
-    return [step for step in pipeline.steps if name_in_table(step, "step") or hasattr(step, "decode")]
+    return [
+        step
+        for step in pipeline.steps
+        if name_in_table(step, "step") or hasattr(step, "decode")
+    ]
 
 
 def _of_parts(learn: Learner, writer: _Writer) -> list | None:
@@ -153,21 +172,33 @@ def _of_parts(learn: Learner, writer: _Writer) -> list | None:
 
 
 def _of_loss(learn: Learner, writer: _Writer) -> dict | None:
-    "What makes predictions of scores: the loss, or that one of ours which reads them in its way."
+    """What makes predictions of scores: the loss, or that one of ours which reads them in
+    its way."""
     loss, own = learn.loss_func, ("activation", "decodes")
     usual = read_as(loss, kind_of_target(learn.dls))
     kind = next((each for each in type(usual).mro() if name_in_table(each, "loss")), None)
-    if any(hasattr(loss, name) for name in own) and (usual is not loss or kind is None or any(
-            getattr(type(loss), name) is not getattr(kind, name) for name in own)):
+    if any(hasattr(loss, name) for name in own) and (
+        usual is not loss
+        or kind is None
+        or any(getattr(type(loss), name) is not getattr(kind, name) for name in own)
+    ):
         return writer.part(loss, "loss", "loss_func")
-    return kind and {"part": name_in_table(kind, "loss"), "with": given_arguments(usual, kind)}
+    return kind and {
+        "part": name_in_table(kind, "loss"),
+        "with": given_arguments(usual, kind),
+    }
 
 # %% ../nbs/library/exporting.ipynb #27229aac
 def _of_model(model: nn.Module, writer: _Writer) -> dict:
     "The layers; the writer keeps the weights."
     weights = model.state_dict()
-    odd = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
-    if odd: raise LearnerError(f"the model keeps {odd!r} among its weights, and it is no tensor")
+    odd = next(
+        (name for name, value in weights.items() if not isinstance(value, Tensor)), None
+    )
+    if odd:
+        raise LearnerError(
+            f"the model keeps {odd!r} among its weights, and it is no tensor"
+        )
     writer.tensors |= {f"model.{name}": value for name, value in weights.items()}
     last = any(w.ndim == 4 and not w.is_contiguous() and
                w.is_contiguous(memory_format=torch.channels_last) for w in weights.values())
@@ -199,17 +230,26 @@ def _describe(learn: Learner, writer: _Writer) -> str:
 
 # %% ../nbs/library/exporting.ipynb #8854b51a
 def _allowed(text: str, allow: Iterable) -> dict[str, Callable]:
-    "What is not ours in a description, by path; raises `DataError` for what is not allowed."
+    """What is not ours in a description, by path; raises `DataError` for what is not
+    allowed."""
     paths = set(re.findall(r'"yours":\s*"([\w.]+)"', text))
     allow = [allow] if isinstance(allow, str) or callable(allow) else list(allow)
     things = {}
-    for thing in filter(callable, allow):  # what was defined in the program itself, in another too
+    # what was defined in the program itself, in another too
+    for thing in filter(callable, allow):
         module = getattr(getattr(thing, "__self__", thing), "__module__", "")
-        things |= {(path := import_path(thing)): thing, f"__main__{path.removeprefix(module)}": thing}
-    if missing := sorted(paths - {*things, *(path for path in allow if isinstance(path, str))}):
+        things |= {
+            (path := import_path(thing)): thing,
+            f"__main__{path.removeprefix(module)}": thing,
+        }
+    if missing := sorted(
+        paths - {*things, *(path for path in allow if isinstance(path, str))}
+    ):
         names = ", ".join(path.rpartition(".")[2] for path in missing)
-        raise DataError(f"it uses what is not part of coursekit: {', '.join(missing)}. If you know "
-                        f"and trust it, import it and say load_learner(file, allow=[{names}])")
+        raise DataError(
+            f"it uses what is not part of coursekit: {', '.join(missing)}. If you know "
+            f"and trust it, import it and say load_learner(file, allow=[{names}])"
+        )
     try: return {path: things.get(path) or pkgutil.resolve_name(path) for path in paths}
     except (ImportError, AttributeError) as error:
         raise DataError(f"allow names what cannot be imported: {error}") from error
@@ -223,7 +263,8 @@ def _refuse(what: str, node) -> None:
 
 
 class _Reader:
-    "Builds what a description says; raises `DataError` for what no writer would have written."
+    """Builds what a description says; raises `DataError` for what no writer would have
+    written."""
     def __init__(self, tensors: dict[str, Tensor], yours: dict[str, Callable]):
         self.tensors, self.yours, self.left, self.depth = tensors, yours, _MOST_PARTS, 0
         self.plain = True  # does the model keep nothing but weights?
@@ -240,14 +281,19 @@ class _Reader:
         return made
 
     def of_table(self, node: dict, roles: Sequence[str]):
-        "What has its place in the table, and in the one of these roles that it is wanted for."
+        """What has its place in the table, and in the one of these roles that it is wanted
+        for."""
         name = node["part"]
-        role = next((each for each in roles if type(name) is str and name in TABLE[each]), None)
-        if role is None: _refuse(f"names as {roles[0]} what coursekit {__version__} has not", name)
+        role = next(
+            (each for each in roles if type(name) is str and name in TABLE[each]), None
+        )
+        if role is None:
+            _refuse(f"names as {roles[0]} what coursekit {__version__} has not", name)
         thing, how = part_named(name, role), {"layers": "layers"}.get(role, "with")
         as_it_is = role in ("function", "architecture") or inspect.ismethod(thing)
         if node.keys() != ({"part"} if as_it_is else {"part", how}) or not isinstance(
-                node.get(how, {}), dict): _refuse(f"uses the {role} {name} in a strange way", node)
+                node.get(how, {}), dict):
+                    _refuse(f"uses the {role} {name} in a strange way", node)
         if as_it_is: return thing
         if role == "layers": return self.layers(thing, node["layers"])
         if name == "bodies.create_body": return self.body(thing, **node["with"])
@@ -264,28 +310,38 @@ class _Reader:
 
     def layer(self, node) -> nn.Module:
         made = self.part(node, "layer", "layers")
-        return made if isinstance(made, nn.Module) else _refuse("has this for a layer", node)
+        return (
+            made if isinstance(made, nn.Module) else _refuse("has this for a layer", node)
+        )
 
     def body(self, create_body: Callable, arch, **given) -> nn.Module:
-        "A network for pictures by its name, without its last layers and without fetching anything."
+        """A network for pictures by its name, without its last layers and without fetching
+        anything."""
         self.plain, given = False, _checked("bodies.create_body", create_body, given)
-        kind, name = next(iter(arch.items())) if isinstance(arch, dict) and len(arch) == 1 else (0, 0)
+        kind, name = (
+            next(iter(arch.items()))
+            if isinstance(arch, dict) and len(arch) == 1
+            else (0, 0)
+        )
         if kind in ("timm", "torchvision"): arch = network_named(kind, name)
         else: arch = self.part(arch, "architecture")
         return create_body(arch, pretrained=False, **given)
 
     def of_yours(self, yours, **kept):
-        "What the caller has allowed: as it is; or an object of that class, with all that it kept."
+        """What the caller has allowed: as it is; or an object of that class, with all that
+        it kept."""
         thing = self.yours[yours]
         if not kept: return thing
-        if not isinstance(thing, type): _refuse("makes an object of what is no class", yours)
+        if not isinstance(thing, type):
+            _refuse("makes an object of what is no class", yours)
         made = thing.__new__(thing)
         if issubclass(thing, nn.Module):
             nn.Module.__init__(made)
             for key, layer in kept["layers"].items(): made._modules[key] = self.layer(layer)
             for key, shape in kept["weights"].items():
                 made.register_parameter(key, nn.Parameter(torch.empty(shape)))
-            for key, shape in kept["buffers"].items(): made.register_buffer(key, torch.empty(shape))
+            for key, shape in kept["buffers"].items():
+                made.register_buffer(key, torch.empty(shape))
             for key, value in kept["loose"].items():
                 made.register_buffer(key, self.value(value), persistent=False)
         vars(made).update({key: self.value(value) for key, value in kept["keeps"].items()})
@@ -305,14 +361,21 @@ def _checked(name: str, thing: Callable, given: dict) -> dict:
     "Arguments as plain data, each within its limits."
     values = {key: _tuples(value) for key, value in given.items()}
     for key, value in values.items():
-        if key not in limited_arguments(thing): _refuse(f"gives {name} an argument that it has not", key)
-        if not LIMITS[key](value): _refuse(f"makes {name} with {key} beyond its limits", value)
+        if key not in limited_arguments(thing):
+            _refuse(f"gives {name} an argument that it has not", key)
+        if not LIMITS[key](value):
+            _refuse(f"makes {name} with {key} beyond its limits", value)
     return values
 
 
 def _tuples(value, depth: int = 0):
-    if type(value) is list and depth < 3: return tuple(_tuples(each, depth + 1) for each in value)
-    return _refuse("holds this for plain data", value) if isinstance(value, list | dict) else value
+    if type(value) is list and depth < 3:
+        return tuple(_tuples(each, depth + 1) for each in value)
+    return (
+        _refuse("holds this for plain data", value)
+        if isinstance(value, list | dict)
+        else value
+    )
 
 # %% ../nbs/library/exporting.ipynb #6c1db1ad
 def _model(reader: _Reader, said: dict) -> nn.Module:
@@ -323,7 +386,8 @@ def _model(reader: _Reader, said: dict) -> nn.Module:
     try: model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise DataError(f"its weights do not fit its layers: {error}") from error
-    if not reader.plain:  # it may keep more than weights, and now its size is known to be right
+    # it may keep more than weights, and now its size is known to be right
+    if not reader.plain:
         model = reader.layer(said["layers"])
         model.load_state_dict(weights, assign=True)
     if said["channels_last"]: model.to(memory_format=torch.channels_last)
@@ -331,8 +395,10 @@ def _model(reader: _Reader, said: dict) -> nn.Module:
 
 # %% ../nbs/library/exporting.ipynb #7f5fd8f4
 def _no_label(item):
-    raise DataError("a learner from a file does not label items, it holds what prediction needs: "
-                    "compare its predictions with your labels, or give it loaders, learn.dls = ...")
+    raise DataError(
+        "a learner from a file does not label items, it holds what prediction needs: "
+        "compare its predictions with your labels, or give it loaders, learn.dls = ..."
+    )
 
 
 def _no_loss(pred, *targets) -> Tensor:
@@ -341,7 +407,8 @@ def _no_loss(pred, *targets) -> Tensor:
 
 
 def _pipeline(reader: _Reader, said: dict, is_input: bool) -> Pipeline:
-    if said["kind"] not in PART_KINDS: _refuse("names a kind of part that there is not", said["kind"])
+    if said["kind"] not in PART_KINDS:
+        _refuse("names a kind of part that there is not", said["kind"])
     steps = [reader.part(step, "step") for step in said["steps"]]
     reads = is_input or (steps and name_in_table(steps[0], "step") == "ratings._Column")
     return Pipeline(steps if reads else [_no_label, *steps], said["kind"])
@@ -364,7 +431,8 @@ def _sides(reader: _Reader, parts: list | None, n_inp: int) -> list:
 
 
 def _loader(reader: _Reader, said: dict, side, device: torch.device) -> DataLoader:
-    if not whole_number(1, 2**20)(said["bs"]): _refuse("has batches of a strange size", said["bs"])
+    if not whole_number(1, 2**20)(said["bs"]):
+        _refuse("has batches of a strange size", said["bs"])
     steps = {name: [reader.part(step, "transform") for step in said[name]]
              for name in ("after_item", "after_batch")}
     collate = said["collate"] and reader.part(said["collate"], "function")
@@ -372,15 +440,20 @@ def _loader(reader: _Reader, said: dict, side, device: torch.device) -> DataLoad
 
 
 def _learner(reader: _Reader, text: str, device: torch.device, path: Path) -> Learner:
-    "All of it: model, loaders without items, and a loss of the kind that the scores are for."
+    """All of it: model, loaders without items, and a loss of the kind that the scores are
+    for."""
     said = bounded_json(text)
-    model, sides = _model(reader, said["model"]), _sides(reader, said["parts"], said["n_inp"])
+    model, sides = (
+        _model(reader, said["model"]),
+        _sides(reader, said["parts"], said["n_inp"]),
+    )
     made = [_loader(reader, loader, side, device)
             for loader, side in zip(said["loaders"], sides, strict=False)]
     made = made or [DataLoader(side, device=device) for side in sides]
     loss = reader.part(said["loss"], "loss") if said["loss"] else _no_loss
     kind, ids = DataLoaders, _ids(sides[0].pipelines) if said["parts"] else None
-    if ids: kind, model.classes = part_named("ratings.CollabDataLoaders", "step"), ids.classes
+    if ids:
+        kind, model.classes = part_named("ratings.CollabDataLoaders", "step"), ids.classes
     return Learner(kind(*made, path=path, device=device), model.to(device), loss, path=path)
 
 # %% ../nbs/library/exporting.ipynb #f63fe676
@@ -398,21 +471,30 @@ def _facts(thing) -> dict:
 def _compare(made, given, where: str) -> None:
     "Raise `LearnerError` where an object would not come back as it is."
     if inspect.isroutine(given) or isinstance(given, type): return
-    ours = name_in_table(given, "layers")  # what stands for a block of torchvision is another class
-    if "forward" in vars(given) or (name_in_table(made, "layers") if ours else type(made)) != (
-            ours or type(given)):
-        raise LearnerError(f"{where}, a {type(given).__name__}, was changed after it was built, and "
-                           "cannot be stored: make it, or the network that it is in, a class")
+    # what stands for a block of torchvision is another class
+    ours = name_in_table(given, "layers")
+    if "forward" in vars(given) or (
+        name_in_table(made, "layers") if ours else type(made)
+    ) != (ours or type(given)):
+        raise LearnerError(
+            f"{where}, a {type(given).__name__}, was changed after it was built, and "
+            "cannot be stored: make it, or the network that it is in, a class"
+        )
     a, b = ({}, {}) if ours else (_facts(made), _facts(given))
     for name in (name for name in b if name not in a or a[name] != b[name]):
-        raise LearnerError(f"{where}: {type(given).__name__} keeps {name}={str(b[name])[:80]}, and "
-                           f"from its arguments comes {str(a.get(name, 'nothing'))[:80]}. Let it be "
-                           "an argument of __init__, kept under its own name")
+        raise LearnerError(
+            f"{where}: {type(given).__name__} keeps {name}={str(b[name])[:80]}, and "
+            f"from its arguments comes {str(a.get(name, 'nothing'))[:80]}. Let it be "
+            "an argument of __init__, kept under its own name"
+        )
 
 
 def _prove(made: Learner, given: Learner) -> None:
-    "Raise `LearnerError` if a learner is not what another one is; warn of what stays behind."
-    a, b = (dict(each.model.named_modules(remove_duplicate=False)) for each in (made, given))
+    """Raise `LearnerError` if a learner is not what another one is; warn of what stays
+    behind."""
+    a, b = (
+        dict(each.model.named_modules(remove_duplicate=False)) for each in (made, given)
+    )
     for name, layer in b.items():
         _compare(a.get(name), layer, f"the layer {name}" if name else "the model")
     for one, two in zip(_loaders(made), _loaders(given), strict=False):
@@ -421,31 +503,40 @@ def _prove(made: Learner, given: Learner) -> None:
             for x, y in zip(*steps, strict=True): _compare(x, y, f"the transforms {name}")
     kinds = [getattr(each.dls, "kinds", None) for each in (made, given)]
     if kinds[0] != kinds[1]:
-        raise LearnerError(f"the parts of an item are {kinds[1]} and would come back as {kinds[0]}: "
-                           "let the step that makes a part have a `kind`")
-    lost = [repr(cb) for cb in given.cbs if not type(cb).__module__.startswith("coursekit.")]
+        raise LearnerError(
+            f"the parts of an item are {kinds[1]} and would come back as {kinds[0]}: "
+            "let the step that makes a part have a `kind`"
+        )
+    lost = [
+        repr(cb) for cb in given.cbs if not type(cb).__module__.startswith("coursekit.")
+    ]
     lost += [f"the hooks of layer {name or 'model'}" for name, layer in b.items()
              if layer._forward_hooks or layer._forward_pre_hooks]
-    if lost: warnings.warn(f"not exported: {', '.join(lost)}. If predictions need that, add it "
+    if lost:
+        warnings.warn(f"not exported: {', '.join(lost)}. If predictions need that, add it "
                            "again after load_learner", stacklevel=4)
 
 # %% ../nbs/library/exporting.ipynb #99e5cbf3
 @patch
 def export(
     self: Learner,
-    fname: str | Path = "export.pkl",  # file, under `learn.path`; whatever its name, no pickle
+    # file, under `learn.path`; whatever its name, no pickle
+    fname: str | Path = "export.pkl",
 ) -> Path:  # the file
     """Write what prediction needs into one file, for `load_learner`: how an item is opened,
-    transforms, vocabulary, what the loss makes of scores, and the model. Getters, labellers,
-    splitter, optimiser, metrics and callbacks stay behind. Raises `LearnerError`, with its name,
-    for a part that cannot be stored. Nothing is written then."""
+    transforms, vocabulary, what the loss makes of scores, and the model. Getters,
+    labellers, splitter, optimiser, metrics and callbacks stay behind. Raises
+    `LearnerError`, with its name, for a part that cannot be stored. Nothing is written
+    then."""
     writer = _Writer()
     text, file = _describe(self, writer), self.path / fname
     reader = _Reader(writer.tensors, writer.yours)
     try: made = _learner(reader, text, torch.device("cpu"), self.path)
     except LearnerError: raise
     except Exception as error:
-        raise LearnerError(f"the learner cannot be built again from its file: {error}") from error
+        raise LearnerError(
+            f"the learner cannot be built again from its file: {error}"
+        ) from error
     _prove(made, self)
     header, body = packed(text, writer.tensors)
     with written_whole(file) as f:
@@ -457,16 +548,19 @@ def export(
 def load_learner(
     fname: str | Path,  # file of `learn.export`
     cpu: bool = True,  # on the CPU? Else on `default_device()`
-    allow: Callable | str | Sequence = (),  # what of yours it may use: `[MyNet]`, or import paths
+    # what of yours it may use: `[MyNet]`, or import paths
+    allow: Callable | str | Sequence = (),
 ) -> Learner:
-    """A learner that predicts, from a file of `learn.export`, without running code of the file: it
-    can name parts of coursekit, with plain arguments, and what you allow. Its loaders have no
-    items. Raises `DataError`, with the way out, for any other file."""
+    """A learner that predicts, from a file of `learn.export`, without running code of the
+    file: it can name parts of coursekit, with plain arguments, and what you allow. Its
+    loaders have no items. Raises `DataError`, with the way out, for any other file."""
     file, device = Path(fname), torch.device("cpu") if cpu else default_device()
     try:
         text, tensors = read_export(file)
         return _learner(_Reader(tensors, _allowed(text, allow)), text, device, file.parent)
     except Exception as error:
         known = isinstance(error, DataError)
-        said = str(error) if known else f"it cannot be built: {type(error).__name__}: {error}"
+        said = (
+            str(error) if known else f"it cannot be built: {type(error).__name__}: {error}"
+        )
         raise DataError(f"{file}: {said[:600]}") from error

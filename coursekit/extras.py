@@ -46,7 +46,8 @@ from .bodies import features_of
 # %% ../nbs/library/extras.ipynb #e0700004
 def set_seed(
     s: int,  # any whole number
-    reproducible: bool = False,  # algorithms that give the same each time too? Slower on a GPU
+    # algorithms that give the same each time too? Slower on a GPU
+    reproducible: bool = False,
 ) -> None:
     "Begin the random numbers of Python, NumPy and PyTorch anew."
     random.seed(s)
@@ -57,9 +58,22 @@ def set_seed(
 
 # %% ../nbs/library/extras.ipynb #e0700007
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_OF_SAVE = {  # arguments of Pillow's `Image.save`, which passes over those that it does not know
-    "quality", "optimize", "progressive", "subsampling", "qtables", "dpi", "exif", "icc_profile",
-    "compress_level", "compression", "lossless", "method", "keep_rgb", "restart_marker_rows",
+# arguments of Pillow's `Image.save`, which passes over those that it does not know
+_OF_SAVE = {
+    "quality",
+    "optimize",
+    "progressive",
+    "subsampling",
+    "qtables",
+    "dpi",
+    "exif",
+    "icc_profile",
+    "compress_level",
+    "compression",
+    "lossless",
+    "method",
+    "keep_rgb",
+    "restart_marker_rows",
 }
 
 
@@ -68,7 +82,8 @@ def resize_images(
     max_workers: int | None = None,  # threads; as many as there are cores if None
     max_size: int | None = None,  # of the longer side, in pixels; as it is if None
     recurse: bool = False,  # folders inside it too?
-    dest: str | Path = ".",  # folder for the copies, laid out as `path`; may be `path` itself
+    # folder for the copies, laid out as `path`; may be `path` itself
+    dest: str | Path = ".",
     n_channels: int = 3,  # 3 for colour, 1 for grey, 4 with transparency
     ext: str | None = None,  # suffix of the copies, say ".png"; as it is if None
     img_format: str | None = None,  # Pillow's name of the format; by the suffix if None
@@ -76,8 +91,9 @@ def resize_images(
     resume: bool | None = None,  # leave out copies that are there?
     **kwargs,  # for Pillow's `Image.save`, say `quality`
 ) -> None:
-    """Copies of pictures with a longer side of at most `max_size`; smaller ones are copied as
-    they are. Warns of those that cannot be opened. Raises `ValueError` for `n_channels`."""
+    """Copies of pictures with a longer side of at most `max_size`; smaller ones are copied
+    as they are. Warns of those that cannot be opened. Raises `ValueError` for
+    `n_channels`."""
     if n_channels not in _MODES: raise ValueError(f"n_channels={n_channels}: 1, 3 or 4")
     for name in kwargs.keys() - _OF_SAVE:
         near = get_close_matches(name, [*_OF_SAVE, *resize_images.__annotations__], 1)
@@ -86,14 +102,20 @@ def resize_images(
     fit = partial(_fitted, max_size=max_size, mode=_MODES[n_channels], resample=resample)
     pairs = _copies(Path(path), recurse, Path(dest), ext, resume)
     with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool:
-        faults = list(filter(None, pool.map(lambda p: _copy(*p, fit, img_format, kwargs), pairs)))
+        faults = list(
+            filter(None, pool.map(lambda p: _copy(*p, fit, img_format, kwargs), pairs))
+        )
     if faults:
         listed = "; ".join(faults[:5]) + ("; ..." if len(faults) > 5 else "")
-        warnings.warn(f"{len(faults)} of {len(pairs)} pictures are left out: {listed}", stacklevel=2)
+        warnings.warn(
+            f"{len(faults)} of {len(pairs)} pictures are left out: {listed}", stacklevel=2
+        )
 
 
 def _copies(path: Path, recurse: bool, dest: Path, ext: str | None, resume) -> list:
-    pairs = [(file, dest / file.relative_to(path)) for file in get_image_files(path, recurse)]
+    pairs = [
+        (file, dest / file.relative_to(path)) for file in get_image_files(path, recurse)
+    ]
     if ext: pairs = [(file, copy.with_suffix(ext)) for file, copy in pairs]
     return [(file, copy) for file, copy in pairs if not (resume and copy.exists())]
 
@@ -107,19 +129,27 @@ def _fitted(image: Image.Image, max_size: int | None, mode: str, resample) -> Im
     return image if image.mode == mode else image.convert(mode)
 
 
-def _copy(file: Path, copy: Path, fit: Callable, form: str | None, settings: dict) -> str | None:
+def _copy(
+    file: Path, copy: Path, fit: Callable, form: str | None, settings: dict
+) -> str | None:
     "What is wrong with a picture, if anything."
     try:
         image = open_image(file)
-        made, kind = fit(image), form or Image.registered_extensions().get(copy.suffix.lower())
+        made, kind = (
+            fit(image),
+            form or Image.registered_extensions().get(copy.suffix.lower()),
+        )
         if made is image and (kind or image.format) == image.format:
             if file.resolve() == copy.resolve(): return None
             data = file.read_bytes()
             with written_whole(copy) as opened: opened.write(data)
         else:
-            with written_whole(copy) as opened: made.save(opened, kind or image.format, **settings)
+            with written_whole(copy) as opened:
+                made.save(opened, kind or image.format, **settings)
     except (ValueError, OSError, KeyError) as error:  # ours is a ValueError
-        return str(error) if short_path(file) in str(error) else f"{short_path(file)}: {error}"
+        return (
+            str(error) if short_path(file) in str(error) else f"{short_path(file)}: {error}"
+        )
 
 # %% ../nbs/library/extras.ipynb #e070000a
 def _path(*parts: str) -> Path: return Path(*parts)
@@ -131,30 +161,56 @@ def _bytes(text: str, _) -> bytes: return text.encode("latin1")  # of old pickle
 def _counter(counts: dict = ()) -> Counter: return Counter(counts)
 
 
-_PLAIN = {f"builtins.{kind.__name__}": kind for kind in (
-    set, frozenset, complex, bytearray, range, slice, list, dict, tuple, int, float, str, bool)}
+_PLAIN = {
+    f"builtins.{kind.__name__}": kind
+    for kind in (
+        set,
+        frozenset,
+        complex,
+        bytearray,
+        range,
+        slice,
+        list,
+        dict,
+        tuple,
+        int,
+        float,
+        str,
+        bool,
+    )
+}
 _PLAIN |= {f"datetime.{kind.__name__}": kind for kind in (
     date, datetime, time, timedelta, timezone)}
 _PLAIN |= {f"collections.{kind.__name__}": kind for kind in (OrderedDict, defaultdict)}
-_PLAIN |= {f"{module}.{name}": _path for module in ("pathlib", "pathlib._local")
-           for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")}
+_PLAIN |= {
+    f"{module}.{name}": _path
+    for module in ("pathlib", "pathlib._local")
+    for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+}
 _PLAIN |= {"collections.Counter": _counter, "_codecs.encode": _bytes}
-_WAYS = ("plain are numbers, texts, lists, dicts, sets, dates and paths. For tensors there is "
-         "torch.save, for arrays np.save, for tables to_parquet, for learners export")
+_WAYS = (
+    "plain are numbers, texts, lists, dicts, sets, dates and paths. For tensors there "
+    "is "
+    "torch.save, for arrays np.save, for tables to_parquet, for learners export"
+)
 
 
 class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str):
-        if module == "__builtin__": module, name = "builtins", name.removeprefix("x")  # xrange
+        # xrange
+        if module == "__builtin__": module, name = "builtins", name.removeprefix("x")
         if made := _PLAIN.get(f"{module}.{name}"): return made
-        raise DataError(f"{module}.{name}, which is no plain data, and to open it is to run code; "
-                        f"{_WAYS}")
+        raise DataError(
+            f"{module}.{name}, which is no plain data, and to open it is to run code; "
+            f"{_WAYS}"
+        )
 
 
 def load_pickle(
     fn: str | Path,  # file
 ):
-    "Plain data that `save_pickle` wrote, or `pickle`. Raises `DataError` for anything else."
+    """Plain data that `save_pickle` wrote, or `pickle`. Raises `DataError` for anything
+    else."""
     with Path(fn).open("rb") as file:
         try: return _Plain(file).load()
         except DataError as error: raise DataError(f"{fn} holds {error}") from None
@@ -170,7 +226,8 @@ def save_pickle(
     from io import BytesIO
     data = pickle.dumps(o)
     try: _Plain(BytesIO(data)).load()
-    except DataError as error: raise DataError(f"a {type(o).__name__} has {error}") from None
+    except DataError as error:
+        raise DataError(f"a {type(o).__name__} has {error}") from None
     with written_whole(fn) as file: file.write(data)
 
 # %% ../nbs/library/extras.ipynb #e070000d
@@ -235,7 +292,9 @@ class _Hypers(dict):
         for name in ("lr", "mom", "wd", "eps"):
             try: value = main[hyper_key(main, name)]
             except LearnerError: continue  # this kind of optimiser has none
-            super().__setitem__(name, value[0] if isinstance(value, tuple | list) else value)
+            super().__setitem__(
+                name, value[0] if isinstance(value, tuple | list) else value
+            )
 
     def __setitem__(self, name: str, value: float) -> None:
         for group in self.groups:
@@ -248,7 +307,8 @@ class _Hypers(dict):
 def _hypers(self: torch.optim.Optimizer) -> L:
     "For each group of layers `lr`, `mom`, `wd` and `eps`, where it has them."
     found = {}
-    for i, group in enumerate(self.param_groups): found.setdefault(group.get("layers", i), []).append(group)
+    for i, group in enumerate(self.param_groups):
+        found.setdefault(group.get("layers", i), []).append(group)
     return L(_Hypers(found[layers]) for layers in sorted(found))
 
 
@@ -271,7 +331,8 @@ class _Ranger(torch.optim.RAdam):
     "RAdam whose weights go back part of the way to slow ones, after every `k` steps."
     def __init__(self, params: Iterable, k: int, alpha: float, **options):
         super().__init__(params, **options)
-        self.defaults |= {"k": k, "alpha": alpha}  # with them, groups that are added later too
+        # with them, groups that are added later too
+        self.defaults |= {"k": k, "alpha": alpha}
         for group in self.param_groups: group |= {"k": k, "alpha": alpha}
 
     @torch.no_grad()
@@ -306,9 +367,12 @@ def ranger(
     decouple_wd: bool = True,  # shrink the weights? Else add the decay to the slopes (L2)
 ) -> torch.optim.Optimizer:
     """RAdam (Liu et al. 2019, arXiv 1908.03265) under Lookahead (Zhang et al. 2019, arXiv
-    1907.08610). Raises `ValueError` for a `k` or an `alpha` with which nothing would be learned."""
-    if not isinstance(k, int) or k < 1: raise ValueError(f"k={k}: a whole number of steps, say 6")
-    if not 0 < alpha <= 1: raise ValueError(f"alpha={alpha}: above 0, at most 1; 0.5 is usual")
+    1907.08610). Raises `ValueError` for a `k` or an `alpha` with which nothing would be
+    learned."""
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k={k}: a whole number of steps, say 6")
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha={alpha}: above 0, at most 1; 0.5 is usual")
     groups = as_groups(params)
     rates = one_for_each(lr, len(groups))
     for group, rate in zip(groups, rates, strict=True): group.setdefault("lr", rate)
@@ -317,12 +381,13 @@ def ranger(
 
 # %% ../nbs/library/extras.ipynb #e0700016
 class IntToFloatTensor(IntToFloat):
-    """Bytes as floats: `IntToFloat`, with fastai's name and arguments. Blocks of pictures bring
-    that step with them; where both are listed this one does the work."""
+    """Bytes as floats: `IntToFloat`, with fastai's name and arguments. Blocks of pictures
+    bring that step with them; where both are listed this one does the work."""
     def __init__(
         self,
         div: float = 255.0,  # what bytes of pictures are divided by
-        div_mask: int = 1,  # what numbers of masks are divided by: 255 if they are 0 and 255
+        # what numbers of masks are divided by: 255 if they are 0 and 255
+        div_mask: int = 1,
     ):
         if not div > 0: raise ValueError(f"div={div}: a number above 0, 255 for pictures")
         if not isinstance(div_mask, int) or div_mask < 1:
@@ -341,8 +406,8 @@ class IntToFloatTensor(IntToFloat):
 def setup_aug_tfms(
     tfms,  # transforms of batches
 ) -> list[Transform]:
-    """The transforms in the order in which they run, those joined that can be. Loaders do it
-    themselves; here one sees what will run."""
+    """The transforms in the order in which they run, those joined that can be. Loaders do
+    it themselves; here one sees what will run."""
     return arrange(tfms)
 
 
@@ -355,7 +420,11 @@ def to_detach(
     if cpu: return to_cpu(b)
     if isinstance(b, Tensor): return b.detach()
     if isinstance(b, dict): return {name: to_detach(part, cpu) for name, part in b.items()}
-    return rebuilt_batch(b, (to_detach(part, cpu) for part in b)) if isinstance(b, tuple | list) else b
+    return (
+        rebuilt_batch(b, (to_detach(part, cpu) for part in b))
+        if isinstance(b, tuple | list)
+        else b
+    )
 
 
 def flatten_check(
@@ -364,6 +433,8 @@ def flatten_check(
 ) -> tuple[Tensor, Tensor]:  # both in one row
     "Predictions and targets one for one; raises `ValueError` if there are not as many."
     if inp.numel() != targ.numel():
-        raise ValueError(f"predictions {tuple(inp.shape)} and targets {tuple(targ.shape)} are "
-                         "not one for one: as many numbers are wanted on both sides")
+        raise ValueError(
+            f"predictions {tuple(inp.shape)} and targets {tuple(targ.shape)} are "
+            "not one for one: as many numbers are wanted on both sides"
+        )
     return inp.reshape(-1), targ.reshape(-1)

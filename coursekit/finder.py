@@ -25,15 +25,28 @@ from .seeds import random_states, set_random_states
 
 # %% ../nbs/library/finder.ipynb #20bb4742
 def _curve(lrs: Sequence, losses: Sequence, least: int) -> tuple[np.ndarray, np.ndarray]:
-    "Rates and losses before the first that is no number; raises `ValueError` if they cannot be judged."
-    rates, heights = (np.array([float(value) for value in values]) for values in (lrs, losses))
-    if len(rates) != len(heights): raise ValueError(f"{len(rates)} rates and {len(heights)} losses: give one loss for each rate")
+    """Rates and losses before the first that is no number; raises `ValueError` if they
+    cannot be judged."""
+    rates, heights = (
+        np.array([float(value) for value in values]) for values in (lrs, losses)
+    )
+    if len(rates) != len(heights):
+        raise ValueError(
+            f"{len(rates)} rates and {len(heights)} losses: give one loss for each rate"
+        )
     finite = np.isfinite(heights)
     n = len(finite) if finite.all() else int(finite.argmin())
     if n < least:
-        raise ValueError(f"only {n} rates have a loss that is a number, at least {least} are needed: try more rates (num_it) or begin with a lower one (start_lr)")
+        raise ValueError(
+            f"only {n} rates have a loss that is a number, at least {least} are needed: "
+            "try more rates (num_it) or begin with a lower one (start_lr)"
+        )
     rates, heights = rates[:n], heights[:n]
-    if heights.argmin() == 0: raise ValueError("the loss never falls below its first value: begin with a lower rate (start_lr), or look at the model and the data")
+    if heights.argmin() == 0:
+        raise ValueError(
+            "the loss never falls below its first value: begin with a lower rate "
+            "(start_lr), or look at the model and the data"
+        )
     return rates, heights
 
 
@@ -42,7 +55,8 @@ def minimum(
     losses: Sequence,  # smoothed loss at each
     num_it: int = 100,  # how many were asked for; not used
 ) -> float:
-    "A tenth of the rate at which the loss was lowest; raises `ValueError` where it never fell."
+    """A tenth of the rate at which the loss was lowest; raises `ValueError` where it never
+    fell."""
     rates, heights = _curve(lrs, losses, 2)
     return float(rates[heights.argmin()] / 10)
 
@@ -52,7 +66,8 @@ def steep(
     losses: Sequence,  # smoothed loss at each
     num_it: int = 100,  # how many were asked for; not used
 ) -> float:
-    "The rate at which the loss fell fastest, measured over the logarithm of the rate; raises `ValueError` where it never fell."
+    """The rate at which the loss fell fastest, measured over the logarithm of the rate;
+    raises `ValueError` where it never fell."""
     rates, heights = _curve(lrs, losses, 2)
     return float(rates[(np.diff(heights) / np.diff(np.log(rates))).argmin()])
 
@@ -62,11 +77,13 @@ def valley(
     losses: Sequence,  # smoothed loss at each
     num_it: int = 100,  # how many were asked for; not used
 ) -> float:
-    """About the middle of the longest fall: of the longest series of losses in which each is lower than the one before, others
-    between them left out. Raises `ValueError` where the loss never fell."""
+    """About the middle of the longest fall: of the longest series of losses in which each
+    is lower than the one before, others between them left out. Raises `ValueError` where
+    the loss never fell."""
     rates, heights = _curve(lrs, losses, 2)
     falls = np.ones(len(heights), int)  # length of the longest fall that ends here
-    for i in range(1, len(heights)): falls[i] = 1 + falls[:i][heights[:i] > heights[i]].max(initial=0)
+    for i in range(1, len(heights)):
+        falls[i] = 1 + falls[:i][heights[:i] > heights[i]].max(initial=0)
     end, length = int(falls.argmax()), int(falls.max())
     return float(rates[max(0, end - length + int(length / 3) + int(length / 6))])
 
@@ -79,19 +96,24 @@ def slide(
     thresh: float = 0.005,  # slopes nearer to each other than this are the same
     adjust_value: float = 1.0,  # times the rate that was found
 ) -> float:
-    """Slide down from the highest rate until two slopes, `lr_diff` rates apart, are the same: the last rate before that. Raises
-    `ValueError` where there is no such place."""
+    """Slide down from the highest rate until two slopes, `lr_diff` rates apart, are the
+    same: the last rate before that. Raises `ValueError` where there is no such place."""
     rates, heights = _curve(lrs, losses, lr_diff + 1)
     slopes = np.gradient(heights)
     found = last = len(rates) - 1 - lr_diff
     for left in range(last, -1, -1):
-        if abs(slopes[left + lr_diff] - slopes[left]) <= thresh: return float(rates[found]) * adjust_value
+        if abs(slopes[left + lr_diff] - slopes[left]) <= thresh:
+            return float(rates[found]) * adjust_value
         found = left
-    raise ValueError(f"no two slopes {lr_diff} rates apart are within {thresh} of each other: use valley, or a larger thresh")
+    raise ValueError(
+        f"no two slopes {lr_diff} rates apart are within {thresh} of each other: use "
+        "valley, or a larger thresh"
+    )
 
 # %% ../nbs/library/finder.ipynb #2cf182ce
 class LRFinder(Callback):
-    "Train for some batches with a rate that grows by the same factor each time, and note the loss; then put everything back as it was."
+    """Train for some batches with a rate that grows by the same factor each time, and note
+    the loss; then put everything back as it was."""
     order = 40  # before the recorder, which would stop at a loss that is no number
 
     def __init__(
@@ -101,17 +123,36 @@ class LRFinder(Callback):
         num_it: int = 100,  # batches
         stop_div: bool = True,  # stop when the loss is four times the best?
     ):
-        if num_it < 10: raise ValueError(f"num_it={num_it}: a curve needs at least 10 batches, usually 100")
-        if not 0 < start_lr < end_lr: raise ValueError(f"start_lr={start_lr}, end_lr={end_lr}: the first rate is above 0 and below the last")
-        self.start_lr, self.end_lr, self.num_it, self.stop_div, self.lrs, self.losses = start_lr, end_lr, num_it, stop_div, [], []
+        if num_it < 10:
+            raise ValueError(
+                f"num_it={num_it}: a curve needs at least 10 batches, usually 100"
+            )
+        if not 0 < start_lr < end_lr:
+            raise ValueError(
+                f"start_lr={start_lr}, end_lr={end_lr}: the first rate is above 0 and "
+                "below the last"
+            )
+        self.start_lr, self.end_lr, self.num_it, self.stop_div, self.lrs, self.losses = (
+            start_lr,
+            end_lr,
+            num_it,
+            stop_div,
+            [],
+            [],
+        )
         self.sched = SchedExp(start_lr, end_lr)
 
     def before_fit(self) -> None:
         learn = self.learn
-        self._before = deepcopy(learn.model.state_dict()), deepcopy(learn.opt.state_dict()) if hasattr(learn.opt, "state_dict") else None, random_states(learn.dls)
+        self._before = (
+            deepcopy(learn.model.state_dict()),
+            deepcopy(learn.opt.state_dict()) if hasattr(learn.opt, "state_dict") else None,
+            random_states(learn.dls),
+        )
         self._smooth, self._best, self.lrs, self.losses = 0.0, math.inf, [], []
 
-    def before_batch(self) -> None: self.learn.set_hyper("lr", self.sched(self.learn.train_iter / self.num_it))
+    def before_batch(self) -> None:
+        self.learn.set_hyper("lr", self.sched(self.learn.train_iter / self.num_it))
 
     def after_loss(self) -> None:
         if not math.isfinite(self.learn.loss): raise CancelFitException
@@ -123,7 +164,8 @@ class LRFinder(Callback):
         self.lrs.append(self.learn.hyper("lr")[-1])
         self.losses.append(smooth)
         self._best = min(self._best, smooth)
-        if (self.stop_div and smooth > 4 * self._best) or n >= self.num_it: raise CancelFitException
+        if (self.stop_div and smooth > 4 * self._best) or n >= self.num_it:
+            raise CancelFitException
 
     def before_validate(self) -> None: raise CancelValidException
 
@@ -137,7 +179,8 @@ class LRFinder(Callback):
 
     def plot(
         self,
-        skip_end: int = 5,  # batches at the end to leave out, where the loss leaves the picture
+        # batches at the end to leave out, where the loss leaves the picture
+        skip_end: int = 5,
         suggestions: dict[str, float] | None = None,  # rates to mark
         ax=None,  # matplotlib axes; new ones if None
     ):
@@ -148,16 +191,22 @@ class LRFinder(Callback):
         ax.plot(self.lrs[:end], self.losses[:end])
         for i, (name, rate) in enumerate((suggestions or {}).items()):
             at = int(np.abs(np.log(self.lrs) - np.log(rate)).argmin())
-            ax.plot(rate, self.losses[at], "o", color=f"C{i + 1}", label=f"{name} {rate:.2e}")
+            ax.plot(
+                rate, self.losses[at], "o", color=f"C{i + 1}", label=f"{name} {rate:.2e}"
+            )
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
         if suggestions:
             for text in ax.legend().get_texts(): text.set_parse_math(False)
         return ax
 
 
-def _suggestion(func: Callable, name: str, lrs: Tensor, losses: Tensor, num_it: int) -> float:
+def _suggestion(
+    func: Callable, name: str, lrs: Tensor, losses: Tensor, num_it: int
+) -> float:
     try: return func(lrs, losses, num_it)
-    except ValueError as error:  # a curve that only rises, as that of a model that has learned already: no rate is better than a wrong one
+    # a curve that only rises, as that of a model that has learned already: no rate is
+    # better than a wrong one
+    except ValueError as error:
         warnings.warn(f"{name} has no suggestion: {error}. Look at the plot", stacklevel=3)
         return math.nan
 
@@ -170,25 +219,45 @@ def lr_find(
     num_it: int = 100,  # batches to try
     stop_div: bool = True,  # stop when the loss is four times the best?
     show_plot: bool = True,
-    suggest_funcs: Callable | Sequence[Callable] | None = None,  # of (rates, losses, num_it): `valley`, `minimum`, `steep`, `slide`; valley if None
+    # of (rates, losses, num_it): `valley`, `minimum`, `steep`, `slide`; valley if None
+    suggest_funcs: Callable | Sequence[Callable] | None = None,
 ) -> tuple:  # a named tuple with a rate for each function
-    """Suggest a learning rate, from a short training in which it grows from batch to batch (Smith 2015, arXiv 1506.01186). Leaves no trace
-    in model, optimiser, recorder or random numbers. A function that finds nothing in the curve gives nan, and a warning says why."""
+    """Suggest a learning rate, from a short training in which it grows from batch to batch
+    (Smith 2015, arXiv 1506.01186). Leaves no trace in model, optimiser, recorder or
+    random numbers. A function that finds nothing in the curve gives nan, and a warning
+    says why."""
     funcs = L(suggest_funcs) or [valley]
     fresh, kept = self.opt is None, dict(self.recorder.__dict__)
     before = None if fresh else self.hyper("lr")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
     try:
-        with self.no_logging(), self.removed_cbs(cb for cb in self.cbs if cb.only_fit): self.fit(num_it // max(1, len(self.dls.train)) + 1, start_lr, cbs=finder)
+        with self.no_logging(), self.removed_cbs(cb for cb in self.cbs if cb.only_fit):
+            self.fit(num_it // max(1, len(self.dls.train)) + 1, start_lr, cbs=finder)
     finally:
         self.recorder.__dict__.update(kept)
         if fresh: self.opt = None
         else: self.set_hyper("lr", before)
     if not finder.losses:
-        warnings.warn("the first loss is no number, before any step: look for nan in inputs and "
-                      "targets, dls.one_batch(), and in what model and loss give", stacklevel=2)
-    lrs, losses = (torch.tensor(values[num_it // 10:-5]) for values in (finder.lrs, finder.losses))
-    names = [getattr(func, "__name__", None) or func.func.__name__ for func in funcs]  # a partial has its function's
-    found = [_suggestion(func, name, lrs, losses, num_it) if finder.losses else math.nan for func, name in zip(funcs, names, strict=True)]
-    if show_plot: finder.plot(suggestions={name: rate for name, rate in zip(names, found, strict=True) if math.isfinite(rate)})
+        warnings.warn(
+            "the first loss is no number, before any step: look for nan in inputs and "
+            "targets, dls.one_batch(), and in what model and loss give",
+            stacklevel=2,
+        )
+    lrs, losses = (
+        torch.tensor(values[num_it // 10 : -5]) for values in (finder.lrs, finder.losses)
+    )
+    # a partial has its function's
+    names = [getattr(func, "__name__", None) or func.func.__name__ for func in funcs]
+    found = [
+        _suggestion(func, name, lrs, losses, num_it) if finder.losses else math.nan
+        for func, name in zip(funcs, names, strict=True)
+    ]
+    if show_plot:
+        finder.plot(
+            suggestions={
+                name: rate
+                for name, rate in zip(names, found, strict=True)
+                if math.isfinite(rate)
+            }
+        )
     return namedtuple("SuggestedLRs", names)(*found)

@@ -14,21 +14,36 @@ from torch import Tensor
 # %% ../nbs/04_augmentation.ipynb #0e6d6b86
 def matrices(rows: Sequence[Sequence], n: int) -> Tensor:  # `(n, 3, 3)`
     "Matrices from three rows of numbers or tensors `(n,)`."
-    return torch.stack([torch.as_tensor(value, dtype=torch.float32).expand(n) for row in rows for value in row], 1).view(n, 3, 3)
+    return torch.stack(
+        [
+            torch.as_tensor(value, dtype=torch.float32).expand(n)
+            for row in rows
+            for value in row
+        ],
+        1,
+    ).view(n, 3, 3)
 
 
 def map_points(
     matrix: Tensor,  # maps `(n, 3, 3)`
-    points: Tensor,  # places `(n, points, 2)`, x then y, from -1 to 1 between the outer edges of the picture
+    # places `(n, points, 2)`, x then y, from -1 to 1 between the outer edges of the picture
+    points: Tensor,
 ) -> Tensor:
     "Where each map takes its points."
     moved = points @ matrix[:, :, :2].mT + matrix[:, None, :, 2]
     return moved[..., :2] / moved[..., 2:]
 
 
-def all_places(height: int, width: int, device=None) -> Tensor:  # `(3, height * width)`: x, y and 1
+# `(3, height * width)`: x, y and 1
+def all_places(height: int, width: int, device=None) -> Tensor:
     y, x = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (height, width))
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width, device=device)]).view(3, -1)
+    return torch.stack(
+        [
+            x.expand(height, width),
+            y[:, None].expand(height, width),
+            torch.ones(height, width, device=device),
+        ]
+    ).view(3, -1)
 
 # %% ../nbs/04_augmentation.ipynb #806defbd
 def relight(

@@ -48,7 +48,11 @@ def _wants(loss_func: Callable) -> str | None:
     return next((what for kind, what in _WHAT.items() if isinstance(known, kind)), None)
 
 
-_WHAT = {MSELossFlat: "numbers", BCEWithLogitsLossFlat: "labels", CrossEntropyLossFlat: "classes"}
+_WHAT = {
+    MSELossFlat: "numbers",
+    BCEWithLogitsLossFlat: "labels",
+    CrossEntropyLossFlat: "classes",
+}
 
 
 def _spread(dls: DataLoaders) -> tuple[Tensor, Tensor] | None:
@@ -74,8 +78,8 @@ def _scores(share: Tensor, loss_func: Callable) -> Tensor:
 def begin_at_mean(
     learn: Learner,  # its model is a body and a new head
 ) -> None:
-    """Let a head for numbers or labels begin with the best answer that is the same for all: at its
-    end comes a `ScaleShift`, before a layer with a range if there is one."""
+    """Let a head for numbers or labels begin with the best answer that is the same for all:
+    at its end comes a `ScaleShift`, before a layer with a range if there is one."""
     head, wants = learn.model[1], _wants(learn.loss_func)
     known = _spread(learn.dls) if wants in ("numbers", "labels") else None
     last = [layer for layer in head if hasattr(layer, "weight")][-1]

@@ -22,10 +22,22 @@ class _Hooks(list):
     "The last output of each module, None until there is one."
     def __init__(self, modules: Sequence[nn.Module], detach: bool):
         super().__init__([None] * len(modules))
-        self.detach, self.handles = detach, [module.register_forward_hook(partial(self._keep, i)) for i, module in enumerate(modules)]
+        self.detach, self.handles = (
+            detach,
+            [
+                module.register_forward_hook(partial(self._keep, i))
+                for i, module in enumerate(modules)
+            ],
+        )
 
-    def _keep(self, i: int, module, inputs, output) -> None:  # a copy, the next layer may work in place
-        if self.detach: output = output.detach().to("cpu", copy=True) if isinstance(output, Tensor) else to_cpu(output)
+    # a copy, the next layer may work in place
+    def _keep(self, i: int, module, inputs, output) -> None:
+        if self.detach:
+            output = (
+                output.detach().to("cpu", copy=True)
+                if isinstance(output, Tensor)
+                else to_cpu(output)
+            )
         self[i] = output
 
     @property
@@ -50,7 +62,8 @@ class _Hook(_Hooks):
 def hook_outputs(
     modules: Sequence[nn.Module],
     detach: bool = True,  # keep values alone, in ordinary memory and without their history?
-) -> list:  # the last output of each module, None until there is one; with `stored` and `remove`
+# the last output of each module, None until there is one; with `stored` and `remove`
+) -> list:
     "Keep what modules give, until `remove`, or as long as a `with` block lasts."
     return _Hooks(modules, detach)
 
@@ -64,23 +77,44 @@ def hook_output(
 
 # %% ../nbs/library/hooks.ipynb #5971bb30
 class ActivationStats(Callback):
-    "Mean, standard deviation and share near zero of what layers give, at every training batch, and which of their units were never active."
+    """Mean, standard deviation and share near zero of what layers give, at every training
+    batch, and which of their units were never active."""
     order = 70
 
     def __init__(
         self,
         modules: Sequence[nn.Module] | None = None,  # all that are no containers if None
         near: float = 0.05,  # below it a value counts as near zero
-        with_hist: bool = False,  # count how often each size of value occurs too? `hist` has the counts
+        # count how often each size of value occurs too? `hist` has the counts
+        with_hist: bool = False,
     ):
         self.given, self.near, self.with_hist = modules, near, with_hist
 
     def before_fit(self) -> None:
-        leaves = {name: module for name, module in self.learn.model.named_modules() if not list(module.children())}
-        chosen = leaves if self.given is None else {name: module for name, module in self.learn.model.named_modules() if any(module is one for one in self.given)}
-        self.names, self.stats, self._alive = [f"{name} {type(module).__name__}".strip() for name, module in chosen.items()], [[] for _ in chosen], [None] * len(chosen)
+        leaves = {
+            name: module
+            for name, module in self.learn.model.named_modules()
+            if not list(module.children())
+        }
+        chosen = (
+            leaves
+            if self.given is None
+            else {
+                name: module
+                for name, module in self.learn.model.named_modules()
+                if any(module is one for one in self.given)
+            }
+        )
+        self.names, self.stats, self._alive = (
+            [f"{name} {type(module).__name__}".strip() for name, module in chosen.items()],
+            [[] for _ in chosen],
+            [None] * len(chosen),
+        )
         self.hists = [[] for _ in chosen]
-        self._handles = [module.register_forward_hook(partial(self._look, i)) for i, module in enumerate(chosen.values())]
+        self._handles = [
+            module.register_forward_hook(partial(self._look, i))
+            for i, module in enumerate(chosen.values())
+        ]
 
     def before_train(self) -> None: self._alive = [None] * len(self.names)
 
@@ -88,7 +122,11 @@ class ActivationStats(Callback):
         if not self.learn.training or not isinstance(output, Tensor): return
         out = output.detach()
         values = out.float()
-        self.stats[i].append(torch.stack([values.mean(), values.std(), (values.abs() < self.near).float().mean()]))
+        self.stats[i].append(
+            torch.stack(
+                [values.mean(), values.std(), (values.abs() < self.near).float().mean()]
+            )
+        )
         if self.with_hist: self.hists[i].append(values.histc(40, 0, 10))
         active = (out != 0).flatten(2).any(2).any(0) if out.ndim > 2 else (out != 0).any(0)
         self._alive[i] = active if self._alive[i] is None else self._alive[i] | active
@@ -96,24 +134,35 @@ class ActivationStats(Callback):
     def after_fit(self) -> None:
         for handle in getattr(self, "_handles", []): handle.remove()
 
-    def layer_stats(self, i: int) -> Tensor:  # `(3, batches)`: mean, standard deviation, share near zero
+    # `(3, batches)`: mean, standard deviation, share near zero
+    def layer_stats(self, i: int) -> Tensor:
         "Statistics of one layer over the batches."
         return torch.stack(self.stats[i], dim=1).cpu()
 
-    def hist(self, i: int) -> Tensor:  # `(40, batches)`: how many values lie in each of 40 equal steps from 0 to 10
-        "Sizes of what one layer gave, batch by batch; raises `ValueError` without `with_hist`."
-        if not self.with_hist: raise ValueError("nothing was counted: ActivationStats(with_hist=True) counts")
+    # `(40, batches)`: how many values lie in each of 40 equal steps from 0 to 10
+    def hist(self, i: int) -> Tensor:
+        """Sizes of what one layer gave, batch by batch; raises `ValueError` without
+        `with_hist`."""
+        if not self.with_hist:
+            raise ValueError("nothing was counted: ActivationStats(with_hist=True) counts")
         return torch.stack(self.hists[i], dim=1).cpu()
 
     def dead_units(self, i: int) -> list[int]:
-        "The units (channels) of one layer that gave exactly 0 for every item of the last epoch: they do no work."
-        return [] if self._alive[i] is None else torch.nonzero(~self._alive[i]).flatten().tolist()
+        """The units (channels) of one layer that gave exactly 0 for every item of the last
+        epoch: they do no work."""
+        return (
+            []
+            if self._alive[i] is None
+            else torch.nonzero(~self._alive[i]).flatten().tolist()
+        )
 
     def plot(self, figsize: tuple | None = None):
         "Statistics of all layers over the batches."
         import matplotlib.pyplot as plt
         axes = plt.subplots(1, 3, figsize=figsize or (11, 3), layout="constrained")[1]
-        for ax, label, k in zip(axes, ("mean", "standard deviation", "share near zero"), range(3), strict=True):
+        for ax, label, k in zip(
+            axes, ("mean", "standard deviation", "share near zero"), range(3), strict=True
+        ):
             for i, name in enumerate(self.names):
                 if self.stats[i]: ax.plot(self.layer_stats(i)[k], label=name)
             ax.set(xlabel="batch", ylabel=label)
@@ -131,22 +180,55 @@ def total_params(
 
 @patch
 def summary(self: Learner) -> str:
-    "Layers with the shapes that they give and their parameters; then optimiser, loss and callbacks. As a text to print."
+    """Layers with the shapes that they give and their parameters; then optimiser, loss and
+    callbacks. As a text to print."""
     import pandas as pd
     batch = self.dls.one_batch()
     batch = to_device(batch, self.device)
     n_inp = getattr(self.dls, "n_inp", 1)
     xb = tuple(batch[:n_inp]) if isinstance(batch, tuple | list) else (batch,)
-    leaves = [(name, module) for name, module in self.model.to(self.device).named_modules() if not list(module.children())]
+    leaves = [
+        (name, module)
+        for name, module in self.model.to(self.device).named_modules()
+        if not list(module.children())
+    ]
     before = self.model.training
-    with hook_outputs([module for _, module in leaves]) as outputs, torch.no_grad(): self.model.eval()(*xb)
+    with hook_outputs([module for _, module in leaves]) as outputs, torch.no_grad():
+        self.model.eval()(*xb)
     self.model.train(before)
-    def shape(output): return " x ".join(map(str, output.shape)) if isinstance(output, Tensor) else "-"
-    rows = [[f"{type(module).__name__} ({name})" if name else type(module).__name__, shape(out), f"{(counts := total_params(module))[0]:,}", "yes" if counts[1] else "no" if counts[0] else ""] for (name, module), out in zip(leaves, outputs, strict=True)]
-    table = pd.DataFrame(rows, columns=["layer", "output", "parameters", "learns"]).to_string(index=False, justify="left")
+    def shape(output):
+        return " x ".join(map(str, output.shape)) if isinstance(output, Tensor) else "-"
+    rows = [
+        [
+            f"{type(module).__name__} ({name})" if name else type(module).__name__,
+            shape(out),
+            f"{(counts := total_params(module))[0]:,}",
+            "yes" if counts[1] else "no" if counts[0] else "",
+        ]
+        for (name, module), out in zip(leaves, outputs, strict=True)
+    ]
+    table = pd.DataFrame(
+        rows, columns=["layer", "output", "parameters", "learns"]
+    ).to_string(index=False, justify="left")
     every, free = total_params(self.model)
     given = f"{type(self.model).__name__} with inputs {', '.join(shape(x) for x in xb)}"
-    return _Text("\n".join([given, "", table, "", f"{every:,} parameters, {free:,} of them learn", f"optimiser {type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip('_')}, loss {callable_name(self.loss_func)}, callbacks {', '.join(map(repr, self.cbs))}"]))
+    return _Text(
+        "\n".join(
+            [
+                given,
+                "",
+                table,
+                "",
+                f"{every:,} parameters, {free:,} of them learn",
+                (
+                    "optimiser "
+                    f"{type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip('_')}, "
+                    f"loss {callable_name(self.loss_func)}, callbacks "
+                    f"{', '.join(map(repr, self.cbs))}"
+                ),
+            ]
+        )
+    )
 
 
 class _Text(str):

@@ -23,14 +23,16 @@ from .transforms import PILImage
 
 # %% ../nbs/library/image_loaders.ipynb #e3b60f51
 class ImageDataLoaders(DataLoaders):
-    "Loaders for pictures with one label each, for the usual ways in which labels are kept. For anything else write the `DataBlock`."
+    """Loaders for pictures with one label each, for the usual ways in which labels are
+    kept. For anything else write the `DataBlock`."""
     @classmethod
     def from_folder(
         cls,
         path: str | Path,  # folder with a folder for each label
         train: str = "train",  # folder of the training set, if `valid_pct` is None
         valid: str = "valid",  # folder of the validation set
-        valid_pct: float | None = None,  # split at random instead, with this share to validate on
+        # split at random instead, with this share to validate on
+        valid_pct: float | None = None,
         seed: int | None = None,  # of the random split
         vocab: Sequence | None = None,  # labels in the order of their numbers
         item_tfms=None,
@@ -40,9 +42,24 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Labels are the names of the folders that the files lie in."
         if valid_pct is None: _check_folders(Path(path), train, valid)
-        splitter = GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
-        find = get_image_files if valid_pct is not None else partial(get_image_files, folders=[train, valid])
-        block = DataBlock((ImageBlock(img_cls), CategoryBlock(vocab)), find, splitter, get_y=parent_label, item_tfms=item_tfms, batch_tfms=batch_tfms)
+        splitter = (
+            GrandparentSplitter(train, valid)
+            if valid_pct is None
+            else RandomSplitter(valid_pct, seed)
+        )
+        find = (
+            get_image_files
+            if valid_pct is not None
+            else partial(get_image_files, folders=[train, valid])
+        )
+        block = DataBlock(
+            (ImageBlock(img_cls), CategoryBlock(vocab)),
+            find,
+            splitter,
+            get_y=parent_label,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
         return cls.from_dblock(block, path, path=path, **kwargs)
 
     @classmethod
@@ -59,7 +76,13 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`
     ) -> "ImageDataLoaders":
         "Labels are what a function says of each path."
-        block = DataBlock((ImageBlock(img_cls), CategoryBlock), splitter=RandomSplitter(valid_pct, seed), get_y=label_func, item_tfms=item_tfms, batch_tfms=batch_tfms)
+        block = DataBlock(
+            (ImageBlock(img_cls), CategoryBlock),
+            splitter=RandomSplitter(valid_pct, seed),
+            get_y=label_func,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
         return cls.from_dblock(block, fnames, path=path, **kwargs)
 
     @classmethod
@@ -106,9 +129,14 @@ class ImageDataLoaders(DataLoaders):
         folder: str | None = None,  # inside `path`
         suff: str = "",  # put after each name, say `.jpg`
         label_col: str | int = 1,  # column with the labels
-        label_delim: str | None = None,  # what separates several labels in a cell; then each item has a list of them, see lesson 08
-        y_block: TransformBlock | Callable | None = None,  # block of the target; `CategoryBlock`, or `MultiCategoryBlock` for several labels, if None
-        valid_col: str | int | None = None,  # column that is true for the validation set, instead of a random split
+        # what separates several labels in a cell; then each item has a list of them, see
+        # lesson 08
+        label_delim: str | None = None,
+        # block of the target; `CategoryBlock`, or `MultiCategoryBlock` for several labels,
+        # if None
+        y_block: TransformBlock | Callable | None = None,
+        # column that is true for the validation set, instead of a random split
+        valid_col: str | int | None = None,
         item_tfms=None,
         batch_tfms=None,
         img_cls: type = PILImage,
@@ -116,10 +144,19 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are columns of a table."
         pref = Path(path) / folder if folder else Path(path)
-        splitter = RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)
-        if y_block is None: y_block = _usual_block("category" if label_delim is None else "multicategory")
-        block = DataBlock((ImageBlock(img_cls), y_block), splitter=splitter, get_x=ColReader(fn_col, pref, suff), get_y=ColReader(label_col, label_delim=label_delim),
-                          item_tfms=item_tfms, batch_tfms=batch_tfms)
+        splitter = (
+            RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)
+        )
+        if y_block is None:
+            y_block = _usual_block("category" if label_delim is None else "multicategory")
+        block = DataBlock(
+            (ImageBlock(img_cls), y_block),
+            splitter=splitter,
+            get_x=ColReader(fn_col, pref, suff),
+            get_y=ColReader(label_col, label_delim=label_delim),
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
@@ -127,10 +164,12 @@ class ImageDataLoaders(DataLoaders):
         cls,
         path: str | Path,  # where a learner keeps what it saves
         fnames: Sequence,  # files
-        labels: Sequence,  # a label for each file; or lists of labels, or numbers with a point
+        # a label for each file; or lists of labels, or numbers with a point
+        labels: Sequence,
         valid_pct: float = 0.2,
         seed: int | None = None,
-        y_block: TransformBlock | Callable | None = None,  # block of the target; as the labels are if None
+        # block of the target; as the labels are if None
+        y_block: TransformBlock | Callable | None = None,
         item_tfms=None,
         batch_tfms=None,
         img_cls: type = PILImage,
@@ -138,8 +177,14 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are lists. Raises `DataError` if they differ in length."
         items = _pairs(list(fnames), list(labels))
-        block = DataBlock((ImageBlock(img_cls), y_block or _block_for(labels)), splitter=RandomSplitter(valid_pct, seed),
-                          get_x=ColReader(0), get_y=ColReader(1), item_tfms=item_tfms, batch_tfms=batch_tfms)
+        block = DataBlock(
+            (ImageBlock(img_cls), y_block or _block_for(labels)),
+            splitter=RandomSplitter(valid_pct, seed),
+            get_x=ColReader(0),
+            get_y=ColReader(1),
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
         return cls.from_dblock(block, items, path=path, **kwargs)
 
     @classmethod
@@ -152,29 +197,44 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are columns of a csv file."
         import pandas as pd
-        if not (Path(path) / csv_fname).is_file(): raise DataError(f"there is no file {csv_fname!r} in {brief(path)}{folder_contents(path)}")
-        return cls.from_df(pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs)
+        if not (Path(path) / csv_fname).is_file():
+            raise DataError(
+                f"there is no file {csv_fname!r} in {brief(path)}{folder_contents(path)}"
+            )
+        return cls.from_df(
+            pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs
+        )
 
 
 def _pairs(files: list, labels: list) -> list[tuple]:
     if len(files) == len(labels): return list(zip(files, labels, strict=True))
-    raise DataError(f"there are {len(files)} files and {len(labels)} labels: each file needs one")
+    raise DataError(
+        f"there are {len(files)} files and {len(labels)} labels: each file needs one"
+    )
 
 
 def _block_for(labels: Sequence) -> Callable:
     "The block of labels as they are: one each, several each, or numbers with a point."
     first = next(iter(labels), None)
     if isinstance(first, float): return RegressionBlock
-    return _usual_block("multicategory" if isinstance(first, list | tuple | L) else "category")
+    return _usual_block(
+        "multicategory" if isinstance(first, list | tuple | L) else "category"
+    )
 
 
 def _check_folders(path: Path, *wanted: str) -> None:
-    there = [place.name for place in sorted(path.iterdir()) if place.is_dir()] if path.is_dir() else wanted
+    there = (
+        [place.name for place in sorted(path.iterdir()) if place.is_dir()]
+        if path.is_dir()
+        else wanted
+    )
     missing = [name for name in wanted if name not in there]
     if missing:
-        raise DataError(f"there is no folder {missing[0]!r} in {brief(path)}; its folders are "
-                        f"{brief(there)}: name those to train and to validate on, train=... and "
-                        "valid=..., or split at random, valid_pct=0.2")
+        raise DataError(
+            f"there is no folder {missing[0]!r} in {brief(path)}; its folders are "
+            f"{brief(there)}: name those to train and to validate on, train=... and "
+            "valid=..., or split at random, valid_pct=0.2"
+        )
 
 # %% ../nbs/library/image_loaders.ipynb #f14c876e
 usual_blocks = {"category": CategoryBlock}  # lesson 08 adds the one for several labels
@@ -182,7 +242,10 @@ usual_blocks = {"category": CategoryBlock}  # lesson 08 adds the one for several
 
 def _usual_block(kind: str) -> Callable:
     if kind in usual_blocks: return usual_blocks[kind]
-    raise DataError("several labels for each item need a block that lesson 08 makes: import coursekit.multilabel first, or give a y_block")
+    raise DataError(
+        "several labels for each item need a block that lesson 08 makes: import "
+        "coursekit.multilabel first, or give a y_block"
+    )
 
 
 ways_to_loaders += [ImageDataLoaders.from_folder, ImageDataLoaders.from_df]

@@ -215,7 +215,8 @@ def _is_text(start: bytes) -> bool:
 def drawable(
     pixels: np.ndarray,  # `(h, w)`, `(channels, h, w)` or `(h, w, channels)`
     channels: int | Sequence[int] | None = None,  # one, or up to three; the first if None
-) -> tuple[np.ndarray, str]:  # `(h, w)` or `(h, w, 3)`; a word on channels that are not shown
+# `(h, w)` or `(h, w, 3)`; a word on channels that are not shown
+) -> tuple[np.ndarray, str]:
     "What `imshow` can draw. Raises `ValueError` for a shape that is no picture."
     if pixels.ndim == 2: return pixels, ""
     if pixels.ndim != 3:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # %% ../nbs/library/interpretation.ipynb #a4f0f736
 class Interpretation:
-    "What a learner says about every item of a loader: predictions, decoded predictions and losses, computed once."
+    """What a learner says about every item of a loader: predictions, decoded predictions
+    and losses, computed once."""
     def __init__(
         self,
         learn: Learner,
@@ -37,7 +38,14 @@ class Interpretation:
         decoded: Tensor,  # the predictions as targets
         losses: Tensor,  # `(n,)`
     ):
-        self.learn, self.dl, self.preds, self.targets, self.decoded, self.losses = learn, dl, preds, targets, decoded, losses
+        self.learn, self.dl, self.preds, self.targets, self.decoded, self.losses = (
+            learn,
+            dl,
+            preds,
+            targets,
+            decoded,
+            losses,
+        )
         self.vocab, self._kept = getattr(dl, "vocab", None), dl.kept
 
     @classmethod
@@ -46,13 +54,21 @@ class Interpretation:
         learn: Learner,
         ds_idx: int = 1,  # which of its loaders: 0 for training, 1 for validation
         dl: DataLoader | None = None,  # another loader, instead
-        act: Callable | None = None,  # from outputs to predictions; as for `get_preds` if None
+        # from outputs to predictions; as for `get_preds` if None
+        act: Callable | None = None,
     ) -> "Interpretation":
-        "Predict all items of a loader, in their order. Raises `DataError` if there are no targets."
+        """Predict all items of a loader, in their order. Raises `DataError` if there are no
+        targets."""
         dl = learn.dls[ds_idx] if dl is None else dl
-        if not isinstance(dl, DataLoader): raise DataError(f"{cls.__name__} needs loaders of coursekit, from a DataBlock or DataLoaders.from_dsets, not {type(dl).__name__}")
+        if not isinstance(dl, DataLoader):
+            raise DataError(
+                f"{cls.__name__} needs loaders of coursekit, from a DataBlock or "
+                f"DataLoaders.from_dsets, not {type(dl).__name__}"
+            )
         dl = dl.ordered()
-        return cls(learn, dl, *learn.get_preds(dl=dl, with_decoded=True, with_loss=True, act=act))
+        return cls(
+            learn, dl, *learn.get_preds(dl=dl, with_decoded=True, with_loss=True, act=act)
+        )
 
     def top_losses(
         self,
@@ -60,19 +76,36 @@ class Interpretation:
         largest: bool = True,  # the largest? Else the smallest
         items: bool = False,  # the items too?
     ) -> tuple:  # losses, positions (, items)
-        "The items with the largest losses: those that the model was most wrong about, and most sure of it."
+        """The items with the largest losses: those that the model was most wrong about, and
+        most sure of it."""
         losses, order = self.losses.sort(descending=largest, stable=True)
         losses, order = losses[:k], order[:k]
-        return (losses, order, L(self.dl.source.item(self._kept[i]) for i in order)) if items else (losses, order)
+        return (
+            (losses, order, L(self.dl.source.item(self._kept[i]) for i in order))
+            if items
+            else (losses, order)
+        )
 
     def _word(self, value: Tensor) -> str:
         if self._drawn: return ""
         pipelines = getattr(self.dl.source, "pipelines", None)
         said = pipelines[-1].decode(value) if pipelines else value.tolist()
-        return "; ".join(map(str, said)) or "none" if isinstance(said, list | tuple | L) else f"{said:.3g}" if isinstance(said, float) else str(said)
+        return (
+            "; ".join(map(str, said)) or "none"
+            if isinstance(said, list | tuple | L)
+            else f"{said:.3g}"
+            if isinstance(said, float)
+            else str(said)
+        )
 
-    def _sure(self, i: int) -> str:  # the probability of what was decided, where there is one
-        if self.preds.ndim != 2 or self.targets.ndim != 1 or self.targets.is_floating_point(): return ""
+    # the probability of what was decided, where there is one
+    def _sure(self, i: int) -> str:
+        if (
+            self.preds.ndim != 2
+            or self.targets.ndim != 1
+            or self.targets.is_floating_point()
+        ):
+            return ""
         return f", {self.preds[i].max():.2f}"
 
     def plot_top_losses(
@@ -83,12 +116,20 @@ class Interpretation:
         ncols: int | None = None,
         figsize: tuple | None = None,  # inches
     ) -> None:
-        "Show the pictures with the largest losses: prediction, target, loss and the probability of the prediction."
+        """Show the pictures with the largest losses: prediction, target, loss and the
+        probability of the prediction."""
         order = self.top_losses(None, largest)[1]
         chosen = [int(i) for i in (order[:k] if isinstance(k, int) else order[list(k)])]
-        titles = [f"loss {self.losses[i]:.2g}" for i in chosen] if self._drawn else [
-            f"{self._word(self.decoded[i])}{self._sure(i)}\nis {self._word(self.targets[i])}\n"
-            f"loss {self.losses[i]:.2f}" for i in chosen]
+        titles = (
+            [f"loss {self.losses[i]:.2g}" for i in chosen]
+            if self._drawn
+            else [
+                f"{self._word(self.decoded[i])}{self._sure(i)}\nis "
+                f"{self._word(self.targets[i])}\n"
+                f"loss {self.losses[i]:.2f}"
+                for i in chosen
+            ]
+        )
         self._show(chosen, titles, nrows, ncols, figsize)
 
     def show_results(
@@ -100,7 +141,9 @@ class Interpretation:
     ) -> None:
         "Show chosen pictures with target and prediction."
         chosen = [int(i) for i in L(idxs)]
-        titles = ["\n".join(map(self._word, (self.targets[i], self.decoded[i]))) for i in chosen]
+        titles = [
+            "\n".join(map(self._word, (self.targets[i], self.decoded[i]))) for i in chosen
+        ]
         self._show(chosen, titles, nrows, ncols, figsize)
 
     @property
@@ -109,15 +152,32 @@ class Interpretation:
 
     def _show(self, chosen: list[int], titles: list[str], nrows, ncols, figsize) -> None:
         import matplotlib.pyplot as plt
-        dl = self.dl.new(_Some(self.dl.source, [self._kept[i] for i in chosen]), bs=len(chosen), num_workers=0)
+        dl = self.dl.new(
+            _Some(self.dl.source, [self._kept[i] for i in chosen]),
+            bs=len(chosen),
+            num_workers=0,
+        )
         batch = dl.decode_batch(to_cpu(dl.one_batch()))
         if self._drawn:
-            kinds, parts = (*dl.kinds, dl.kinds[-1], None), (*batch, self.decoded[chosen], titles)
-            return show_parts(parts, kinds, None, len(chosen), nrows, ncols, figsize, compared=True)
+            kinds, parts = (
+                (*dl.kinds, dl.kinds[-1], None),
+                (*batch, self.decoded[chosen], titles),
+            )
+            return show_parts(
+                parts, kinds, None, len(chosen), nrows, ncols, figsize, compared=True
+            )
         pictures = batch[0]
         rows = nrows or -(-len(chosen) // (ncols or min(len(chosen), 5)))
         columns = ncols or -(-len(chosen) // rows)
-        axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.7), squeeze=False, layout="constrained")[1].flat)
+        axes = list(
+            plt.subplots(
+                rows,
+                columns,
+                figsize=figsize or (columns * 2, rows * 2.7),
+                squeeze=False,
+                layout="constrained",
+            )[1].flat
+        )
         for ax in axes[len(chosen):]: ax.remove()
         for ax, picture, title in zip(axes, pictures, titles, strict=False):
             show_image(picture.clamp(0, 1), ax=ax)
@@ -126,7 +186,8 @@ class Interpretation:
 
 class _Some:
     "Some of the items of a dataset."
-    def __init__(self, dataset, chosen: list[int]): self.dataset, self.chosen = dataset, chosen
+    def __init__(self, dataset, chosen: list[int]):
+        self.dataset, self.chosen = dataset, chosen
     def __len__(self): return len(self.chosen)
     def __getitem__(self, i): return self.dataset[self.chosen[i]]
 
@@ -136,18 +197,28 @@ class _Some:
 
 
 class ClassificationInterpretation(Interpretation):
-    "What a classifier confuses with what. Raises `DataError` where an item does not have exactly one class."
+    """What a classifier confuses with what. Raises `DataError` where an item does not have
+    exactly one class."""
     def __init__(self, learn, dl, preds, targets, decoded, losses):
         super().__init__(learn, dl, preds, targets, decoded, losses)
-        if targets.ndim != 1 or targets.is_floating_point() or preds.ndim != 2: raise DataError(f"ClassificationInterpretation needs one class for each item, and the targets are {str(targets.dtype)[6:]} {tuple(targets.shape)}: Interpretation takes others")
+        if targets.ndim != 1 or targets.is_floating_point() or preds.ndim != 2:
+            raise DataError(
+                "ClassificationInterpretation needs one class for each item, and the "
+                f"targets are {str(targets.dtype)[6:]} {tuple(targets.shape)}: "
+                "Interpretation takes others"
+            )
         known = range(preds.shape[1]) if self.vocab is None else self.vocab
-        # a model may have more outputs than there are labels: one that was said has its number
+        # a model may have more outputs than there are labels: one that was said has its
+        # number
         self.vocab = L([*known, *range(len(known), int(decoded.max()) + 1)])
 
-    def confusion_matrix(self) -> np.ndarray:  # `(classes, classes)`: rows what it is, columns what the model says
+    # `(classes, classes)`: rows what it is, columns what the model says
+    def confusion_matrix(self) -> np.ndarray:
         "How many items of each class were taken for each class."
         n = len(self.vocab)
-        return to_np(torch.bincount(self.targets * n + self.decoded, minlength=n * n).view(n, n))
+        return to_np(
+            torch.bincount(self.targets * n + self.decoded, minlength=n * n).view(n, n)
+        )
 
     def plot_confusion_matrix(
         self,
@@ -164,16 +235,27 @@ class ClassificationInterpretation(Interpretation):
         shown = self.confusion_matrix()
         if normalize: shown = shown / shown.sum(1, keepdims=True).clip(1)
         side, names = 1.5 + 0.6 * len(self.vocab), [str(name) for name in self.vocab]
-        ax = plt.figure(figsize=figsize or (max(3.5, side),) * 2, layout="constrained", **kwargs).gca()
+        ax = plt.figure(
+            figsize=figsize or (max(3.5, side),) * 2, layout="constrained", **kwargs
+        ).gca()
         ax.imshow(shown, cmap=cmap, vmin=0)
         places = np.arange(len(names))
-        ax.set(title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places)
+        ax.set(
+            title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places
+        )
         turn = 90 if max(map(len, names)) * len(names) > 24 else 0
         ax.set_xticklabels(names, rotation=turn, parse_math=False)
         ax.set_yticklabels(names, parse_math=False)
         for (row, column), value in np.ndenumerate(shown) if plot_txt else ():
             text = f"{value:.{norm_dec}f}" if normalize else str(value)
-            ax.text(column, row, text, ha="center", va="center", color="white" if value > shown.max() / 2 else "black")
+            ax.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                color="white" if value > shown.max() / 2 else "black",
+            )
         return ax
 
     def most_confused(
@@ -183,10 +265,21 @@ class ClassificationInterpretation(Interpretation):
         "The pairs of classes that were confused most."
         confused = self.confusion_matrix()
         np.fill_diagonal(confused, 0)
-        pairs = [(self.vocab[row], self.vocab[column], int(confused[row, column])) for row, column in np.argwhere(confused >= max(1, min_val))]
+        pairs = [
+            (self.vocab[row], self.vocab[column], int(confused[row, column]))
+            for row, column in np.argwhere(confused >= max(1, min_val))
+        ]
         return sorted(pairs, key=itemgetter(2), reverse=True)
 
     def print_classification_report(self) -> None:
         "Precision, recall and F1 score of each class, by scikit-learn."
         from sklearn.metrics import classification_report
-        print(classification_report(self.targets, self.decoded, labels=range(len(self.vocab)), target_names=[str(name) for name in self.vocab], zero_division=0))
+        print(
+            classification_report(
+                self.targets,
+                self.decoded,
+                labels=range(len(self.vocab)),
+                target_names=[str(name) for name in self.vocab],
+                zero_division=0,
+            )
+        )

@@ -38,9 +38,14 @@ def validate(
     dl=None,  # another loader, instead; it is read whole, in order, without chance
     cbs=None,  # callbacks for this call alone
 ) -> L:  # loss and metrics
-    "Loss and metrics over a loader, without learning; averaged over items, whatever the batches."
+    """Loss and metrics over a loader, without learning; averaged over items, whatever the
+    batches."""
     self._ready()
-    with self.removed_cbs([cb for cb in self.cbs if isinstance(cb, ProgressCallback)]), self.added_cbs(cbs): self._one_validation(_in_order(self.dls[ds_idx] if dl is None else dl))
+    with (
+        self.removed_cbs([cb for cb in self.cbs if isinstance(cb, ProgressCallback)]),
+        self.added_cbs(cbs),
+    ):
+        self._one_validation(_in_order(self.dls[ds_idx] if dl is None else dl))
     return self.recorder.final_record
 
 
@@ -51,16 +56,22 @@ def _ready(self: Learner) -> None:
 
 
 def _in_order(dl):
-    """A loader that gives the same items whole, once, in order: of ours, and of torch's where it
-    shuffles or leaves out the last batch. Batches in a list, and what is not known, as they are."""
+    """A loader that gives the same items whole, once, in order: of ours, and of torch's
+    where it shuffles or leaves out the last batch. Batches in a list, and what is not
+    known, as they are."""
     if isinstance(dl, DataLoader): return dl.ordered()
     if not isinstance(dl, TorchLoader) or dl.batch_size is None: return dl
-    only, shuffled = isinstance(dl.sampler, SubsetRandomSampler), RandomSampler | WeightedRandomSampler
+    only, shuffled = (
+        isinstance(dl.sampler, SubsetRandomSampler),
+        RandomSampler | WeightedRandomSampler,
+    )
     if not (only or dl.drop_last or isinstance(dl.sampler, shuffled)): return dl
     sampler = sorted(dl.sampler.indices) if only else dl.sampler
     if isinstance(sampler, shuffled): sampler = range(len(dl.dataset))
     batches, like = BatchSampler(sampler, dl.batch_size, drop_last=False), copy(dl)
-    vars(like).update(sampler=sampler, batch_sampler=batches, drop_last=False, _iterator=None)
+    vars(like).update(
+        sampler=sampler, batch_sampler=batches, drop_last=False, _iterator=None
+    )
     return like
 
 # %% ../nbs/library/learner.ipynb #ce788688
@@ -68,18 +79,31 @@ class _Keep(Callback):
     order = 70
 
     def __init__(self, with_input: bool, with_loss: bool):
-        self.with_input, self.with_loss, self.inputs, self.preds, self.targets, self.losses = with_input, with_loss, [], [], [], []
+        (
+            self.with_input,
+            self.with_loss,
+            self.inputs,
+            self.preds,
+            self.targets,
+            self.losses,
+        ) = with_input, with_loss, [], [], [], []
 
     def after_batch(self) -> None:
         learn = self.learn
-        if self.with_input: self.inputs.append(to_cpu(learn.xb if len(learn.xb) > 1 else learn.xb[0]))
+        if self.with_input:
+            self.inputs.append(to_cpu(learn.xb if len(learn.xb) > 1 else learn.xb[0]))
         self.preds.append(to_cpu(learn.pred))
-        if learn.yb: self.targets.append(to_cpu(learn.yb if len(learn.yb) > 1 else learn.yb[0]))
+        if learn.yb:
+            self.targets.append(to_cpu(learn.yb if len(learn.yb) > 1 else learn.yb[0]))
         if self.with_loss: self.losses.append(to_cpu(self._loss_of_each(learn)))
 
     @staticmethod
     def _loss_of_each(learn: Learner) -> Tensor:
-        if not learn.yb: raise DataError("with_loss needs targets, and this loader gives none: test_dl(..., with_labels=True)")
+        if not learn.yb:
+            raise DataError(
+                "with_loss needs targets, and this loader gives none: test_dl(..., "
+                "with_labels=True)"
+            )
         loss = unreduced(learn.loss_func)(learn.pred, *learn.yb)
         return loss.reshape(count_items(learn.yb[0]), -1).mean(1)
 
@@ -88,21 +112,27 @@ class _Keep(Callback):
 def get_preds(
     self: Learner,
     ds_idx: int = 1,  # which of the loaders
-    dl=None,  # another loader, instead, say of `dls.test_dl`; it is read whole, in order, without chance; a list of batches as it is
+    # another loader, instead, say of `dls.test_dl`; it is read whole, in order, without
+    # chance; a list of batches as it is
+    dl=None,
     with_input: bool = False,  # the inputs too, first
-    with_decoded: bool = False,  # what the predictions stand for too, say the number of the class
+    # what the predictions stand for too, say the number of the class
+    with_decoded: bool = False,
     with_loss: bool = False,  # the loss of each item too, last
-    act: Callable | None = None,  # from the model's outputs to predictions; that of the loss, or as usual for the targets, if None
+    # from the model's outputs to predictions; that of the loss, or as usual for the
+    # targets, if None
+    act: Callable | None = None,
     cbs=None,  # callbacks for this call alone
     reorder: bool = True,  # kept for old code: rows are always in the order of the items
 ) -> tuple:  # (inputs,) predictions, targets (, decoded) (, losses), in ordinary memory
-    """Predictions and targets of a whole loader, in the order of its items; targets are None if
-    it has none. What `skip_broken` left out is neither here nor in `dl.items`."""
+    """Predictions and targets of a whole loader, in the order of its items; targets are
+    None if it has none. What `skip_broken` left out is neither here nor in `dl.items`."""
     self._ready()
     keep, asked = _Keep(with_input, with_loss), self.dls[ds_idx] if dl is None else dl
     used = _in_order(asked)
     quiet = [cb for cb in self.cbs if isinstance(cb, ProgressCallback | Recorder)]
-    with self.removed_cbs(quiet), self.added_cbs([*L(cbs), keep]): self._one_validation(used)
+    with self.removed_cbs(quiet), self.added_cbs([*L(cbs), keep]):
+        self._one_validation(used)
     if isinstance(asked, DataLoader): asked.left_out = used.left_out
     if not keep.preds: raise DataError(f"nothing to predict: {no_batch(used)}")
     scores = join_batches(keep.preds)
@@ -118,7 +148,9 @@ def get_preds(
 def predict(
     self: Learner,
     item,  # as in training, or what needs no getter: a file, bytes, a picture, an array
-) -> tuple:  # what a person reads, a label as text; what it is as a tensor; the predictions `(classes,)` in the order of `dls.vocab`
+# what a person reads, a label as text; what it is as a tensor; the predictions `(classes,)`
+# in the order of `dls.vocab`
+) -> tuple:
     "What the model says about one item."
     dl = self.dls.test_dl([item], num_workers=0)
     inputs, preds, _, decoded = self.get_preds(dl=dl, with_input=True, with_decoded=True)
@@ -129,7 +161,8 @@ def predict(
 
 @patch
 def _words(self: Learner, dl, inputs, decoded) -> list:
-    "What a person reads, for each of the decoded predictions; points in pixels of the picture as it was opened."
+    """What a person reads, for each of the decoded predictions; points in pixels of the
+    picture as it was opened."""
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     if self.dls.kinds and self.dls.kinds[-1] == "points": decoded = in_pixels(dl, decoded)
     batch = dl.decode_batch((*inputs, decoded), self.dls.kinds)
@@ -148,26 +181,39 @@ def show_results(
     ncols: int | None = None,
     figsize: tuple | None = None,  # inches
 ) -> None:
-    "Show some items with their target and what the model says; green where they agree, red where not."
+    """Show some items with their target and what the model says; green where they agree,
+    red where not."""
     dl = self.dls[ds_idx] if dl is None else dl
-    if not isinstance(dl, DataLoader): raise DataError("show_results needs loaders of coursekit, from DataLoaders.from_dsets or a DataBlock")
+    if not isinstance(dl, DataLoader):
+        raise DataError(
+            "show_results needs loaders of coursekit, from DataLoaders.from_dsets or a "
+            "DataBlock"
+        )
     dl = dl.new(shuffle=shuffle, drop_last=False, training=False, bs=max_n, num_workers=0)
     batch = dl.one_batch()
-    inputs, _, targets, decoded = self.get_preds(dl=[batch], with_input=True, with_decoded=True)
+    inputs, _, targets, decoded = self.get_preds(
+        dl=[batch], with_input=True, with_decoded=True
+    )
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     kinds = dl.kinds or (*[None] * len(inputs), None)
-    truth, guess = dl.decode_batch((*inputs, targets), kinds), dl.decode_batch((*inputs, decoded), kinds)
+    truth, guess = (
+        dl.decode_batch((*inputs, targets), kinds),
+        dl.decode_batch((*inputs, decoded), kinds),
+    )
     decode = getattr(dl.source, "decode", lambda item: item)
     def both(item): return (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1])
     shown = (*truth, guess[-1])
-    show_parts(shown, (*kinds, kinds[-1]), both, max_n, nrows, ncols, figsize, compared=True)
+    show_parts(
+        shown, (*kinds, kinds[-1]), both, max_n, nrows, ncols, figsize, compared=True
+    )
     if "image" in kinds and kinds[-1] in ("category", "multicategory"):
         _colour_titles([bool((a == b).all()) for a, b in zip(*shown[-2:], strict=True)])
 
 
 def _colour_titles(right: list[bool]) -> None:
     import matplotlib.pyplot as plt
-    for ax, good in zip(plt.gcf().axes, right, strict=False): ax.title.set_color("tab:green" if good else "tab:red")
+    for ax, good in zip(plt.gcf().axes, right, strict=False):
+        ax.title.set_color("tab:green" if good else "tab:red")
 
 # %% ../nbs/library/learner.ipynb #40f47547
 @patch

@@ -37,63 +37,132 @@ if TYPE_CHECKING:
 
 # %% ../nbs/library/loaders.ipynb #99156777
 def _default_workers(dataset, batches: int) -> int:
-    "Processes that read ahead: one for each core, eight at most, where the system can fork; none elsewhere, where lambdas could not reach them."
-    if _in_memory(dataset) or isinstance(dataset, list | tuple | range | L | Tensor | np.ndarray): return 0
-    if not hasattr(os, "sched_getaffinity"): return 0  # Linux has it; macOS and Windows start workers anew
-    return min(8, batches, len(os.sched_getaffinity(0))) if batches > 1 else 0  # a single batch leaves nothing to read ahead
+    """Processes that read ahead: one for each core, eight at most, where the system can
+    fork; none elsewhere, where lambdas could not reach them."""
+    if _in_memory(dataset) or isinstance(
+        dataset, list | tuple | range | L | Tensor | np.ndarray
+    ):
+        return 0
+    # Linux has it; macOS and Windows start workers anew
+    if not hasattr(os, "sched_getaffinity"): return 0
+    # a single batch leaves nothing to read ahead
+    return min(8, batches, len(os.sched_getaffinity(0))) if batches > 1 else 0
 
 
 def _in_memory(dataset) -> bool:
-    return isinstance(dataset, TensorDataset) or (isinstance(dataset, Subset) and isinstance(dataset.dataset, TensorDataset))
+    return isinstance(dataset, TensorDataset) or (
+        isinstance(dataset, Subset) and isinstance(dataset.dataset, TensorDataset)
+    )
 
 
-_FOR_WORKERS = {"persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context"}
+_FOR_WORKERS = {
+    "persistent_workers",
+    "prefetch_factor",
+    "timeout",
+    "multiprocessing_context",
+}
 
 
 class _Steps(list):
-    "The transforms of a loader; their `c`, as in fastai, is how many outputs the targets need."
+    """The transforms of a loader; their `c`, as in fastai, is how many outputs the targets
+    need."""
 
 
 class DataLoader(TorchDataLoader):
-    "Batches of a dataset, on a device. A torch DataLoader, with transforms on items and on batches; tensors in memory are fetched by one index for a whole batch."
+    """Batches of a dataset, on a device. A torch DataLoader, with transforms on items and
+    on batches; tensors in memory are fetched by one index for a whole batch."""
     def __init__(
         self,
         dataset: Sequence,  # anything with a length and an index
         bs: int | None = None,  # items in a batch, 64 if None
         shuffle: bool = False,  # a new order in every epoch
         drop_last: bool = False,  # leave out a last batch that is not full
-        num_workers: int | None = None,  # processes that read ahead; if None one for each core on Linux, none elsewhere and for tensors in memory
-        device: str | torch.device | None = None,  # where batches go; `default_device()` if None
+        # processes that read ahead; if None one for each core on Linux, none elsewhere and
+        # for tensors in memory
+        num_workers: int | None = None,
+        # where batches go; `default_device()` if None
+        device: str | torch.device | None = None,
         after_item=None,  # transforms of one item, on the CPU
         after_batch=None,  # transforms of a batch, on the device
         training: bool | None = None,  # are random transforms random? As `shuffle` if None
         seed: int | None = None,  # of the shuffling
-        skip_broken: bool = False,  # leave out items that raise an error, with a warning that names them
-        wgts: Sequence[float] | None = None,  # how often each item is drawn, against the others, if `shuffle`; as many are drawn as there are
+        # leave out items that raise an error, with a warning that names them
+        skip_broken: bool = False,
+        # how often each item is drawn, against the others, if `shuffle`; as many are drawn
+        # as there are
+        wgts: Sequence[float] | None = None,
         batch_size: int | None = None,  # another name for `bs`, as torch has it
-        sampler: Iterable | None = None,  # gives the positions of the items one by one, instead of `shuffle` and `seed`
-        batch_sampler: Iterable | None = None,  # gives the positions of each batch, instead of `bs`, `shuffle`, `drop_last` and `seed`
-        collate_fn: Callable | None = None,  # makes a batch of a list of items; `collate` if None
-        **kwargs,  # for torch's DataLoader; what only workers need is left out where there are none
+        # gives the positions of the items one by one, instead of `shuffle` and `seed`
+        sampler: Iterable | None = None,
+        # gives the positions of each batch, instead of `bs`, `shuffle`, `drop_last` and
+        # `seed`
+        batch_sampler: Iterable | None = None,
+        # makes a batch of a list of items; `collate` if None
+        collate_fn: Callable | None = None,
+        # for torch's DataLoader; what only workers need is left out where there are none
+        **kwargs,
     ):
         for name in kwargs.keys() - _OF_TORCH: raise TypeError(_misplaced(name))
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise TypeError(f"a dataset has a length and an index, a {type(dataset).__name__} has not: put its items into a list")
-        self._given = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")} | kwargs
-        self.source, self.shuffle, self.bs = dataset, shuffle, _first_given(bs, batch_size, 64)
+            raise TypeError(
+                f"a dataset has a length and an index, a {type(dataset).__name__} has "
+                "not: put its items into a list"
+            )
+        self._given = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "kwargs", "__class__")
+        } | kwargs
+        self.source, self.shuffle, self.bs = (
+            dataset,
+            shuffle,
+            _first_given(bs, batch_size, 64),
+        )
         self.device = default_device() if device is None else torch.device(device)
         self.training = shuffle if training is None else training
-        self.after_item, self.after_batch = _Steps(arrange(after_item)), _Steps(arrange(after_batch))
+        self.after_item, self.after_batch = (
+            _Steps(arrange(after_item)),
+            _Steps(arrange(after_batch)),
+        )
         self.after_item.c, self.left_out = getattr(dataset, "c", None), []
         self.after_batch.c = self.after_item.c
         self.kinds = getattr(dataset, "kinds", None)
-        self.in_memory = _in_memory(dataset) and not (self.after_item or collate_fn or num_workers)
-        items = ItemFetcher(dataset, self.after_item, self.kinds, self.training, skip_broken, collate_fn or collate)
+        self.in_memory = _in_memory(dataset) and not (
+            self.after_item or collate_fn or num_workers
+        )
+        items = ItemFetcher(
+            dataset,
+            self.after_item,
+            self.kinds,
+            self.training,
+            skip_broken,
+            collate_fn or collate,
+        )
         if sampler is not None: batch_sampler = BatchSampler(sampler, self.bs, drop_last)
-        if batch_sampler is None: batch_sampler = BatchIndices(len(dataset), self.bs, shuffle, drop_last, kwargs.get("generator") if seed is None else seed, wgts)
-        if num_workers is None: num_workers = _default_workers(dataset, len(batch_sampler) if hasattr(batch_sampler, "__len__") else 2)
-        if num_workers == 0: kwargs = {name: value for name, value in kwargs.items() if name not in _FOR_WORKERS}
-        super().__init__(items, batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=items.together, **{"pin_memory": self.device.type == "cuda"} | kwargs)
+        if batch_sampler is None:
+            batch_sampler = BatchIndices(
+                len(dataset),
+                self.bs,
+                shuffle,
+                drop_last,
+                kwargs.get("generator") if seed is None else seed,
+                wgts,
+            )
+        if num_workers is None:
+            num_workers = _default_workers(
+                dataset, len(batch_sampler) if hasattr(batch_sampler, "__len__") else 2
+            )
+        if num_workers == 0:
+            kwargs = {
+                name: value for name, value in kwargs.items() if name not in _FOR_WORKERS
+            }
+        super().__init__(
+            items,
+            batch_sampler=batch_sampler,
+            num_workers=num_workers,
+            collate_fn=items.together,
+            **{"pin_memory": self.device.type == "cuda"} | kwargs,
+        )
 
     def __iter__(self) -> Iterator:
         self.left_out = []
@@ -105,17 +174,27 @@ class DataLoader(TorchDataLoader):
 
     def _fetched(self) -> Iterator:
         if not self.in_memory: return super().__iter__()
-        chosen = self.batch_sampler.tensors() if isinstance(self.batch_sampler, BatchIndices) else map(torch.as_tensor, self.batch_sampler)
-        if isinstance(self.source, TensorDataset): return (self.source[indices] for indices in chosen)
+        chosen = (
+            self.batch_sampler.tensors()
+            if isinstance(self.batch_sampler, BatchIndices)
+            else map(torch.as_tensor, self.batch_sampler)
+        )
+        if isinstance(self.source, TensorDataset):
+            return (self.source[indices] for indices in chosen)
         part = torch.as_tensor(self.source.indices)
         return (self.source.dataset[part[indices]] for indices in chosen)
 
     def finish(self, batch):
-        "A batch as the workers leave it, on the device and through the batch transforms. Whoever takes the loader apart (torch's attributes are all there) calls this on each batch."
+        """A batch as the workers leave it, on the device and through the batch transforms.
+        Whoever takes the loader apart (torch's attributes are all there) calls this on
+        each batch."""
         batch = to_device(batch, self.device)
         if not self.after_batch: return batch
         parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
-        with torch.no_grad(): parts = run_transforms(self.after_batch, parts, self.kinds or guess_kinds(parts, 4), self.training)
+        with torch.no_grad():
+            parts = run_transforms(
+                self.after_batch, parts, self.kinds or guess_kinds(parts, 4), self.training
+            )
         return parts if isinstance(batch, tuple | list) else parts[0]
 
     @property
@@ -125,16 +204,26 @@ class DataLoader(TorchDataLoader):
 
     @property
     def kept(self) -> list[int]:
-        "Positions of the items, in order, without those that the last pass left out as broken."
+        """Positions of the items, in order, without those that the last pass left out as
+        broken."""
         chosen, gone = self._given["sampler"], set(self.left_out)
-        return [i for i in (chosen if isinstance(chosen, list) else range(self.n)) if i not in gone]
+        return [
+            i
+            for i in (chosen if isinstance(chosen, list) else range(self.n))
+            if i not in gone
+        ]
 
     @property
     def items(self) -> Sequence:
-        "The items, before any pipeline, without those that the last pass left out as broken."
+        """The items, before any pipeline, without those that the last pass left out as
+        broken."""
         found = getattr(self.source, "items", self.source)
         if not self.left_out: return found
-        return found.iloc[self.kept] if hasattr(found, "iloc") else L(found[i] for i in self.kept)
+        return (
+            found.iloc[self.kept]
+            if hasattr(found, "iloc")
+            else L(found[i] for i in self.kept)
+        )
 
     @property
     def vocab(self) -> L | None: return getattr(self.source, "vocab", None)
@@ -146,22 +235,37 @@ class DataLoader(TorchDataLoader):
     ) -> "DataLoader":
         "A loader like this one, with some things changed."
         if "batch_size" in changes: changes["bs"] = changes.pop("batch_size")
-        if dataset is not None: changes = {"batch_sampler": None, "sampler": None, "wgts": None} | changes | {"dataset": dataset}
+        if dataset is not None:
+            changes = (
+                {"batch_sampler": None, "sampler": None, "wgts": None}
+                | changes
+                | {"dataset": dataset}
+            )
         return type(self)(**self._given | changes)
 
     def ordered(self) -> "DataLoader":
-        """This loader, or one like it, that gives every item once, in order, with nothing random.
-        A sampler that is a list, or torch's `SubsetRandomSampler`, says which items there are."""
+        """This loader, or one like it, that gives every item once, in order, with nothing
+        random. A sampler that is a list, or torch's `SubsetRandomSampler`, says which
+        items there are."""
         sampler = self._given["sampler"]
-        only = sorted(sampler.indices) if isinstance(sampler, SubsetRandomSampler) else sampler
+        only = (
+            sorted(sampler.indices) if isinstance(sampler, SubsetRandomSampler) else sampler
+        )
         only = only if isinstance(only, list) else None
         plain = only is sampler and (only or type(self.batch_sampler) is BatchIndices)
-        if plain and not (self.shuffle or self.training or self._given["drop_last"]): return self
-        changes = {"shuffle": False, "drop_last": False, "training": False, "batch_sampler": None}
+        if plain and not (self.shuffle or self.training or self._given["drop_last"]):
+            return self
+        changes = {
+            "shuffle": False,
+            "drop_last": False,
+            "training": False,
+            "batch_sampler": None,
+        }
         return self.new(**changes, sampler=only)
 
     def one_batch(self):
-        "One batch, fetched without starting workers and without moving a seeded shuffling on; raises `DataError` if there is none."
+        """One batch, fetched without starting workers and without moving a seeded shuffling
+        on; raises `DataError` if there is none."""
         for batch in self.new(num_workers=0): return batch
         raise DataError(no_batch(self))
 
@@ -169,7 +273,8 @@ class DataLoader(TorchDataLoader):
 _OF_TORCH = set(inspect.signature(TorchDataLoader.__init__).parameters)
 
 # %% ../nbs/library/loaders.ipynb #cb645b22
-# what makes loaders; the modules that come after add theirs, so that a misplaced argument finds its owner
+# what makes loaders; the modules that come after add theirs, so that a misplaced argument
+# finds its owner
 ways_to_loaders = [DataLoader]
 
 
@@ -197,7 +302,10 @@ def no_batch(
     n = len(items) if hasattr(items, "__len__") else "unknown"
     given = getattr(loader, "_given", vars(loader) if hasattr(loader, "__dict__") else {})
     bs = getattr(loader, "bs", getattr(loader, "batch_size", None))
-    return f"there is no batch: number of items {n}, batch size {bs}, drop_last={given.get('drop_last')}"
+    return (
+        f"there is no batch: number of items {n}, batch size {bs}, "
+        f"drop_last={given.get('drop_last')}"
+    )
 
 # %% ../nbs/library/loaders.ipynb #a9731328
 @patch
@@ -206,8 +314,11 @@ def decode_batch(
     batch: Sequence,  # the parts, on the CPU
     kinds: tuple | None = None,  # kind of each part; those of the dataset if None
 ) -> tuple:
-    "The parts of a batch as they were before the batch transforms, normalisation undone, say. More parts may follow, as predictions do."
-    return undo_transforms(self.after_batch, tuple(batch), kinds or self.kinds or guess_kinds(batch, 4))
+    """The parts of a batch as they were before the batch transforms, normalisation undone,
+    say. More parts may follow, as predictions do."""
+    return undo_transforms(
+        self.after_batch, tuple(batch), kinds or self.kinds or guess_kinds(batch, 4)
+    )
 
 
 @patch
@@ -221,8 +332,16 @@ def show_batch(
     unique: bool = False,  # one item again and again, to see what chance does to it
     channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
 ) -> None:
-    "Show some items of a batch as a person reads them: normalisation undone, numbers as labels."
-    if unique and b is None: b = self.new(_Again(self.source, max_n), shuffle=False, training=self.training, bs=max_n, num_workers=0).one_batch()
+    """Show some items of a batch as a person reads them: normalisation undone, numbers as
+    labels."""
+    if unique and b is None:
+        b = self.new(
+            _Again(self.source, max_n),
+            shuffle=False,
+            training=self.training,
+            bs=max_n,
+            num_workers=0,
+        ).one_batch()
     b = self.one_batch() if b is None else b
     parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
     kinds = self.kinds or guess_kinds(parts, 4)
@@ -242,16 +361,24 @@ class _Again:
 
 # %% ../nbs/library/loaders.ipynb #dc8a9bcd
 class DataLoaders:
-    "A loader to train with, one to validate with, perhaps more: `dls.train`, `dls.valid`, `dls[2]`. Any loaders will do, plain torch ones too."
+    """A loader to train with, one to validate with, perhaps more: `dls.train`, `dls.valid`,
+    `dls[2]`. Any loaders will do, plain torch ones too."""
     def __init__(
         self,
         *loaders: Iterable,  # things that give batches and have a length
         path: str | Path = ".",  # where a learner keeps what it saves
-        device: str | torch.device | None = None,  # that of the first loader, else `default_device()`, if None
+        # that of the first loader, else `default_device()`, if None
+        device: str | torch.device | None = None,
     ):
         self.loaders = [_fitted(loader, loaders[0]) for loader in loaders]
         self.path = Path(path)
-        self.device = torch.device(device) if device else getattr(loaders[0], "device", None) or default_device() if loaders else default_device()
+        self.device = (
+            torch.device(device)
+            if device
+            else getattr(loaders[0], "device", None) or default_device()
+            if loaders
+            else default_device()
+        )
         if device: self.to(device)
 
     @classmethod
@@ -263,22 +390,47 @@ class DataLoaders:
         device: str | torch.device | None = None,
         shuffle: bool = True,  # shuffle the training set?
         shuffle_train: bool | None = None,  # an older name of `shuffle`
-        drop_last: bool | None = None,  # leave out the last batch of training if it is not full; as `shuffle` if None, but a set of less than a batch is kept
+        # leave out the last batch of training if it is not full; as `shuffle` if None, but
+        # a set of less than a batch is kept
+        drop_last: bool | None = None,
         seed: int | None = None,  # of the shuffling
         val_bs: int | None = None,  # batch size in validation; `bs` if None
         batch_size: int | None = None,  # another name for `bs`
         **kwargs,  # for every `DataLoader`, say `after_item`, `after_batch`, `num_workers`
     ) -> "DataLoaders":
-        """A shuffled loader for the first dataset, plain ones for the others; none for empty ones at the
-        end. `wgts` and samplers are for training alone. Raises `DataError` if the training set is empty."""
+        """A shuffled loader for the first dataset, plain ones for the others; none for
+        empty ones at the end. `wgts` and samplers are for training alone. Raises
+        `DataError` if the training set is empty."""
         bs, shuffle = _first_given(batch_size, bs), _first_given(shuffle_train, shuffle)
-        if not isinstance(bs, numbers.Integral) or bs < 1: raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
-        if len(datasets) == 0 or len(datasets[0]) == 0: raise DataError("the training set is empty: look at what the splitter returns")
+        if not isinstance(bs, numbers.Integral) or bs < 1:
+            raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
+        if len(datasets) == 0 or len(datasets[0]) == 0:
+            raise DataError("the training set is empty: look at what the splitter returns")
         drop = (shuffle if drop_last is None else drop_last) and len(datasets[0]) >= bs
-        own = {name: kwargs.pop(name, None) for name in ("batch_sampler", "sampler", "wgts")}
+        own = {
+            name: kwargs.pop(name, None) for name in ("batch_sampler", "sampler", "wgts")
+        }
         while len(datasets) > 1 and not len(datasets[-1]): datasets = datasets[:-1]
-        train = DataLoader(datasets[0], bs, shuffle, drop, training=True, seed=seed, device=device, **own | kwargs)
-        return cls(train, *(DataLoader(other, _first_given(val_bs, bs), training=False, device=device, **kwargs) for other in datasets[1:]), path=path)
+        train = DataLoader(
+            datasets[0],
+            bs,
+            shuffle,
+            drop,
+            training=True,
+            seed=seed,
+            device=device,
+            **own | kwargs,
+        )
+        return cls(
+            train,
+            *(
+                DataLoader(
+                    other, _first_given(val_bs, bs), training=False, device=device, **kwargs
+                )
+                for other in datasets[1:]
+            ),
+            path=path,
+        )
 
     @classmethod
     def from_dblock(
@@ -299,7 +451,9 @@ class DataLoaders:
 
     def _loader(self, i: int, what: str):
         if i < len(self.loaders): return self.loaders[i]
-        raise DataError(f"there is no {what} loader: DataLoaders was given {len(self.loaders)}")
+        raise DataError(
+            f"there is no {what} loader: DataLoaders was given {len(self.loaders)}"
+        )
 
     @property
     def train(self):
@@ -353,12 +507,21 @@ class DataLoaders:
 
     @property
     def c(self) -> int | L:
-        "How many outputs a model needs: a number for each class, or for each value of a target; a list for several targets. May be set."
-        known = vars(self).get("_c") or getattr(self.train_ds, "c", None) or len(self.vocab or [])
+        """How many outputs a model needs: a number for each class, or for each value of a
+        target; a list for several targets. May be set."""
+        known = (
+            vars(self).get("_c")
+            or getattr(self.train_ds, "c", None)
+            or len(self.vocab or [])
+        )
         if known: return known
         target = self.one_batch()[-1]
-        if isinstance(target, Tensor) and target.is_floating_point(): return max(1, math.prod(target.shape[1:]))
-        raise DataError("the number of outputs is not known: the targets have no vocabulary. Give the model its size yourself")
+        if isinstance(target, Tensor) and target.is_floating_point():
+            return max(1, math.prod(target.shape[1:]))
+        raise DataError(
+            "the number of outputs is not known: the targets have no vocabulary. Give "
+            "the model its size yourself"
+        )
 
     @c.setter
     def c(self, n: int): self._c = n
@@ -374,7 +537,15 @@ class DataLoaders:
         if hasattr(self.train, "show_batch"): return self.train.show_batch(*args, **kwargs)
         DataLoader(_dataset(self.train), self.bs or 64).show_batch(*args, **kwargs)
 
-    def __repr__(self): return "\n".join(f"{name}: {len(loader)} batches" for name, loader in zip(["train", "valid", *map(str, range(2, len(self)))], self.loaders, strict=False))
+    def __repr__(self):
+        return "\n".join(
+            f"{name}: {len(loader)} batches"
+            for name, loader in zip(
+                ["train", "valid", *map(str, range(2, len(self)))],
+                self.loaders,
+                strict=False,
+            )
+        )
 
 
 def _fitted(loader, train):
@@ -382,11 +553,14 @@ def _fitted(loader, train):
     if not (isinstance(loader, DataLoader) and isinstance(train, DataLoader)): return loader
     steps = loader.after_batch
     fitted = [step.fitted(partial(_first_batch, train, i)) for i, step in enumerate(steps)]
-    return loader if all(map(operator.is_, fitted, steps)) else loader.new(after_batch=fitted)
+    return (
+        loader if all(map(operator.is_, fitted, steps)) else loader.new(after_batch=fitted)
+    )
 
 
 def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
-    "Parts and kinds of a batch to train with, always the same, after some of its transforms."
+    """Parts and kinds of a batch to train with, always the same, after some of its
+    transforms."""
     steps = train.after_batch[:n_steps]
     with torch.random.fork_rng(devices=()):
         batch = train.new(after_batch=steps, training=False, seed=0).one_batch()
@@ -394,7 +568,12 @@ def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
     return list(zip(parts, train.kinds or guess_kinds(parts, 4), strict=True))
 
 
-def _dataset(loader): return getattr(loader, "source", None) if isinstance(loader, DataLoader) else getattr(loader, "dataset", loader)
+def _dataset(loader):
+    return (
+        getattr(loader, "source", None)
+        if isinstance(loader, DataLoader)
+        else getattr(loader, "dataset", loader)
+    )
 
 
 @patch
@@ -412,11 +591,13 @@ ways_to_loaders.append(DataLoaders.from_dsets)
 @patch
 def weighted_dataloaders(
     self: Datasets,
-    wgts: Sequence[float],  # for each **training** item how often it is drawn, against the others
+    # for each **training** item how often it is drawn, against the others
+    wgts: Sequence[float],
     bs: int = 64,
     **kwargs,  # for `DataLoaders.from_dsets`
 ) -> DataLoaders:
-    "Training draws by weight, with replacement, as many items as there are; validation is as ever."
+    """Training draws by weight, with replacement, as many items as there are; validation is
+    as ever."""
     return self.dataloaders(wgts=wgts, bs=bs, **kwargs)
 
 # %% ../nbs/library/loaders.ipynb #cbd361fd
@@ -427,34 +608,62 @@ def new(
     **changes,  # any argument of `DataLoader`
 ) -> "DataLoaders":
     "Loaders like these, with some things changed."
-    plain = [type(loader).__name__ for loader in self.loaders if not isinstance(loader, DataLoader)]
-    if plain: raise DataError(f"new changes coursekit's loaders, these are {', '.join(plain)}: make them anew, or with DataLoaders.from_dsets")
+    plain = [
+        type(loader).__name__
+        for loader in self.loaders
+        if not isinstance(loader, DataLoader)
+    ]
+    if plain:
+        raise DataError(
+            f"new changes coursekit's loaders, these are {', '.join(plain)}: make them "
+            "anew, or with DataLoaders.from_dsets"
+        )
     given = [*datasets, *[None] * (len(self.loaders) - len(datasets))]
-    made = [loader.new(dataset, **changes) for loader, dataset in zip(self.loaders, given, strict=True)]
+    made = [
+        loader.new(dataset, **changes)
+        for loader, dataset in zip(self.loaders, given, strict=True)
+    ]
     changed = type(self)(*made, path=self.path)
-    vars(changed).update({name: vars(self)[name] for name in ("_c", "_n_inp") if name in vars(self)})
+    vars(changed).update(
+        {name: vars(self)[name] for name in ("_c", "_n_inp") if name in vars(self)}
+    )
     return changed
 
 
 @patch
 def test_dl(
     self: DataLoaders,
-    items: Sequence,  # as in training: files, or a table; or what the block opens, say files
+    # as in training: files, or a table; or what the block opens, say files
+    items: Sequence,
     with_labels: bool = False,  # make the targets too?
     **changes,  # any argument of `DataLoader`
 ) -> DataLoader:
     "A loader over other items, in their order, as they are prepared for validation."
-    if not hasattr(self.train_ds, "test"): raise DataError("test_dl needs loaders made by a DataBlock or Datasets; for other data make a DataLoader")
-    if isinstance(items, str | os.PathLike): raise DataError(f"test_dl takes several items, and {brief(items)} is one: put it into a list")
+    if not hasattr(self.train_ds, "test"):
+        raise DataError(
+            "test_dl needs loaders made by a DataBlock or Datasets; for other data make "
+            "a DataLoader"
+        )
+    if isinstance(items, str | os.PathLike):
+        raise DataError(
+            f"test_dl takes several items, and {brief(items)} is one: put it into a list"
+        )
     like = self.valid if len(self) > 1 else self.train
-    return like.new(self.train_ds.test(items, with_labels), **{"shuffle": False, "drop_last": False, "training": False, "skip_broken": False} | changes)
+    return like.new(
+        self.train_ds.test(items, with_labels),
+        **{"shuffle": False, "drop_last": False, "training": False, "skip_broken": False}
+        | changes,
+    )
 
 
 @patch
 def to(self: DataLoaders, device: str | torch.device) -> "DataLoaders":
     "Let the batches come on another device."
     self.device = torch.device(device)
-    self.loaders = [loader.new(device=device) if isinstance(loader, DataLoader) else loader for loader in self.loaders]
+    self.loaders = [
+        loader.new(device=device) if isinstance(loader, DataLoader) else loader
+        for loader in self.loaders
+    ]
     return self
 
 

@@ -46,7 +46,8 @@ def even_mults(
     stop: float,
     n: int,  # how many values
 ) -> np.ndarray:
-    "Numbers from `start` to `stop`, each the same multiple of the one before; a single one is `stop`."
+    """Numbers from `start` to `stop`, each the same multiple of the one before; a single
+    one is `stop`."""
     return np.geomspace(start, stop, n) if n > 1 else np.array([float(stop)])
 
 
@@ -55,39 +56,77 @@ class _NoBatch(tuple):
     __slots__ = ()
 
     def __getitem__(self, at):
-        raise LearnerError("no batch is at hand: a callback has xb, yb, x and y from before_batch "
-                           "to after_batch. learn.dls.one_batch() gives a batch to look at")
+        raise LearnerError(
+            "no batch is at hand: a callback has xb, yb, x and y from before_batch "
+            "to after_batch. learn.dls.one_batch() gives a batch to look at"
+        )
 
 
 class Learner:
-    "A model, data and a loss, and the loop that brings them together. Everything else is a callback."
+    """A model, data and a loss, and the loop that brings them together. Everything else is
+    a callback."""
     def __init__(
         self,
         dls: DataLoaders,  # any two loaders will do
         model: nn.Module,
-        loss_func: Callable | None = None,  # of (predictions, targets), a single number; found from the kind of the targets if None
-        opt_func: Callable | None = None,  # of (parameters, lr=...): something with `step` and `zero_grad`; AdamW with fastai's numbers if None
+        # of (predictions, targets), a single number; found from the kind of the targets if
+        # None
+        loss_func: Callable | None = None,
+        # of (parameters, lr=...): something with `step` and `zero_grad`; AdamW with
+        # fastai's numbers if None
+        opt_func: Callable | None = None,
         lr: float | slice = 1e-3,  # learning rate where `fit` is given none
-        splitter: Callable = trainable_params,  # from the model to its parameters: one list, or a list for each group of layers
+        # from the model to its parameters: one list, or a list for each group of layers
+        splitter: Callable = trainable_params,
         cbs: "Callback | type | Sequence | None" = None,  # callbacks, or classes of them
-        metrics: "Callable | Metric | Sequence | None" = None,  # functions of (predictions, targets), averaged over the validation items
+        # functions of (predictions, targets), averaged over the validation items
+        metrics: "Callable | Metric | Sequence | None" = None,
         path: str | Path | None = None,  # where to save; that of `dls` if None
         model_dir: str = "models",  # folder inside `path`
         wd: float | None = None,  # weight decay; the optimiser's own if None
-        wd_bn_bias: bool = False,  # does it act on biases and on the parameters of normalisation too?
-        train_bn: bool = True,  # do layers of normalisation learn while their group is frozen?
-        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),  # momentum at the start, in the middle and at the end of `fit_one_cycle`
-        bn_eval: bool = False,  # keep the averages of batch norms before the last group of layers?
+        # does it act on biases and on the parameters of normalisation too?
+        wd_bn_bias: bool = False,
+        # do layers of normalisation learn while their group is frozen?
+        train_bn: bool = True,
+        # momentum at the start, in the middle and at the end of `fit_one_cycle`
+        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
+        # keep the averages of batch norms before the last group of layers?
+        bn_eval: bool = False,
     ):
-        if not isinstance(model, nn.Module): raise TypeError(f"the model is a {type(model).__name__}, not an nn.Module" + (": call it, a class was given" if isinstance(model, type) else ""))
-        self.dls, self.model, self.loss_func, self.opt_func, self.lr = dls, model, loss_func or loss_for(dls), opt_func or _adamw, lr
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"the model is a {type(model).__name__}, not an nn.Module"
+                + (": call it, a class was given" if isinstance(model, type) else "")
+            )
+        self.dls, self.model, self.loss_func, self.opt_func, self.lr = (
+            dls,
+            model,
+            loss_func or loss_for(dls),
+            opt_func or _adamw,
+            lr,
+        )
         self.splitter, self.wd, self.wd_bn_bias, self.moms = splitter, wd, wd_bn_bias, moms
         self.train_bn, self.bn_eval = train_bn, bn_eval
         self.metrics = metrics
         self.path, self.model_dir = Path(path or getattr(dls, "path", ".")), model_dir
         self.opt, self.layers, self.autocast = None, [], nullcontext()
-        self.training, self.epoch, self.n_epoch, self.iter, self.n_iter, self.train_iter, self.pct_train = False, 0, 1, 0, 0, 0, 0.0
-        self.xb, self.yb, self.pred, self.loss_grad, self.loss, self.cbs = _NoBatch(), _NoBatch(), None, None, None, []
+        (
+            self.training,
+            self.epoch,
+            self.n_epoch,
+            self.iter,
+            self.n_iter,
+            self.train_iter,
+            self.pct_train,
+        ) = False, 0, 1, 0, 0, 0, 0.0
+        self.xb, self.yb, self.pred, self.loss_grad, self.loss, self.cbs = (
+            _NoBatch(),
+            _NoBatch(),
+            None,
+            None,
+            None,
+            [],
+        )
         self.add_cbs([Recorder, ProgressCallback, *L(cbs)])
 
     @property
@@ -96,12 +135,15 @@ class Learner:
         return self._metrics
 
     @metrics.setter
-    def metrics(self, metrics) -> None: self._metrics = [m if isinstance(m, Metric) else Metric(m) for m in L(metrics)]
+    def metrics(self, metrics) -> None:
+        self._metrics = [m if isinstance(m, Metric) else Metric(m) for m in L(metrics)]
 
     @property
     def device(self) -> torch.device:
         "Where the batches come, and where `fit` takes the model."
-        return getattr(self.dls, "device", None) or next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return getattr(self.dls, "device", None) or next(
+            (p.device for p in self.model.parameters()), torch.device("cpu")
+        )
 
     @property
     def x(self):
@@ -114,7 +156,8 @@ class Learner:
         return self.yb[0]
 
     def add_cbs(self, cbs) -> "Learner":
-        "Add callbacks, given as objects or as classes; raises `ValueError` for a method that belongs to no event."
+        """Add callbacks, given as objects or as classes; raises `ValueError` for a method
+        that belongs to no event."""
         for cb in map(checked_callback, L(cbs)):
             cb.learn = self
             if not hasattr(type(self), cb.name): setattr(self, cb.name, cb)
@@ -137,7 +180,10 @@ class Learner:
 
     def _arrange(self) -> "Learner":
         cbs = sorted(self.cbs, key=lambda cb: cb.order)
-        self._calls = {event: [getattr(cb, event) for cb in cbs if hasattr(cb, event)] for event in EVENTS}
+        self._calls = {
+            event: [getattr(cb, event) for cb in cbs if hasattr(cb, event)]
+            for event in EVENTS
+        }
         return self
 
     @contextmanager
@@ -155,7 +201,9 @@ class Learner:
     def removed_cbs(self, cbs):
         "Without these callbacks, given as objects or classes, for a `with` block."
         gone = L(cbs)
-        return self._with_cbs([cb for cb in self.cbs if cb not in gone and type(cb) not in gone])
+        return self._with_cbs(
+            [cb for cb in self.cbs if cb not in gone and type(cb) not in gone]
+        )
 
     def __call__(self, event: str) -> None:
         "Let the callbacks do what they have to do at this moment."
@@ -163,34 +211,66 @@ class Learner:
             try: call()
             except (*CANCELS, LearnerError): raise
             except Exception as error:
-                error.add_note(f"raised by the callback {call.__self__!r} in {event}, {self._where()}")
+                error.add_note(
+                    f"raised by the callback {call.__self__!r} in {event}, {self._where()}"
+                )
                 raise
 
-    def _where(self) -> str: return f"{'training' if self.training else 'validation'} batch {self.iter} of epoch {self.epoch}"
+    def _where(self) -> str:
+        return (
+            f"{'training' if self.training else 'validation'} batch {self.iter} of "
+            f"epoch {self.epoch}"
+        )
 
-    def __repr__(self): return f"Learner: {type(self.model).__name__}, {callable_name(self.loss_func)}, callbacks {self.cbs}"
+    def __repr__(self):
+        return (
+            f"Learner: {type(self.model).__name__}, {callable_name(self.loss_func)}, "
+            f"callbacks {self.cbs}"
+        )
 
 # %% ../nbs/library/loop.ipynb #dac1ffcb
-def _adamw(params: Iterable, lr: float) -> torch.optim.Optimizer:  # lesson 06 builds it, and says why these numbers
-    return torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01, fused=True)
+# lesson 06 builds it, and says why these numbers
+def _adamw(params: Iterable, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        params, lr=lr, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01, fused=True
+    )
 
 # %% ../nbs/library/loop.ipynb #8b07c1dc
 def norm_bias_params(
     model: nn.Module,
     with_bias: bool = True,  # the biases of all layers too?
 ) -> list[nn.Parameter]:
-    "The parameters of layers of normalisation, and the biases: those that weight decay had better leave alone."
+    """The parameters of layers of normalisation, and the biases: those that weight decay
+    had better leave alone."""
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return [p for module in model.modules() for name, p in module.named_parameters(recurse=False) if isinstance(module, norms) or (with_bias and name == "bias")]
+    return [
+        p
+        for module in model.modules()
+        for name, p in module.named_parameters(recurse=False)
+        if isinstance(module, norms) or (with_bias and name == "bias")
+    ]
 
 
 def _spread(value, n: int, name: str) -> list[float]:
-    "A value for each of n groups, from a number, one number each, or a slice from the first to the last group."
+    """A value for each of n groups, from a number, one number each, or a slice from the
+    first to the last group."""
     if isinstance(value, slice):
-        if value.stop is None: raise ValueError(f"{name}={value}: a slice needs an end, slice(1e-6, 1e-4) or slice(1e-4)")
-        return list(map(float, even_mults(value.start, value.stop, n))) if value.start else [value.stop / 10.0] * (n - 1) + [float(value.stop)]
-    values = list(map(float, value)) if isinstance(value, Sequence | np.ndarray) else [float(value)] * n
-    if len(values) != n: raise ValueError(f"{name} has {len(values)} values for {n} groups of layers")
+        if value.stop is None:
+            raise ValueError(
+                f"{name}={value}: a slice needs an end, slice(1e-6, 1e-4) or slice(1e-4)"
+            )
+        return (
+            list(map(float, even_mults(value.start, value.stop, n)))
+            if value.start
+            else [value.stop / 10.0] * (n - 1) + [float(value.stop)]
+        )
+    values = (
+        list(map(float, value))
+        if isinstance(value, Sequence | np.ndarray)
+        else [float(value)] * n
+    )
+    if len(values) != n:
+        raise ValueError(f"{name} has {len(values)} values for {n} groups of layers")
     return values
 
 
@@ -199,10 +279,15 @@ def rates(
     self: Learner,
     lr: float | slice | Sequence | None = None,  # that of the learner if None
 ) -> list[float]:
-    "The learning rate of each group of layers; raises `ValueError` for one that is not above 0."
+    """The learning rate of each group of layers; raises `ValueError` for one that is not
+    above 0."""
     lr = self.lr if lr is None else lr
     rates = _spread(lr, len(self.layers), "lr")
-    if not all(rate > 0 and math.isfinite(rate) for rate in rates): raise ValueError(f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing would be learned")
+    if not all(rate > 0 and math.isfinite(rate) for rate in rates):
+        raise ValueError(
+            f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing "
+            "would be learned"
+        )
     return rates
 
 
@@ -210,27 +295,52 @@ def rates(
 def create_opt(self: Learner) -> None:
     "A new optimiser, with a group of parameters for each list that the splitter gives."
     given = list(self.splitter(self.model))
-    layers = [list(group) for group in given] if given and not isinstance(given[0], Tensor) else [given]
-    if not sum(map(len, layers)): raise LearnerError("there is nothing to train: the splitter gives no parameters that are not frozen. learn.unfreeze() lets all of the model learn")
+    layers = (
+        [list(group) for group in given]
+        if given and not isinstance(given[0], Tensor)
+        else [given]
+    )
+    if not sum(map(len, layers)):
+        raise LearnerError(
+            "there is nothing to train: the splitter gives no parameters that are not "
+            "frozen. learn.unfreeze() lets all of the model learn"
+        )
     self.layers = layers
     rates = self.rates()
     self.opt = self.opt_func([p for group in layers for p in group], lr=rates[-1])
     if not hasattr(self.opt, "param_groups"):
-        if len(layers) > 1: raise LearnerError(f"{type(self.opt).__name__} has no groups of parameters, and the splitter gives {len(layers)}: use one of torch's optimisers")
+        if len(layers) > 1:
+            raise LearnerError(
+                f"{type(self.opt).__name__} has no groups of parameters, and the "
+                f"splitter gives {len(layers)}: use one of torch's optimisers"
+            )
         return
     plain = set() if self.wd_bn_bias else {id(p) for p in norm_bias_params(self.model)}
     self.opt.param_groups.clear()
     for i, (group, rate) in enumerate(zip(layers, rates, strict=True)):
-        without = {name: 0.0 for name in ("wd", "weight_decay") if name in self.opt.defaults}
-        for part, changes in (([p for p in group if id(p) not in plain], {}), ([p for p in group if id(p) in plain], without)):
-            if part: self.opt.add_param_group({"params": part, "lr": rate, "layers": i, "decays": not changes} | changes)
+        without = {
+            name: 0.0 for name in ("wd", "weight_decay") if name in self.opt.defaults
+        }
+        for part, changes in (
+            ([p for p in group if id(p) not in plain], {}),
+            ([p for p in group if id(p) in plain], without),
+        ):
+            if part:
+                self.opt.add_param_group(
+                    {"params": part, "lr": rate, "layers": i, "decays": not changes}
+                    | changes
+                )
     if self.wd is not None: self.set_hyper("wd", self.wd)
 
 # %% ../nbs/library/loop.ipynb #03dc9bde
 def hyper_key(group: dict, name: str) -> str:
     known = {"mom": ("momentum", "betas"), "wd": ("wd", "weight_decay")}.get(name, (name,))
     found = next((key for key in known if key in group), None)
-    if found is None: raise LearnerError(f"the optimiser has no {name}: its groups have {', '.join(sorted(set(group) - {'params', 'layers', 'decays'}))}")
+    if found is None:
+        raise LearnerError(
+            f"the optimiser has no {name}: its groups have "
+            f"{', '.join(sorted(set(group) - {'params', 'layers', 'decays'}))}"
+        )
     return found
 
 # %% ../nbs/library/loop.ipynb #98431b31
@@ -259,8 +369,15 @@ def hyper(
 ) -> list[float]:
     "A hyper-parameter of the optimiser, for each group of layers."
     if not hasattr(self.opt, "param_groups"): return [getattr(self.opt, name)]
-    found = {group.get("layers", 0): group[hyper_key(group, name)] for group in reversed(self.opt.param_groups)}  # of two, the first: with weight decay
-    return [value[0] if isinstance(value, tuple | list) else value for _, value in sorted(found.items())]
+    # of two, the first: with weight decay
+    found = {
+        group.get("layers", 0): group[hyper_key(group, name)]
+        for group in reversed(self.opt.param_groups)
+    }
+    return [
+        value[0] if isinstance(value, tuple | list) else value
+        for _, value in sorted(found.items())
+    ]
 
 # %% ../nbs/library/loop.ipynb #e95f557e
 @patch
@@ -273,20 +390,37 @@ def fit(
     reset_opt: bool = False,  # begin with a new optimiser?
     start_epoch: int = 0,  # leave out the epochs before it, to go on with a run
 ) -> None:
-    "Train for some epochs, validating after each. Raises `LearnerError` where things do not fit or the loss is not a number."
-    if not isinstance(n_epoch, int | np.integer) or n_epoch < 0: raise ValueError(f"n_epoch={n_epoch}: a whole number of epochs, 0 or more")
+    """Train for some epochs, validating after each. Raises `LearnerError` where things do
+    not fit or the loss is not a number."""
+    if not isinstance(n_epoch, int | np.integer) or n_epoch < 0:
+        raise ValueError(f"n_epoch={n_epoch}: a whole number of epochs, 0 or more")
     self._move()
     if reset_opt or self.opt is None: self.create_opt()
-    if not {id(p) for group in self.layers for p in group} & {id(p) for p in self.model.parameters()}: raise LearnerError("the optimiser was made for another model, and would train that one: learn.create_opt(), or reset_opt=True")
+    if not {id(p) for group in self.layers for p in group} & {
+        id(p) for p in self.model.parameters()
+    }:
+        raise LearnerError(
+            "the optimiser was made for another model, and would train that one: "
+            "learn.create_opt(), or reset_opt=True"
+        )
     self.set_hyper("lr", self.rates(lr))
-    if wd is not None or self.wd is not None: self.set_hyper("wd", self.wd if wd is None else wd)
+    if wd is not None or self.wd is not None:
+        self.set_hyper("wd", self.wd if wd is None else wd)
     self.opt.zero_grad()
     if n_epoch == 0: return
     self._use(self.dls.train)
-    self.n_epoch, self.epoch, self.start_epoch, self.train_iter, self.pct_train = int(n_epoch), start_epoch, start_epoch, 0, start_epoch / n_epoch
+    self.n_epoch, self.epoch, self.start_epoch, self.train_iter, self.pct_train = (
+        int(n_epoch),
+        start_epoch,
+        start_epoch,
+        0,
+        start_epoch / n_epoch,
+    )
     with self.added_cbs(cbs):
         try: self._within("fit", self._epochs, CancelFitException)
-        finally: self.xb, self.yb, self.pred, self.loss_grad = _NoBatch(), _NoBatch(), None, None  # or the last batch would stay in memory
+        # or the last batch would stay in memory
+        finally:
+            self.xb, self.yb, self.pred, self.loss_grad = _NoBatch(), _NoBatch(), None, None
 
 
 @patch
@@ -340,7 +474,8 @@ def _one_validation(self: Learner, dl) -> None:
     self.training = False
     self.model.eval()
     self._use(dl)
-    with torch.no_grad(): self._within("validate", partial(self._batches, dl), CancelValidException)
+    with torch.no_grad():
+        self._within("validate", partial(self._batches, dl), CancelValidException)
 
 
 @patch
@@ -354,14 +489,20 @@ def _batches(self: Learner, dl) -> None:
     n_inp, ours = getattr(self.dls, "n_inp", 1), isinstance(dl, DataLoader)
     for self.iter, batch in enumerate(dl):
         if not ours: batch = to_device(batch, self.device)
-        self.xb, self.yb = (tuple(batch[:n_inp]), tuple(batch[n_inp:])) if isinstance(batch, tuple | list) else ((batch,), ())
+        self.xb, self.yb = (
+            (tuple(batch[:n_inp]), tuple(batch[n_inp:]))
+            if isinstance(batch, tuple | list)
+            else ((batch,), ())
+        )
         self._one_batch()
-    if self._close and self.training: raise LearnerError(f"nothing to train on: {no_batch(dl)}")
+    if self._close and self.training:
+        raise LearnerError(f"nothing to train on: {no_batch(dl)}")
 
 
 @patch
 def _one_batch(self: Learner) -> None:
-    if self.training and self.n_iter: self.pct_train = (self.epoch + self.iter / self.n_iter) / self.n_epoch
+    if self.training and self.n_iter:
+        self.pct_train = (self.epoch + self.iter / self.n_iter) / self.n_epoch
     try:
         self("before_batch")
         try:
@@ -376,7 +517,9 @@ def _one_batch(self: Learner) -> None:
             self.loss = self.loss_grad.detach()
             self("after_loss")
             if self.training:
-                if self._close or self.loss.device.type == "cpu": check_number(self, self.loss.item())  # on a GPU each look is a wait
+                # on a GPU each look is a wait
+                if self._close or self.loss.device.type == "cpu":
+                    check_number(self, self.loss.item())
                 self._learn()
     except CancelBatchException: pass
     self._close = False
@@ -397,68 +540,186 @@ def _learn(self: Learner) -> None:
 
 # %% ../nbs/library/loop.ipynb #77eb310c
 def _of(part) -> str:
-    if isinstance(part, Tensor): return f"{str(part.dtype)[6:]} {tuple(part.shape)} on {part.device}"
-    return f"{type(part).__name__} of {len(part)}" if isinstance(part, tuple | list | dict) else type(part).__name__
+    if isinstance(part, Tensor):
+        return f"{str(part.dtype)[6:]} {tuple(part.shape)} on {part.device}"
+    return (
+        f"{type(part).__name__} of {len(part)}"
+        if isinstance(part, tuple | list | dict)
+        else type(part).__name__
+    )
 
 
 def _misfit(learn: Learner, where: str, error: Exception) -> LearnerError:
     x, y, pred, said = learn.xb, learn.yb, learn.pred, str(error)
-    facts = f"inputs {', '.join(map(_of, x))}; targets {', '.join(map(_of, y)) or 'none'}" + (f"; predictions {_of(pred)}" if where == "loss" else "")
-    if where == "loss" and said.startswith(f"{callable_name(learn.loss_func)}:"): return LearnerError(f"the loss failed in {learn._where()}. {said}\n  {facts}")  # ours says what to change
-    hint = _hint_for_model(learn, said) if where == "model" else _hint_for_loss(pred, y, said)
-    return LearnerError(f"the {where} failed in {learn._where()}. {hint}\n  {facts}\n  {type(error).__name__}: {said}")
+    facts = (
+        f"inputs {', '.join(map(_of, x))}; targets {', '.join(map(_of, y)) or 'none'}"
+        + (f"; predictions {_of(pred)}" if where == "loss" else "")
+    )
+    # ours says what to change
+    if where == "loss" and said.startswith(f"{callable_name(learn.loss_func)}:"):
+        return LearnerError(f"the loss failed in {learn._where()}. {said}\n  {facts}")
+    hint = (
+        _hint_for_model(learn, said) if where == "model" else _hint_for_loss(pred, y, said)
+    )
+    return LearnerError(
+        f"the {where} failed in {learn._where()}. {hint}\n  {facts}\n  "
+        f"{type(error).__name__}: {said}"
+    )
 
 
-_NOT_MOVED = "Something in the model is on another device and is neither parameter nor buffer, so it did not move with the model: register_buffer in the module"
+_NOT_MOVED = (
+    "Something in the model is on another device and is neither parameter nor buffer, "
+    "so it did not move with the model: register_buffer in the module"
+)
 
 
 def _hint_for_model(learn: Learner, said: str) -> str:
-    x, first = learn.xb[0], next((m for m in learn.model.modules() if next(m.parameters(recurse=False), None) is not None), None)
+    x, first = (
+        learn.xb[0],
+        next(
+            (
+                m
+                for m in learn.model.modules()
+                if next(m.parameters(recurse=False), None) is not None
+            ),
+            None,
+        ),
+    )
     places = {p.device for p in (*learn.model.parameters(), *learn.model.buffers())}
-    if isinstance(x, Tensor) and places - {x.device}: return f"The model has parts on {', '.join(map(str, places))}, the batch is on {x.device}: learn.model.to(learn.device)"
+    if isinstance(x, Tensor) and places - {x.device}:
+        return (
+            f"The model has parts on {', '.join(map(str, places))}, the batch is on "
+            f"{x.device}: learn.model.to(learn.device)"
+        )
     if "device" in said: return _NOT_MOVED
-    if "out of memory" in said: return "The memory is full: a smaller batch size, dls.new(bs=...), or a smaller model"
-    if "more than 1 value per channel" in said: return "Batch norm cannot learn from a batch of one item: a larger bs, or drop_last=True for the training loader"
-    if isinstance(x, Tensor) and not x.is_floating_point() and not isinstance(first, nn.Embedding): return f"The inputs are {str(x.dtype)[6:]}, weights are float32: turn them to floats, for pictures with the transform IntToFloat"
-    if isinstance(x, Tensor) and isinstance(first, nn.Linear) and x.shape[-1] != first.in_features:
+    if "out of memory" in said:
+        return (
+            "The memory is full: a smaller batch size, dls.new(bs=...), or a smaller model"
+        )
+    if "more than 1 value per channel" in said:
+        return (
+            "Batch norm cannot learn from a batch of one item: a larger bs, or "
+            "drop_last=True for the training loader"
+        )
+    if (
+        isinstance(x, Tensor)
+        and not x.is_floating_point()
+        and not isinstance(first, nn.Embedding)
+    ):
+        return (
+            f"The inputs are {str(x.dtype)[6:]}, weights are float32: turn them to "
+            "floats, for pictures with the transform IntToFloat"
+        )
+    if (
+        isinstance(x, Tensor)
+        and isinstance(first, nn.Linear)
+        and x.shape[-1] != first.in_features
+    ):
         flat = math.prod(x.shape[1:]) == first.in_features
-        return f"The first layer takes {first.in_features} numbers an item, an item has shape {tuple(x.shape[1:])}" + (": begin the model with nn.Flatten()" if flat else "")
-    if isinstance(x, Tensor) and isinstance(first, nn.modules.conv._ConvNd) and x.ndim > 1 and x.shape[1] != first.in_channels: return f"The first layer takes {first.in_channels} channels, the batch has {x.shape[1]}"
+        return (
+            f"The first layer takes {first.in_features} numbers an item, an item has "
+            f"shape {tuple(x.shape[1:])}"
+        ) + (": begin the model with nn.Flatten()" if flat else "")
+    if (
+        isinstance(x, Tensor)
+        and isinstance(first, nn.modules.conv._ConvNd)
+        and x.ndim > 1
+        and x.shape[1] != first.in_channels
+    ):
+        return (
+            f"The first layer takes {first.in_channels} channels, the batch has "
+            f"{x.shape[1]}"
+        )
     return "Compare what goes in with what the model takes"
 
 
 def _hint_for_loss(pred, y: tuple, said: str) -> str:
     target = y[0]
     if isinstance(target, Tensor) and isinstance(pred, Tensor):
-        if "out of bounds" in said or "out of range" in said: return f"A target is {target.max().item()}, and with {pred.shape[-1]} outputs classes go from 0 to {pred.shape[-1] - 1}: give the model an output for each class"
-        if target.is_floating_point() and ("dtype" in said or "Long" in said or "Byte" in said): return "This loss wants the number of a class, a whole number: targets.long(). For numbers to be predicted use MSELossFlat"
-        if not target.is_floating_point() and ("dtype" in said or "Float" in said): return "This loss wants targets that are floats: targets.float(), or CrossEntropyLossFlat if they are classes"
-        if pred.shape[:1] != target.shape[:1]: return f"There are {pred.shape[0] if pred.ndim else 'no'} predictions and {target.shape[0] if target.ndim else 'no'} targets: the model must keep the first axis, the items"
+        if "out of bounds" in said or "out of range" in said:
+            return (
+                f"A target is {target.max().item()}, and with {pred.shape[-1]} outputs "
+                f"classes go from 0 to {pred.shape[-1] - 1}: give the model an output "
+                "for each class"
+            )
+        if target.is_floating_point() and (
+            "dtype" in said or "Long" in said or "Byte" in said
+        ):
+            return (
+                "This loss wants the number of a class, a whole number: targets.long(). "
+                "For numbers to be predicted use MSELossFlat"
+            )
+        if not target.is_floating_point() and ("dtype" in said or "Float" in said):
+            return (
+                "This loss wants targets that are floats: targets.float(), or "
+                "CrossEntropyLossFlat if they are classes"
+            )
+        if pred.shape[:1] != target.shape[:1]:
+            return (
+                f"There are {pred.shape[0] if pred.ndim else 'no'} predictions and "
+                f"{target.shape[0] if target.ndim else 'no'} targets: the model must "
+                "keep the first axis, the items"
+            )
     return "Compare what the model gives with what the loss takes"
 
 # %% ../nbs/library/loop.ipynb #7462b920
 def _look_closely(learn: Learner) -> None:
     loss, name = learn.loss_grad, callable_name(learn.loss_func)
-    if not isinstance(loss, Tensor): raise LearnerError(f"the loss {name} gives a {type(loss).__name__}, a tensor with one number is wanted: no float() or .item() in it")
-    if loss.numel() != 1: raise LearnerError(f"the loss {name} has shape {tuple(loss.shape)}, one number is wanted: take its mean, reduction='mean'")
+    if not isinstance(loss, Tensor):
+        raise LearnerError(
+            f"the loss {name} gives a {type(loss).__name__}, a tensor with one number "
+            "is wanted: no float() or .item() in it"
+        )
+    if loss.numel() != 1:
+        raise LearnerError(
+            f"the loss {name} has shape {tuple(loss.shape)}, one number is wanted: take "
+            "its mean, reduction='mean'"
+        )
     if learn.training and not loss.requires_grad:
         frozen = not any(p.requires_grad for p in learn.model.parameters())
-        raise LearnerError("all parameters are frozen: learn.unfreeze()" if frozen else f"no gradient reaches the parameters: {name} is not smooth (argmax, comparison, rounding?), or something in it uses .detach(), .item() or numpy. A metric is no loss")
+        raise LearnerError(
+            "all parameters are frozen: learn.unfreeze()"
+            if frozen
+            else (
+                f"no gradient reaches the parameters: {name} is not smooth (argmax, "
+                "comparison, rounding?), or something in it uses .detach(), .item() or "
+                "numpy. A metric is no loss"
+            )
+        )
 
 
 def _check_shapes(learn: Learner) -> None:
     pred, y, loss_func = learn.pred, learn.yb[0], learn.loss_func
-    if isinstance(pred, Tensor) and isinstance(y, Tensor) and pred.device != y.device: raise LearnerError(f"predictions are on {pred.device}, targets on {y.device}. {_NOT_MOVED}")
+    if isinstance(pred, Tensor) and isinstance(y, Tensor) and pred.device != y.device:
+        raise LearnerError(
+            f"predictions are on {pred.device}, targets on {y.device}. {_NOT_MOVED}"
+        )
     plain = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-    of_difference = (isinstance(loss_func, plain) and not isinstance(loss_func, MSELossFlat)) or loss_func in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
-    if of_difference and isinstance(pred, Tensor) and isinstance(y, Tensor) and pred.shape != y.shape:
-        raise LearnerError(f"predictions {tuple(pred.shape)} and targets {tuple(y.shape)} differ in shape: {callable_name(loss_func)} would compare every one with every other. MSELossFlat takes both if they are as many; or reshape the targets")
+    of_difference = (
+        isinstance(loss_func, plain) and not isinstance(loss_func, MSELossFlat)
+    ) or loss_func in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+    if (
+        of_difference
+        and isinstance(pred, Tensor)
+        and isinstance(y, Tensor)
+        and pred.shape != y.shape
+    ):
+        raise LearnerError(
+            f"predictions {tuple(pred.shape)} and targets {tuple(y.shape)} differ in "
+            f"shape: {callable_name(loss_func)} would compare every one with every "
+            "other. MSELossFlat takes both if they are as many; or reshape the targets"
+        )
 
 # %% ../nbs/library/loop.ipynb #04d474ce
 @patch
 def no_bar(self: Learner):
     "Plain lines instead of the live bar and table, for a `with` block."
-    return self._with_cbs([*(cb for cb in self.cbs if not isinstance(cb, ProgressCallback)), ProgressCallback(bar=False)])
+    return self._with_cbs(
+        [
+            *(cb for cb in self.cbs if not isinstance(cb, ProgressCallback)),
+            ProgressCallback(bar=False),
+        ]
+    )
 
 
 @patch

@@ -19,22 +19,37 @@ from torch import Tensor, nn
 from .loaders import DataLoaders
 
 # %% ../nbs/library/losses.ipynb #b7f34c9b
-def _told(x) -> str: return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+def _told(x) -> str:
+    return (
+        f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+        if isinstance(x, Tensor)
+        else type(x).__name__
+    )
 
 
 def _tensors(pred, target, loss) -> None:
     if isinstance(pred, Tensor) and isinstance(target, Tensor): return
     what, x = ("targets", target) if isinstance(pred, Tensor) else ("predictions", pred)
-    raise TypeError(f"{type(loss).__name__} needs tensors, and the {what} are a {_told(x)}: let the model return, or the loader give, one tensor")
+    raise TypeError(
+        f"{type(loss).__name__} needs tensors, and the {what} are a {_told(x)}: let the "
+        "model return, or the loader give, one tensor"
+    )
 
 
-def _without_ones(shape: Sequence) -> list[int]: return [side for side in shape if side != 1]
+def _without_ones(shape: Sequence) -> list[int]:
+    return [side for side in shape if side != 1]
 
 # %% ../nbs/library/losses.ipynb #4266c94f
 def same_meaning(a: Sequence, b: Sequence) -> bool:
-    "Can shapes be read as one another without mixing up items? Sides of 1 do not count, and neither do axes joined to one."
+    """Can shapes be read as one another without mixing up items? Sides of 1 do not count,
+    and neither do axes joined to one."""
     if math.prod(a) != math.prod(b): return False
-    return _without_ones(a) == _without_ones(b) or len(a) == 1 or len(b) == 1 or (a[0] == b[0] and len(a) != len(b))
+    return (
+        _without_ones(a) == _without_ones(b)
+        or len(a) == 1
+        or len(b) == 1
+        or (a[0] == b[0] and len(a) != len(b))
+    )
 
 
 def _numbers_for(pred: Tensor, target: Tensor, loss, hint: str) -> tuple[Tensor, Tensor]:
@@ -42,18 +57,25 @@ def _numbers_for(pred: Tensor, target: Tensor, loss, hint: str) -> tuple[Tensor,
     _tensors(pred, target, loss)
     if pred.shape != target.shape:
         if not same_meaning(pred.shape, target.shape):
-            raise ValueError(f"{type(loss).__name__}: the predictions have shape {tuple(pred.shape)}, the targets {tuple(target.shape)}, so they are not one for one. {hint}")
+            raise ValueError(
+                f"{type(loss).__name__}: the predictions have shape "
+                f"{tuple(pred.shape)}, the targets {tuple(target.shape)}, so they are "
+                f"not one for one. {hint}"
+            )
         pred = pred.reshape(target.shape)
     return pred, target if target.dtype == pred.dtype else target.to(pred.dtype)
 
 # %% ../nbs/library/losses.ipynb #28e9ae64
 class CrossEntropyLossFlat(nn.CrossEntropyLoss):
-    """Cross-entropy for one class out of several. `activation` gives probabilities, `decodes` the class. Raises `TypeError` or `ValueError`,
-    with what to change, for targets that are no classes of these predictions."""
+    """Cross-entropy for one class out of several. `activation` gives probabilities,
+    `decodes` the class. Raises `TypeError` or `ValueError`, with what to change, for
+    targets that are no classes of these predictions."""
     def __init__(
         self,
         *args,  # for `nn.CrossEntropyLoss`, say `weight`
-        axis: int = -1,  # which axis of the predictions holds the classes; 1 for `(batch, classes, height, width)`
+        # which axis of the predictions holds the classes; 1 for `(batch, classes, height,
+        # width)`
+        axis: int = -1,
         **kwargs,  # for `nn.CrossEntropyLoss`, say `label_smoothing` or `reduction`
     ):
         super().__init__(*args, **kwargs)
@@ -62,7 +84,9 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
     def forward(
         self,
         pred: Tensor,  # scores `(batch, classes)`, or with more axes
-        target: Tensor,  # classes `(batch,)`, whole numbers, or the other axes of `pred`; or probabilities in the shape of `pred`
+        # classes `(batch,)`, whole numbers, or the other axes of `pred`; or probabilities
+        # in the shape of `pred`
+        target: Tensor,
     ) -> Tensor:  # one number; with `reduction="none"` one for each target
         "The loss of a batch."
         pred, target, shape = self._flat(pred, target)
@@ -74,14 +98,22 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
         except IndexError: raise self._out_of_range(pred, target) from None
 
     def _flat(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple]:
-        "Scores `(n, classes)`, targets `(n,)` or `(n, classes)`, and the shape that losses of single items should have."
+        """Scores `(n, classes)`, targets `(n,)` or `(n, classes)`, and the shape that
+        losses of single items should have."""
         _tensors(pred, target, self)
-        if pred.ndim == 2 and target.shape == pred.shape[:1] and target.dtype == torch.long and self.axis in (1, -1) and (self._looked or target.device.type == "cpu"):
+        if (
+            pred.ndim == 2
+            and target.shape == pred.shape[:1]
+            and target.dtype == torch.long
+            and self.axis in (1, -1)
+            and (self._looked or target.device.type == "cpu")
+        ):
             return pred, target, target.shape  # the usual case, and nothing to do
         pred = pred.movedim(self.axis, -1)
         shape, classes = pred.shape[:-1], pred.shape[-1]
         if target.is_floating_point(): target = self._probabilities(pred, target)
-        elif target.shape != shape and not same_meaning(target.shape, shape): raise ValueError(self._misfit(pred, target))
+        elif target.shape != shape and not same_meaning(target.shape, shape):
+            raise ValueError(self._misfit(pred, target))
         pred = pred.reshape(-1, classes)
         if not target.is_floating_point():
             target = target.reshape(-1).long()
@@ -90,17 +122,36 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
 
     def _probabilities(self, pred: Tensor, target: Tensor) -> Tensor:
         classes = pred.shape[-1]
-        if classes == 1: raise TypeError(f"{type(self).__name__}: the model has one output and the targets are numbers ({_told(target)}). For numbers take MSELossFlat, for yes or no BCEWithLogitsLossFlat")
+        if classes == 1:
+            raise TypeError(
+                f"{type(self).__name__}: the model has one output and the targets are "
+                f"numbers ({_told(target)}). For numbers take MSELossFlat, for yes or "
+                "no BCEWithLogitsLossFlat"
+            )
         target = target.movedim(self.axis, -1) if target.ndim == pred.ndim else target
         if target.shape != pred.shape:
-            raise TypeError(f"{type(self).__name__}: the targets are {_told(target)}, and classes are whole numbers from 0 to {classes - 1}: "
-                            f"give target.long(), or take MSELossFlat if they are meant as numbers")
+            raise TypeError(
+                f"{type(self).__name__}: the targets are {_told(target)}, and classes "
+                f"are whole numbers from 0 to {classes - 1}: "
+                f"give target.long(), or take MSELossFlat if they are meant as numbers"
+            )
         return target.reshape(-1, classes).to(pred.dtype)
 
     def _misfit(self, pred: Tensor, target: Tensor) -> str:
-        what = f"{type(self).__name__}: for predictions {tuple(pred.shape)} the targets should be {tuple(pred.shape[:-1])}, a class for each item, and they are {tuple(target.shape)}. "
-        if target.shape == pred.shape: return what + "If they mark one class with a 1, give target.argmax(-1); if several may be marked, take BCEWithLogitsLossFlat"
-        return what + "Look at what get_y and the model return; axis says which axis holds the classes"
+        what = (
+            f"{type(self).__name__}: for predictions {tuple(pred.shape)} the targets "
+            f"should be {tuple(pred.shape[:-1])}, a class for each item, and they are "
+            f"{tuple(target.shape)}. "
+        )
+        if target.shape == pred.shape:
+            return what + (
+                "If they mark one class with a 1, give target.argmax(-1); if several "
+                "may be marked, take BCEWithLogitsLossFlat"
+            )
+        return what + (
+            "Look at what get_y and the model return; axis says which axis holds the "
+            "classes"
+        )
 
     def _look(self, pred: Tensor, target: Tensor) -> None:
         known = (target == self.ignore_index) | ((target >= 0) & (target < pred.shape[-1]))
@@ -109,8 +160,13 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
 
     def _out_of_range(self, pred: Tensor, target: Tensor) -> ValueError:
         classes, found = pred.shape[-1], target[target != self.ignore_index]
-        return ValueError(f"{type(self).__name__}: the targets run from {found.min()} to {found.max()}, and the model has {classes} outputs, for classes 0 to {classes - 1}: "
-                          f"let the labels count from 0, or give the model an output for each class (dls.c)")
+        return ValueError(
+            f"{type(self).__name__}: the targets run from {found.min()} to "
+            f"{found.max()}, and the model has {classes} outputs, for classes 0 to "
+            f"{classes - 1}: "
+            "let the labels count from 0, or give the model an output for each class "
+            "(dls.c)"
+        )
 
     def activation(
         self,
@@ -128,8 +184,10 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
 
 # %% ../nbs/library/losses.ipynb #c5f8df79
 class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
-    """Binary cross-entropy for labels of which any number may be true. `activation` gives a probability for each label, `decodes` whether it is
-    above `thresh`. Raises `ValueError`, with what to change, for shapes that do not fit and, in its first batch, for targets outside 0 to 1."""
+    """Binary cross-entropy for labels of which any number may be true. `activation` gives a
+    probability for each label, `decodes` whether it is above `thresh`. Raises
+    `ValueError`, with what to change, for shapes that do not fit and, in its first
+    batch, for targets outside 0 to 1."""
     def __init__(
         self,
         *args,  # for `nn.BCEWithLogitsLoss`
@@ -142,13 +200,26 @@ class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
     def forward(
         self,
         pred: Tensor,  # scores `(batch, labels)`
-        target: Tensor,  # 0 or 1, or something between, in the same shape; whole numbers or floats
+        # 0 or 1, or something between, in the same shape; whole numbers or floats
+        target: Tensor,
     ) -> Tensor:  # one number; with `reduction="none"` one for each target
         "The loss of a batch."
-        pred, target = _numbers_for(pred, target, self, "A 0 or 1 is wanted for each output of the model; for one class out of several take CrossEntropyLossFlat")
+        pred, target = _numbers_for(
+            pred,
+            target,
+            self,
+            (
+                "A 0 or 1 is wanted for each output of the model; for one class out of "
+                "several take CrossEntropyLossFlat"
+            ),
+        )
         if not self._looked:
             if target.numel() and not (0 <= target.min() and target.max() <= 1):
-                raise ValueError(f"BCEWithLogitsLossFlat: the targets run from {target.min():g} to {target.max():g}, and each should be 0 or 1: for numbers take MSELossFlat")
+                raise ValueError(
+                    f"BCEWithLogitsLossFlat: the targets run from {target.min():g} to "
+                    f"{target.max():g}, and each should be 0 or 1: for numbers take "
+                    "MSELossFlat"
+                )
             self._looked = True
         return super().forward(pred, target)
 
@@ -168,8 +239,9 @@ class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
 
 
 class BCELossFlat(nn.BCELoss):
-    """Binary cross-entropy for a model that ends with a sigmoid and gives probabilities, which
-    `activation` leaves as they are; `decodes` says whether they are above `thresh`."""
+    """Binary cross-entropy for a model that ends with a sigmoid and gives probabilities,
+    which `activation` leaves as they are; `decodes` says whether they are above
+    `thresh`."""
     def __init__(
         self,
         *args,  # for `nn.BCELoss`
@@ -196,14 +268,20 @@ class BCELossFlat(nn.BCELoss):
 
 
 class MSELossFlat(nn.MSELoss):
-    "Mean squared error for numbers. `activation` and `decodes` leave them as they are. Raises `ValueError` for shapes that do not fit."
+    """Mean squared error for numbers. `activation` and `decodes` leave them as they are.
+    Raises `ValueError` for shapes that do not fit."""
     def forward(
         self,
         pred: Tensor,  # numbers, any shape, say `(batch, 1)`
         target: Tensor,  # as many numbers, say `(batch,)`
     ) -> Tensor:  # one number; with `reduction="none"` one for each target
         "The loss of a batch."
-        pred, target = _numbers_for(pred, target, self, "A number is wanted for each output of the model: change one or the other")
+        pred, target = _numbers_for(
+            pred,
+            target,
+            self,
+            "A number is wanted for each output of the model: change one or the other",
+        )
         return super().forward(pred, target)
 
     def activation(
@@ -222,8 +300,9 @@ class MSELossFlat(nn.MSELoss):
 
 # %% ../nbs/library/losses.ipynb #d550475e
 class FocalLossFlat(CrossEntropyLossFlat):
-    """Cross-entropy in which an item that is right already counts less: times $(1 - p)^\\gamma$, where $p$ is the probability given to its class
-    (Lin and others 2017). The mean is over the items, also where classes have a `weight`."""
+    """Cross-entropy in which an item that is right already counts less: times $(1 -
+    p)^\\gamma$, where $p$ is the probability given to its class (Lin and others 2017).
+    The mean is over the items, also where classes have a `weight`."""
     def __init__(
         self,
         gamma: float = 2.0,  # how much less; 0 is cross-entropy
@@ -232,21 +311,44 @@ class FocalLossFlat(CrossEntropyLossFlat):
         reduction: str = "mean",  # or "sum", or "none"
         ignore_index: int = -100,  # targets that do not count
     ):
-        if gamma < 0: raise ValueError(f"gamma={gamma}: below 0 the easy items would count more; 0 is cross-entropy, 2 is usual")
-        super().__init__(axis=axis, weight=weight, reduction=reduction, ignore_index=ignore_index)
+        if gamma < 0:
+            raise ValueError(
+                f"gamma={gamma}: below 0 the easy items would count more; 0 is "
+                "cross-entropy, 2 is usual"
+            )
+        super().__init__(
+            axis=axis, weight=weight, reduction=reduction, ignore_index=ignore_index
+        )
         self.gamma = gamma
 
     def _of(self, pred: Tensor, target: Tensor) -> Tensor:
-        if target.is_floating_point(): raise TypeError("FocalLossFlat needs one class for each item, not probabilities of classes")
+        if target.is_floating_point():
+            raise TypeError(
+                "FocalLossFlat needs one class for each item, not probabilities of classes"
+            )
         settings = {"reduction": "none", "ignore_index": self.ignore_index}
         try: loss = F.cross_entropy(pred, target, **settings)
         except IndexError: raise self._out_of_range(pred, target) from None
-        weighted = loss if self.weight is None else F.cross_entropy(pred, target, self.weight, **settings)
+        weighted = (
+            loss
+            if self.weight is None
+            else F.cross_entropy(pred, target, self.weight, **settings)
+        )
         loss = (-torch.expm1(-loss)).clamp(min=1e-12) ** self.gamma * weighted
-        return loss if self.reduction == "none" else loss.sum() / ((target != self.ignore_index).sum() if self.reduction == "mean" else 1)
+        return (
+            loss
+            if self.reduction == "none"
+            else loss.sum()
+            / ((target != self.ignore_index).sum() if self.reduction == "mean" else 1)
+        )
 
 # %% ../nbs/library/losses.ipynb #68fda9ed
-def count_items(part) -> int: return len(part) if isinstance(part, tuple | list) or (isinstance(part, Tensor) and part.ndim) else 1
+def count_items(part) -> int:
+    return (
+        len(part)
+        if isinstance(part, tuple | list) or (isinstance(part, Tensor) and part.ndim)
+        else 1
+    )
 
 # %% ../nbs/library/losses.ipynb #a76345cf
 _USUAL = {
@@ -261,24 +363,33 @@ _USUAL = {
 def loss_for(
     dls: DataLoaders,
 ) -> Callable:
-    """The usual loss for the kind of the targets: cross-entropy for a category and for a mask,
-    binary cross-entropy for several, squared error for numbers and points; raises `ValueError`
-    where the kind is not known."""
+    """The usual loss for the kind of the targets: cross-entropy for a category and for a
+    mask, binary cross-entropy for several, squared error for numbers and points; raises
+    `ValueError` where the kind is not known."""
     kind = (getattr(dls, "kinds", None) or [None])[-1]
     if kind in _USUAL: return _USUAL[kind]()
-    raise ValueError("give the learner a loss_func: " + ("these loaders do not say what their targets are" if kind is None else f"there is no usual loss for targets of the kind {kind!r}"))
+    raise ValueError(
+        "give the learner a loss_func: "
+        + (
+            "these loaders do not say what their targets are"
+            if kind is None
+            else f"there is no usual loss for targets of the kind {kind!r}"
+        )
+    )
 
 # %% ../nbs/library/losses.ipynb #e48e05b7
 _OURS = CrossEntropyLossFlat, BCEWithLogitsLossFlat, BCELossFlat, MSELossFlat
 
 
 _ALIKE = {
-    partial(CrossEntropyLossFlat, axis=1): "CrossEntropyLoss NLLLoss cross_entropy nll_loss",
+    partial(
+        CrossEntropyLossFlat, axis=1
+    ): "CrossEntropyLoss NLLLoss cross_entropy nll_loss",
     BCEWithLogitsLossFlat: "BCEWithLogitsLoss MultiLabelSoftMarginLoss "
-        "binary_cross_entropy_with_logits multilabel_soft_margin_loss",
+    "binary_cross_entropy_with_logits multilabel_soft_margin_loss",
     BCELossFlat: "BCELoss binary_cross_entropy",
     MSELossFlat: "MSELoss L1Loss SmoothL1Loss HuberLoss mse_loss l1_loss smooth_l1_loss "
-        "huber_loss",
+    "huber_loss",
 }
 
 
@@ -286,7 +397,8 @@ def read_as(
     loss_func: Callable,
     kind: str | None,  # of the targets
 ) -> Callable | None:  # None where neither loss nor kind says it
-    "The loss of ours that reads scores as this one: by its class or name, else by the kind."
+    """The loss of ours that reads scores as this one: by its class or name, else by the
+    kind."""
     while isinstance(loss_func, partial): loss_func = loss_func.func
     if isinstance(loss_func, _OURS): return loss_func
     for ours, names in _ALIKE.items():
@@ -301,14 +413,16 @@ def reading(
     kind: str | None,  # of the targets
     scores,  # of the model
 ) -> tuple[Callable, Callable]:
-    """What makes predictions of scores, and what they stand for: `activation` and `decodes` of
-    the loss where it has them, else as `read_as` finds; scores as they are where nothing says it."""
+    """What makes predictions of scores, and what they stand for: `activation` and `decodes`
+    of the loss where it has them, else as `read_as` finds; scores as they are where
+    nothing says it."""
     def as_it_is(pred): return pred
     usual = read_as(loss_func, kind) if isinstance(scores, Tensor) else None
     own = None if usual is loss_func else loss_func
     of_classes = isinstance(usual, CrossEntropyLossFlat)
     if of_classes and (scores.ndim < 2 or scores.shape[usual.axis] == 1):
-        usual, of_classes = BCEWithLogitsLossFlat(), False  # the softmax of one score is always 1
+        # the softmax of one score is always 1
+        usual, of_classes = BCEWithLogitsLossFlat(), False
     act, decodes = (getattr(usual, name, as_it_is) for name in ("activation", "decodes"))
     if of_classes and kind == "multicategory":  # targets have a 0 or 1 for each label
         def decodes(pred): return F.one_hot(usual.decodes(pred), pred.shape[usual.axis])
@@ -326,16 +440,23 @@ def unreduced(loss_func: Callable) -> Callable:
     if hasattr(loss_func, "reduction"):
         whole = copy(loss_func)
         whole.reduction = "none"
-    elif "reduction" in inspect.signature(loss_func).parameters: whole = partial(loss_func, reduction="none")
+    elif "reduction" in inspect.signature(loss_func).parameters:
+        whole = partial(loss_func, reduction="none")
     else: return partial(_one_by_one, loss_func)
     def of_each(pred, *targets):
-        loss = whole(pred, *targets)  # of a loss of the user's perhaps one number all the same
+        # of a loss of the user's perhaps one number all the same
+        loss = whole(pred, *targets)
         return loss if loss.ndim else _one_by_one(loss_func, pred, *targets)
     return of_each
 
 
 def _one_by_one(loss_func: Callable, pred, *targets) -> Tensor:
-    return torch.stack([loss_func(*(_only(part, i) for part in (pred, *targets))) for i in range(count_items(targets[0]))])
+    return torch.stack(
+        [
+            loss_func(*(_only(part, i) for part in (pred, *targets)))
+            for i in range(count_items(targets[0]))
+        ]
+    )
 
 
 def _only(part, i: int):

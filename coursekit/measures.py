@@ -13,19 +13,39 @@ from .losses import same_meaning
 
 # %% ../nbs/05_learner.ipynb #1146d2c8
 def _answers(pred: Tensor, target: Tensor, axis: int) -> Tensor:
-    "The targets in the shape of the answers, which is that of `pred` without the axis of the classes."
+    """The targets in the shape of the answers, which is that of `pred` without the axis of
+    the classes."""
     shape = list(pred.shape)
     classes = shape.pop(axis)
-    if classes == 1: raise ValueError(f"predictions {tuple(pred.shape)} have a single class, so the answer is always 0: for yes or no take accuracy_multi, for numbers mse or mae")
+    if classes == 1:
+        raise ValueError(
+            f"predictions {tuple(pred.shape)} have a single class, so the answer is "
+            "always 0: for yes or no take accuracy_multi, for numbers mse or mae"
+        )
     if list(target.shape) == shape: return target
-    hint = ": if they mark one class with a 1, give target.argmax(-1); if they may mark several, take accuracy_multi" if target.shape == pred.shape else ""
-    if not same_meaning(target.shape, shape): raise ValueError(f"for predictions {tuple(pred.shape)} the targets should be {tuple(shape)}, a class for each item, and they are {tuple(target.shape)}{hint}")
+    hint = (
+        (
+            ": if they mark one class with a 1, give target.argmax(-1); if they may mark "
+            "several, take accuracy_multi"
+        )
+        if target.shape == pred.shape
+        else ""
+    )
+    if not same_meaning(target.shape, shape):
+        raise ValueError(
+            f"for predictions {tuple(pred.shape)} the targets should be {tuple(shape)}, "
+            f"a class for each item, and they are {tuple(target.shape)}{hint}"
+        )
     return target.reshape(shape)
 
 # %% ../nbs/05_learner.ipynb #6790ca3c
 def made_alike(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if pred.shape == target.shape: return pred, target
-    if not same_meaning(pred.shape, target.shape): raise ValueError(f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} are not one for one: as many numbers are wanted on both sides")
+    if not same_meaning(pred.shape, target.shape):
+        raise ValueError(
+            f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} are not "
+            "one for one: as many numbers are wanted on both sides"
+        )
     return pred.reshape(target.shape), target
 
 # %% ../nbs/05_learner.ipynb #04f86c88
@@ -34,7 +54,8 @@ def accuracy(
     target: Tensor,  # classes `(batch,)`, or the other axes of `pred`
     axis: int = -1,  # which axis of `pred` holds the classes
 ) -> Tensor:  # one number
-    "Share of the items whose largest score is that of their class; raises `ValueError` for targets that are not a class each."
+    """Share of the items whose largest score is that of their class; raises `ValueError`
+    for targets that are not a class each."""
     return (pred.argmax(axis) == _answers(pred, target, axis)).float().mean()
 
 
@@ -53,9 +74,19 @@ def top_k_accuracy(
     k: int = 5,  # how many guesses each item has
     axis: int = -1,  # which axis of `pred` holds the classes
 ) -> Tensor:  # one number
-    "Share of the items whose class is among the `k` largest scores; raises `ValueError` if every answer would be right."
-    if not 0 < k < pred.shape[axis]: raise ValueError(f"k={k}: with {pred.shape[axis]} classes the number of guesses lies between 1 and {pred.shape[axis] - 1}")
-    return (pred.topk(k, axis).indices == _answers(pred, target, axis).unsqueeze(axis)).any(axis).float().mean()
+    """Share of the items whose class is among the `k` largest scores; raises `ValueError`
+    if every answer would be right."""
+    if not 0 < k < pred.shape[axis]:
+        raise ValueError(
+            f"k={k}: with {pred.shape[axis]} classes the number of guesses lies between "
+            f"1 and {pred.shape[axis] - 1}"
+        )
+    return (
+        (pred.topk(k, axis).indices == _answers(pred, target, axis).unsqueeze(axis))
+        .any(axis)
+        .float()
+        .mean()
+    )
 
 
 def accuracy_multi(
@@ -64,9 +95,12 @@ def accuracy_multi(
     thresh: float = 0.5,  # a label with a probability above it counts as there
     sigmoid: bool = True,  # are these scores? Else probabilities
 ) -> Tensor:  # one number
-    "Share of all labels of all items that are right; raises `ValueError` unless there is a target for each prediction."
+    """Share of all labels of all items that are right; raises `ValueError` unless there is
+    a target for each prediction."""
     pred, target = made_alike(pred, target)
-    return (((pred.sigmoid() if sigmoid else pred) > thresh) == target.bool()).float().mean()
+    return (
+        (((pred.sigmoid() if sigmoid else pred) > thresh) == target.bool()).float().mean()
+    )
 
 # %% ../nbs/05_learner.ipynb #0150d6cb
 def mse(
@@ -89,7 +123,8 @@ def rmse(
     pred: Tensor,  # numbers, any shape
     target: Tensor,  # as many numbers
 ) -> Tensor:  # one number, in the unit of the targets
-    "Root of the mean squared error; as a metric of a learner it is computed on the whole epoch, since roots cannot be averaged."
+    """Root of the mean squared error; as a metric of a learner it is computed on the whole
+    epoch, since roots cannot be averaged."""
     return mse(pred, target).sqrt()
 
 

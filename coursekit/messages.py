@@ -26,25 +26,35 @@ class DataError(RuntimeError):
 # %% ../nbs/library/messages.ipynb #d89af744
 def is_missing(value) -> bool:
     if isinstance(value, numbers.Real): return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType")  # as pandas says it
+    # as pandas says it
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def name_of(
     step,  # function, class or object
 ) -> str:
-    "What to call a step in a message: a function's name, `PILImage.create`, or how the object shows itself."
+    """What to call a step in a message: a function's name, `PILImage.create`, or how the
+    object shows itself."""
     if isinstance(step, partial): return name_of(step.func)
     name = getattr(step, "__qualname__", None)
     if name is None: return repr(step)
     maker, _, own = name.rpartition(".<locals>.")
-    return "your lambda" if own == "<lambda>" else maker if maker[:1].isupper() else own  # RandomSplitter(...) made a function
+    # RandomSplitter(...) made a function
+    return "your lambda" if own == "<lambda>" else maker if maker[:1].isupper() else own
 
 
-def listed(x) -> list: return [] if x is None else list(x) if isinstance(x, list | tuple | L) else [x]
+def listed(x) -> list:
+    return [] if x is None else list(x) if isinstance(x, list | tuple | L) else [x]
 
 
 def brief(value, limit: int = 80) -> str:
-    text = f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else short_path(value) if isinstance(value, os.PathLike) else repr(value)
+    text = (
+        f"{len(value)} bytes"
+        if isinstance(value, bytes | bytearray | memoryview)
+        else short_path(value)
+        if isinstance(value, os.PathLike)
+        else repr(value)
+    )
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit - 30]}...{text[-27:]}"
 
@@ -52,31 +62,61 @@ def brief(value, limit: int = 80) -> str:
 def table_cell(row, col: str | int):
     try:
         if isinstance(col, int) and hasattr(row, "iloc"): return row.iloc[col]
-        return getattr(row, col) if hasattr(row, "_fields") and isinstance(col, str) else row[col]
+        return (
+            getattr(row, col)
+            if hasattr(row, "_fields") and isinstance(col, str)
+            else row[col]
+        )
     except (KeyError, IndexError, AttributeError, TypeError):
-        there = getattr(row, "index", None) if hasattr(row, "iloc") else getattr(row, "_fields", row)
-        raise DataError(f"there is no column {col!r} in {brief(list(there) if isinstance(there, Iterable) else there)}") from None
+        there = (
+            getattr(row, "index", None)
+            if hasattr(row, "iloc")
+            else getattr(row, "_fields", row)
+        )
+        raise DataError(
+            f"there is no column {col!r} in "
+            f"{brief(list(there) if isinstance(there, Iterable) else there)}"
+        ) from None
 
 # %% ../nbs/library/messages.ipynb #5d3eddb3
 def checked_share(valid_pct: float) -> float:
-    if not 0 <= valid_pct <= 1: raise ValueError(f"valid_pct={valid_pct}: the share of the items to validate on lies between 0 and 1, say 0.2")
+    if not 0 <= valid_pct <= 1:
+        raise ValueError(
+            f"valid_pct={valid_pct}: the share of the items to validate on lies between "
+            "0 and 1, say 0.2"
+        )
     return valid_pct
 
 
 def checked_position(i) -> int:
     try: return operator.index(i)
-    except TypeError: raise DataError(f"{i!r} is no position in the list of items: a whole number is wanted") from None
+    except TypeError:
+        raise DataError(
+            f"{i!r} is no position in the list of items: a whole number is wanted"
+        ) from None
 
 # %% ../nbs/library/messages.ipynb #02550264
 def plain_label(label):
-    if isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and label.ndim == 0): return label.item()
-    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor): raise DataError(f"one label is wanted, this is a {type(label).__name__}: {brief(label)}. Let get_y return one text or number; for several labels take MultiCategoryBlock")
+    if isinstance(label, np.generic) or (
+        isinstance(label, Tensor | np.ndarray) and label.ndim == 0
+    ):
+        return label.item()
+    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor):
+        raise DataError(
+            f"one label is wanted, this is a {type(label).__name__}: {brief(label)}. "
+            "Let get_y return one text or number; for several labels take "
+            "MultiCategoryBlock"
+        )
     return label
 
 # %% ../nbs/library/messages.ipynb #b2a3e0b8
 def check_probabilities(pred: Tensor) -> None:
     if pred.numel() and not (0 <= pred.min() and pred.max() <= 1):
-        raise ValueError(f"the predictions run from {pred.min():.3g} to {pred.max():.3g}, and probabilities are wanted: take those of get_preds, or the sigmoid of the scores")
+        raise ValueError(
+            f"the predictions run from {pred.min():.3g} to {pred.max():.3g}, and "
+            "probabilities are wanted: take those of get_preds, or the sigmoid of the "
+            "scores"
+        )
 
 # %% ../nbs/library/messages.ipynb #7cc62f80
 def counted(n: int, noun: str) -> str: return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -30,37 +30,52 @@ if TYPE_CHECKING:
 
 # %% ../nbs/library/metrics.ipynb #a19f6b6d
 def join_batches(parts: Sequence):
-    "Batches as one: tensors end to end, tuples and dicts part by part; None if there are none."
+    """Batches as one: tensors end to end, tuples and dicts part by part; None if there are
+    none."""
     if not parts: return None
     first = parts[0]
-    if isinstance(first, Tensor): return torch.cat(list(parts)) if first.ndim else torch.stack(list(parts))
-    if isinstance(first, dict): return {name: join_batches([part[name] for part in parts]) for name in first}
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts)) if first.ndim else torch.stack(list(parts))
+    if isinstance(first, dict):
+        return {name: join_batches([part[name] for part in parts]) for name in first}
     return type(first)(join_batches(column) for column in zip(*parts, strict=True))
 
 # %% ../nbs/library/metrics.ipynb #e9afa911
 class Metric:
-    """A number about predictions, kept over an epoch: averaged over the items, or computed on the whole where an average would be wrong. Raises
-    `ValueError` if the function does not return a single number. A class of one's own may have `reset`, `accumulate` (of the learner, after
-    each batch), `value` and `name` in place of a function."""
+    """A number about predictions, kept over an epoch: averaged over the items, or computed
+    on the whole where an average would be wrong. Raises `ValueError` if the function
+    does not return a single number. A class of one's own may have `reset`, `accumulate`
+    (of the learner, after each batch), `value` and `name` in place of a function."""
     func, whole = None, False
 
     def __init__(
         self,
-        func: Callable | None = None,  # function of (predictions, targets) that returns one number
-        whole: bool | None = None,  # collect the epoch and call `func` once? As `func.whole` if None, else no
+        # function of (predictions, targets) that returns one number
+        func: Callable | None = None,
+        # collect the epoch and call `func` once? As `func.whole` if None, else no
+        whole: bool | None = None,
         name: str | None = None,  # heading in the table; that of the function if None
     ):
-        if func is None and type(self).accumulate is Metric.accumulate: raise TypeError(f"{type(self).__name__} has nothing to measure with: give a function of (predictions, targets), or write accumulate, reset and value")
+        if func is None and type(self).accumulate is Metric.accumulate:
+            raise TypeError(
+                f"{type(self).__name__} has nothing to measure with: give a function of "
+                "(predictions, targets), or write accumulate, reset and value"
+            )
         inner = func
         while isinstance(inner, partial): inner = inner.func
-        self.func, self.whole = func, getattr(inner, "whole", False) if whole is None else whole
+        self.func, self.whole = (
+            func,
+            getattr(inner, "whole", False) if whole is None else whole,
+        )
         self._name = name or (func and getattr(inner, "__name__", type(inner).__name__))
         self.reset()
 
     @property
     def name(self) -> str:
         "Heading in the table; in a class of one's own its name in small letters."
-        return getattr(self, "_name", None) or camel2snake(type(self).__name__.removesuffix("Metric") or "Metric")
+        return getattr(self, "_name", None) or camel2snake(
+            type(self).__name__.removesuffix("Metric") or "Metric"
+        )
 
     @name.setter
     def name(self, name: str) -> None: self._name = name
@@ -95,30 +110,51 @@ class Metric:
 
     def _number(self, value):
         shape = tuple(getattr(value, "shape", ()))
-        if math.prod(shape) != 1: raise ValueError(f"the metric {self.name} returned shape {shape}, and one number is wanted: does it end with .mean()?")
+        if math.prod(shape) != 1:
+            raise ValueError(
+                f"the metric {self.name} returned shape {shape}, and one number is "
+                "wanted: does it end with .mean()?"
+            )
         if not isinstance(value, Tensor): return float(value)
         value = value.detach().reshape(())
-        return value.item() if value.device.type == "cpu" else value  # a GPU need not stop for this
+        # a GPU need not stop for this
+        return value.item() if value.device.type == "cpu" else value
 
     @property
     def value(self) -> float | None:
         "The metric of all batches since `reset`; None if there were none."
-        if self.whole: return float(self._number(self.func(*join_batches(self.kept)))) if self.kept else None
+        if self.whole:
+            return (
+                float(self._number(self.func(*join_batches(self.kept))))
+                if self.kept
+                else None
+            )
         return float(self.total) / self.n if self.n else None
 
-    def __repr__(self): return f"Metric({self.name}, {'on the whole' if self.whole else 'averaged'})"
+    def __repr__(self):
+        return f"Metric({self.name}, {'on the whole' if self.whole else 'averaged'})"
 
 # %% ../nbs/library/metrics.ipynb #066d2684
 _OF_SCORES = {  # measures of scikit-learn that judge how sure a model is, not what it says
-    "average_precision_score", "brier_score_loss", "coverage_error", "d2_brier_score", "d2_log_loss_score",
-    "hinge_loss", "label_ranking_average_precision_score", "label_ranking_loss", "log_loss",
-    "roc_auc_score", "top_k_accuracy_score",
+    "average_precision_score",
+    "brier_score_loss",
+    "coverage_error",
+    "d2_brier_score",
+    "d2_log_loss_score",
+    "hinge_loss",
+    "label_ranking_average_precision_score",
+    "label_ranking_loss",
+    "log_loss",
+    "roc_auc_score",
+    "top_k_accuracy_score",
 }
 
 
 _READINGS = {
     "classes": lambda pred, axis, thresh: pred.argmax(axis),
-    "probabilities": lambda pred, axis, thresh: pred.softmax(axis).select(axis, 1) if pred.shape[axis] == 2 else pred.softmax(axis),
+    "probabilities": lambda pred, axis, thresh: (
+        pred.softmax(axis).select(axis, 1) if pred.shape[axis] == 2 else pred.softmax(axis)
+    ),
     "labels": lambda pred, axis, thresh: pred.sigmoid() > thresh,
     "label probabilities": lambda pred, axis, thresh: pred.sigmoid(),
     "numbers": lambda pred, axis, thresh: pred,
@@ -126,15 +162,22 @@ _READINGS = {
 
 
 def sklearn_metric(
-    func: Callable | str,  # function of (targets, predictions), as in `sklearn.metrics`, or the name of one there
-    wants: str | None = None,  # what it takes: "classes", "probabilities" (of two classes only the second), "labels", "label probabilities", "numbers"; found from measure and targets if None
+    # function of (targets, predictions), as in `sklearn.metrics`, or the name of one there
+    func: Callable | str,
+    # what it takes: "classes", "probabilities" (of two classes only the second), "labels",
+    # "label probabilities", "numbers"; found from measure and targets if None
+    wants: str | None = None,
     thresh: float = 0.5,  # a label with a probability above it counts as there
     axis: int = -1,  # which axis of the predictions holds the classes
     name: str | None = None,  # heading in the table; that of the function if None
     **kwargs,  # for `func`, say `average="macro"`
 ) -> Metric:
-    "A metric of scikit-learn, computed on the whole epoch from the scores of a model. Raises `ValueError` for an unknown name."
-    if wants is not None and wants not in _READINGS: raise ValueError(f"wants={wants!r}: choose one of {', '.join(map(repr, _READINGS))}")
+    """A metric of scikit-learn, computed on the whole epoch from the scores of a model.
+    Raises `ValueError` for an unknown name."""
+    if wants is not None and wants not in _READINGS:
+        raise ValueError(
+            f"wants={wants!r}: choose one of {', '.join(map(repr, _READINGS))}"
+        )
     func = sklearn_function(func) if isinstance(func, str) else func
     def on_whole(pred: Tensor, target: Tensor) -> float:
         read = _READINGS[wants or _wanted(func, pred, target)]
@@ -143,21 +186,39 @@ def sklearn_metric(
 
 
 def _wanted(func: Callable, pred: Tensor, target: Tensor) -> str:
-    "What a measure takes, by its name and by the targets: classes are whole numbers, labels a 0 or 1 for each output."
-    scores = getattr(func.func if isinstance(func, partial) else func, "__name__", "") in _OF_SCORES
-    if target.shape == pred.shape and pred.ndim > 1 and ((target == 0) | (target == 1)).all(): return "label probabilities" if scores else "labels"
+    """What a measure takes, by its name and by the targets: classes are whole numbers,
+    labels a 0 or 1 for each output."""
+    scores = (
+        getattr(func.func if isinstance(func, partial) else func, "__name__", "")
+        in _OF_SCORES
+    )
+    if (
+        target.shape == pred.shape
+        and pred.ndim > 1
+        and ((target == 0) | (target == 1)).all()
+    ):
+        return "label probabilities" if scores else "labels"
     if target.is_floating_point(): return "numbers"
     return "probabilities" if scores else "classes"
 
 # %% ../nbs/library/metrics.ipynb #a5c0e725
 def sklearn_function(name: str) -> Callable:
     try: from sklearn import metrics
-    except ImportError: raise ImportError(f"the metric {name!r} comes from scikit-learn, which is not installed: pip install scikit-learn, or give a function of (targets, predictions)") from None
-    if not hasattr(metrics, name): raise ValueError(f"sklearn.metrics has no {name!r}: look up its name there, say 'f1_score'")
+    except ImportError:
+        raise ImportError(
+            f"the metric {name!r} comes from scikit-learn, which is not installed: pip "
+            "install scikit-learn, or give a function of (targets, predictions)"
+        ) from None
+    if not hasattr(metrics, name):
+        raise ValueError(
+            f"sklearn.metrics has no {name!r}: look up its name there, say 'f1_score'"
+        )
     return getattr(metrics, name)
 
 # %% ../nbs/library/metrics.ipynb #3e5a0004
-def _maker(name: str, measure: str, wants: str, what: str, *needed: str, **defaults) -> Callable:
+def _maker(
+    name: str, measure: str, wants: str, what: str, *needed: str, **defaults
+) -> Callable:
     "A function that makes a metric, from a row of the table."
     kind = Parameter.POSITIONAL_OR_KEYWORD
     own = [Parameter(key, kind) for key in needed]
@@ -166,7 +227,8 @@ def _maker(name: str, measure: str, wants: str, what: str, *needed: str, **defau
 
     def make(*args, **kwargs) -> Metric:
         try: given = signature.bind(*args, **kwargs)
-        except TypeError as error: raise TypeError(f"{name}: {error}; {name}{signature}") from None
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}; {name}{signature}") from None
         given.apply_defaults()
         return _metric(measure, wants, **given.arguments)
 
@@ -175,9 +237,12 @@ def _maker(name: str, measure: str, wants: str, what: str, *needed: str, **defau
     return make
 
 
-def _metric(measure: str, wants: str, axis=-1, thresh=0.5, sigmoid=True, **kwargs) -> Metric:
+def _metric(
+    measure: str, wants: str, axis=-1, thresh=0.5, sigmoid=True, **kwargs
+) -> Metric:
     func = _FUNCTIONS[measure] if measure in _FUNCTIONS else sklearn_function(measure)
-    if wants == "labels" and not sigmoid: func, wants = partial(_above, func, thresh), "numbers"
+    if wants == "labels" and not sigmoid:
+        func, wants = partial(_above, func, thresh), "numbers"
     if wants == "flat": func, wants = partial(_flat, func), "numbers"
     return sklearn_metric(func, wants, thresh, axis, measure, **kwargs)
 
@@ -190,7 +255,9 @@ def _above(func: Callable, thresh: float, target, probability, **kwargs) -> floa
 def _flat(func: Callable, target, pred, **kwargs) -> float:
     if target.size == pred.size: return func(target.ravel(), pred.ravel(), **kwargs)
     sizes = f"predictions {pred.shape} and targets {target.shape}"
-    raise ValueError(f"{sizes} are not one for one: as many numbers are wanted on both sides")
+    raise ValueError(
+        f"{sizes} are not one for one: as many numbers are wanted on both sides"
+    )
 
 
 def _pearsonr(target, pred) -> float:
@@ -213,7 +280,13 @@ Precision = _maker(
     "Precision", "precision_score", "classes",
     "Share of what was said to be of a class that is.", axis=-1, **_HITS)
 Recall = _maker(
-    "Recall", "recall_score", "classes", "Share of a class that was found.", axis=-1, **_HITS)
+    "Recall",
+    "recall_score",
+    "classes",
+    "Share of a class that was found.",
+    axis=-1,
+    **_HITS,
+)
 F1Score = _maker(
     "F1Score", "f1_score", "classes",
     "The harmonic mean of precision and recall.", axis=-1, **_HITS)
@@ -231,9 +304,18 @@ BalancedAccuracy = _maker(
     "The mean over the classes of the share that was found.",
     axis=-1, sample_weight=None, adjusted=False)
 CohenKappa = _maker(
-    "CohenKappa", "cohen_kappa_score", "classes",
-    "How far the accuracy is above that of chance; `weights` for classes that have an order.",
-    axis=-1, labels=None, weights=None, sample_weight=None)
+    "CohenKappa",
+    "cohen_kappa_score",
+    "classes",
+    (
+        "How far the accuracy is above that of chance; `weights` for classes that have an "
+        "order."
+    ),
+    axis=-1,
+    labels=None,
+    weights=None,
+    sample_weight=None,
+)
 MatthewsCorrCoef = _maker(
     "MatthewsCorrCoef", "matthews_corrcoef", "classes",
     "The correlation of answers and truth, 1 for all right.", sample_weight=None, axis=-1)
@@ -268,8 +350,14 @@ F1ScoreMulti = _maker(
     "F1ScoreMulti", "f1_score", "labels", "The harmonic mean of precision and recall.",
     **_SAID, **_OVER)
 FBetaMulti = _maker(
-    "FBetaMulti", "fbeta_score", "labels", "The same, with recall `beta` times as important.",
-    "beta", **_SAID, **_OVER)
+    "FBetaMulti",
+    "fbeta_score",
+    "labels",
+    "The same, with recall `beta` times as important.",
+    "beta",
+    **_SAID,
+    **_OVER,
+)
 JaccardMulti = _maker(
     "JaccardMulti", "jaccard_score", "labels",
     "Labels said and true, as a share of those said or true.", **_SAID, **_OVER)
@@ -295,8 +383,13 @@ ExplainedVariance = _maker(
 PearsonCorrCoef = _maker(
     "PearsonCorrCoef", "pearsonr", "flat", "How nearly the predictions lie on a line.")
 SpearmanCorrCoef = _maker(
-    "SpearmanCorrCoef", "spearmanr", "flat",
-    "How nearly the predictions have the order of the targets.", axis=0, nan_policy="propagate")
+    "SpearmanCorrCoef",
+    "spearmanr",
+    "flat",
+    "How nearly the predictions have the order of the targets.",
+    axis=0,
+    nan_policy="propagate",
+)
 
 # %% ../nbs/library/metrics.ipynb #3e5a000e
 _ACTIVATIONS = {
@@ -325,7 +418,8 @@ def AccumMetric(
 
     def on_whole(pred: Tensor, target: Tensor):
         if activation == "no" and dim_argmax is not None: pred = pred.argmax(dim_argmax)
-        else: pred = _ACTIVATIONS[activation](pred, -1 if dim_argmax is None else dim_argmax)
+        else:
+            pred = _ACTIVATIONS[activation](pred, -1 if dim_argmax is None else dim_argmax)
         if thresh is not None: pred = pred >= thresh
         if flatten: pred, target = pred.reshape(-1), target.reshape(-1)
         given = map(_as_array, (pred, target)) if to_np else (pred, target)

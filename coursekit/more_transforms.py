@@ -74,7 +74,8 @@ class Hue(_Colour):
         self,
         max_hue: float = 0.1,  # share of the whole round, at most 0.5
         p: float = 0.75,  # chance of a change, for each picture
-        draw: Callable | Sequence | float | None = None,  # turns, -0.5 to 0.5; random if None
+        # turns, -0.5 to 0.5; random if None
+        draw: Callable | Sequence | float | None = None,
         batch: bool = False,  # the same change for all pictures of a batch?
     ):
         super().__init__(p, draw, batch)
@@ -93,8 +94,8 @@ class Hue(_Colour):
 # %% ../nbs/library/more_transforms.ipynb #30e7f006
 class RandomErasing(Transform):
     """Random rectangles of a picture become noise, in training (Zhong et al. 2017, arXiv
-    1708.04896). It comes after `Normalize`, so that the noise, of mean 0 and deviation 1, is
-    like pictures there."""
+    1708.04896). It comes after `Normalize`, so that the noise, of mean 0 and deviation
+    1, is like pictures there."""
     order = 100
 
     def __init__(
@@ -172,18 +173,21 @@ def _two_ways(resamples) -> tuple[int, int]:
     try:
         for_pictures, for_masks = (int(Image.Resampling(way)) for way in resamples)
     except (TypeError, ValueError):
-        raise ValueError(f"resamples={resamples!r}: two of Pillow's ways, for pictures and for "
-                         "masks, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST) say") from None
+        raise ValueError(
+            f"resamples={resamples!r}: two of Pillow's ways, for pictures and for "
+            "masks, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST) say"
+        ) from None
     return for_pictures, for_masks
 
 
 class RatioResize(ChangesSize):
-    """Pictures whose longer side has `max_sz` pixels, in their own proportions. Pictures that are
-    tensors know three ways to find new pixels: NEAREST, BILINEAR and BICUBIC."""
+    """Pictures whose longer side has `max_sz` pixels, in their own proportions. Pictures
+    that are tensors know three ways to find new pixels: NEAREST, BILINEAR and BICUBIC."""
     def __init__(
         self,
         max_sz: int,  # pixels of the longer side
-        resamples: tuple[int, int] = _USUAL,  # Pillow's `Resampling` for pictures, for masks
+        # Pillow's `Resampling` for pictures, for masks
+        resamples: tuple[int, int] = _USUAL,
     ):
         super().__init__(max_sz, PadMode.Border)
         self.max_sz, self.resamples = max_sz, _two_ways(resamples)
@@ -203,12 +207,15 @@ class RatioResize(ChangesSize):
     def pixels(self, picture: Tensor, window) -> Tensor:
         way, to = Image.Resampling(self.resamples[0]), window.to[::-1]
         if way not in _OF_TENSORS:
-            raise ValueError(f"{self} was given a tensor, for which there is no {way.name}: choose "
-                             f"{', '.join(each.name for each in _OF_TENSORS)}")
+            raise ValueError(
+                f"{self} was given a tensor, for which there is no {way.name}: choose "
+                f"{', '.join(each.name for each in _OF_TENSORS)}"
+            )
         if picture.shape[1:] == to: return picture
         return F.interpolate(picture[None], to, **_OF_TENSORS[way])[0]
 
-    def join(self, following): return super().join(following) if self.resamples == _USUAL else None
+    def join(self, following):
+        return super().join(following) if self.resamples == _USUAL else None
 
     def __repr__(self):
         ways = [f"Resampling.{Image.Resampling(way).name}" for way in self.resamples]

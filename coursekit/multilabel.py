@@ -28,22 +28,30 @@ if TYPE_CHECKING:
 
 # %% ../nbs/08_multilabel.ipynb #c11658f9
 class MultiCategorize(Categorize):
-    """Turns the labels of an item, any number of them, into a 1 for each label that is there and a 0 for each that is not: floats `(labels,)`
-    in the order of `vocab`, which is learned from the training items unless it is given."""
+    """Turns the labels of an item, any number of them, into a 1 for each label that is
+    there and a 0 for each that is not: floats `(labels,)` in the order of `vocab`, which
+    is learned from the training items unless it is given."""
     kind = "multicategory"
 
     def __init__(
         self,
-        vocab: Sequence | None = None,  # the labels in the order of their numbers; found in the training items, and sorted, if None
+        # the labels in the order of their numbers; found in the training items, and sorted,
+        # if None
+        vocab: Sequence | None = None,
         add_na: bool = False,  # put '#na#' first, for labels that are not known
     ):
         super().__init__(vocab, add_na=add_na)
 
     def setup(self, items: Sequence) -> None:
-        "Learn the vocabulary from the labels of the training items; raises `DataError` if none of them has a label."
+        """Learn the vocabulary from the labels of the training items; raises `DataError` if
+        none of them has a label."""
         each = list(map(_several, items))
         found = [label for labels in each for label in labels]
-        if not (found or self.given): raise DataError(f"none of the {len(items)} training items has a label: look at what get_y returns, or give the vocabulary")
+        if not (found or self.given):
+            raise DataError(
+                f"none of the {len(items)} training items has a label: look at what "
+                "get_y returns, or give the vocabulary"
+            )
         super().setup(found)
         count = Counter(label for labels in each for label in set(labels))
         share = torch.tensor([count[label] for label in self.vocab]) / max(1, len(each))
@@ -56,26 +64,66 @@ class MultiCategorize(Categorize):
 
     def decode(self, target: Tensor) -> list:
         "The labels whose number is above one half."
-        if len(target) == len(self.vocab): return [label for label, there in zip(self.vocab, target.tolist(), strict=True) if there > 0.5]
-        raise DataError(f"there are {len(target)} numbers for the {len(self.vocab)} labels {brief(list(self.vocab))}: a model needs as many outputs as there are labels, dls.c")
+        if len(target) == len(self.vocab):
+            return [
+                label
+                for label, there in zip(self.vocab, target.tolist(), strict=True)
+                if there > 0.5
+            ]
+        raise DataError(
+            f"there are {len(target)} numbers for the {len(self.vocab)} labels "
+            f"{brief(list(self.vocab))}: a model needs as many outputs as there are "
+            "labels, dls.c"
+        )
 
     def __repr__(self): return "MultiCategorize"
 
 
 def _several(labels) -> list:
     if isinstance(labels, str):
-        hint = f"its {len(labels)} letters would be read as labels" if labels else "an item without a label has an empty list"
-        raise DataError(f"a list of labels is wanted, and {brief(labels)} is one text; {hint}. Let get_y return a list, say ColReader('labels', label_delim=' ')")
-    if is_missing(labels): raise DataError(f"there are no labels, only {labels!r}: if that means 'none', let it be an empty list, say with fillna('') and ColReader('labels', label_delim=' ')")
-    if isinstance(labels, dict | bytes) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0: raise DataError(f"a list of labels is wanted, not {brief(labels)}: let get_y return [{brief(labels)}] for a single label")
-    found = [plain_label(label) for label in (labels.tolist() if isinstance(labels, Tensor) else labels)]
-    empty = [label for label in found if is_missing(label) or (isinstance(label, str) and not label.strip())]
-    if empty: raise DataError(f"there is an empty label, {empty[0]!r}, in {brief(list(labels))}: leave it out, no label is an empty list")
+        hint = (
+            f"its {len(labels)} letters would be read as labels"
+            if labels
+            else "an item without a label has an empty list"
+        )
+        raise DataError(
+            f"a list of labels is wanted, and {brief(labels)} is one text; {hint}. Let "
+            "get_y return a list, say ColReader('labels', label_delim=' ')"
+        )
+    if is_missing(labels):
+        raise DataError(
+            f"there are no labels, only {labels!r}: if that means 'none', let it be an "
+            "empty list, say with fillna('') and ColReader('labels', label_delim=' ')"
+        )
+    if (
+        isinstance(labels, dict | bytes)
+        or not isinstance(labels, Iterable)
+        or getattr(labels, "ndim", 1) == 0
+    ):
+        raise DataError(
+            f"a list of labels is wanted, not {brief(labels)}: let get_y return "
+            f"[{brief(labels)}] for a single label"
+        )
+    found = [
+        plain_label(label)
+        for label in (labels.tolist() if isinstance(labels, Tensor) else labels)
+    ]
+    empty = [
+        label
+        for label in found
+        if is_missing(label) or (isinstance(label, str) and not label.strip())
+    ]
+    if empty:
+        raise DataError(
+            f"there is an empty label, {empty[0]!r}, in {brief(list(labels))}: leave it "
+            "out, no label is an empty list"
+        )
     return found
 
 # %% ../nbs/08_multilabel.ipynb #d3f3f911
 class EncodedMultiCategorize:
-    "Targets that are 0 and 1 already, one for each label of `vocab`, say the columns of a table; as floats."
+    """Targets that are 0 and 1 already, one for each label of `vocab`, say the columns of a
+    table; as floats."""
     kind = "multicategory"
 
     def __init__(
@@ -87,10 +135,31 @@ class EncodedMultiCategorize:
     def setup(self, items: Sequence) -> None: self.spread = mean_and_sd(items)
 
     def __call__(self, values) -> Tensor:
-        try: target = torch.as_tensor([float(value) for value in ([values] if isinstance(values, str) else values)])
-        except (TypeError, ValueError): raise DataError(f"{brief(values)} is no list of 0 and 1: with encoded=True get_y returns one of them for each label, say ColReader({brief(list(self.vocab))}); for lists of labels say MultiCategoryBlock()") from None
-        if len(target) != len(self.vocab): raise DataError(f"there are {len(target)} values, {brief(values)}, for the {len(self.vocab)} labels {brief(list(self.vocab))}: one for each is wanted")
-        if not ((target == 0) | (target == 1)).all(): raise DataError(f"{brief(values)} should hold nothing but 0 and 1, for labels that are not there and those that are")
+        try:
+            target = torch.as_tensor(
+                [
+                    float(value)
+                    for value in ([values] if isinstance(values, str) else values)
+                ]
+            )
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{brief(values)} is no list of 0 and 1: with encoded=True get_y "
+                "returns one of them for each label, say "
+                f"ColReader({brief(list(self.vocab))}); for lists of labels say "
+                "MultiCategoryBlock()"
+            ) from None
+        if len(target) != len(self.vocab):
+            raise DataError(
+                f"there are {len(target)} values, {brief(values)}, for the "
+                f"{len(self.vocab)} labels {brief(list(self.vocab))}: one for each is "
+                "wanted"
+            )
+        if not ((target == 0) | (target == 1)).all():
+            raise DataError(
+                f"{brief(values)} should hold nothing but 0 and 1, for labels that are "
+                "not there and those that are"
+            )
         return target
 
     decode = MultiCategorize.decode
@@ -99,38 +168,84 @@ class EncodedMultiCategorize:
 
 
 def MultiCategoryBlock(
-    encoded: bool = False,  # are the targets 0 and 1 already, one for each label of `vocab`?
-    vocab: Sequence | None = None,  # the labels in the order of their numbers; found in the training items if None
+    # are the targets 0 and 1 already, one for each label of `vocab`?
+    encoded: bool = False,
+    # the labels in the order of their numbers; found in the training items if None
+    vocab: Sequence | None = None,
     add_na: bool = False,  # have a number for unknown labels?
 ) -> TransformBlock:
-    "Any number of labels for each item, none too; in a batch floats `(bs, labels)`, 1 for a label that is there."
-    if encoded and vocab is None: raise ValueError("targets that are 0 and 1 do not say what they stand for: MultiCategoryBlock(encoded=True, vocab=[...]), the labels in the order of the numbers")
-    return TransformBlock(EncodedMultiCategorize(vocab) if encoded else MultiCategorize(vocab, add_na))
+    """Any number of labels for each item, none too; in a batch floats `(bs, labels)`, 1 for
+    a label that is there."""
+    if encoded and vocab is None:
+        raise ValueError(
+            "targets that are 0 and 1 do not say what they stand for: "
+            "MultiCategoryBlock(encoded=True, vocab=[...]), the labels in the order of "
+            "the numbers"
+        )
+    return TransformBlock(
+        EncodedMultiCategorize(vocab) if encoded else MultiCategorize(vocab, add_na)
+    )
 
 
-usual_blocks["multicategory"] = MultiCategoryBlock  # for ImageDataLoaders.from_df(label_delim=...)
+# for ImageDataLoaders.from_df(label_delim=...)
+usual_blocks["multicategory"] = MultiCategoryBlock
 
 # %% ../nbs/08_multilabel.ipynb #9f05a930
 def _judged(pred: Tensor, target: Tensor, average: str) -> tuple[Tensor, Tensor]:
-    "Predictions, and true or false, both `(items, labels)`; one column where hits are counted over all labels."
-    if average not in ("macro", "micro", "weighted"): raise ValueError(f"average={average!r}: choose 'macro', the mean over the labels, 'weighted', the same by how often they occur, or 'micro', all labels together")
+    """Predictions, and true or false, both `(items, labels)`; one column where hits are
+    counted over all labels."""
+    if average not in ("macro", "micro", "weighted"):
+        raise ValueError(
+            f"average={average!r}: choose 'macro', the mean over the labels, "
+            "'weighted', the same by how often they occur, or 'micro', all labels "
+            "together"
+        )
     pred, target = made_alike(pred, target)
-    if pred.ndim != 2: raise ValueError(f"predictions {tuple(pred.shape)}: a row for each item and a column for each label is wanted, (items, labels)")
-    return (pred.reshape(-1, 1), target.reshape(-1, 1) > 0.5) if average == "micro" else (pred, target > 0.5)
+    if pred.ndim != 2:
+        raise ValueError(
+            f"predictions {tuple(pred.shape)}: a row for each item and a column for "
+            "each label is wanted, (items, labels)"
+        )
+    return (
+        (pred.reshape(-1, 1), target.reshape(-1, 1) > 0.5)
+        if average == "micro"
+        else (pred, target > 0.5)
+    )
 
 # %% ../nbs/08_multilabel.ipynb #d84275ea
 def _mean(values: Tensor, positives: Tensor, average: str) -> Tensor:
     "The mean over the labels that occur."
     there = positives > 0
     if not there.all():
-        missing = "any label" if average == "micro" else f"label {', '.join(map(str, (~there).nonzero().flatten().tolist()))} of the vocabulary"
-        warnings.warn(f"no item has {missing}, which says nothing about a model: left out of the mean", stacklevel=4)
-    weight = positives[there].to(values.dtype) if average == "weighted" else torch.ones_like(values[there])
+        missing = (
+            "any label"
+            if average == "micro"
+            else (
+                "label "
+                f"{', '.join(map(str, (~there).nonzero().flatten().tolist()))} of "
+                "the vocabulary"
+            )
+        )
+        warnings.warn(
+            (
+                f"no item has {missing}, which says nothing about a model: left out of the "
+                "mean"
+            ),
+            stacklevel=4,
+        )
+    weight = (
+        positives[there].to(values.dtype)
+        if average == "weighted"
+        else torch.ones_like(values[there])
+    )
     return (values[there] * weight).sum() / weight.sum()
 
 
-def _hits(pred: Tensor, target: Tensor, thresh: float, sigmoid: bool, average: str) -> tuple[Tensor, Tensor, Tensor]:
-    "For each label: how often it was said rightly, how often it was said, how often it is there."
+def _hits(
+    pred: Tensor, target: Tensor, thresh: float, sigmoid: bool, average: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each label: how often it was said rightly, how often it was said, how often it is
+    there."""
     pred, truth = _judged(pred, target, average)
     if not sigmoid: check_probabilities(pred)
     said = (pred.sigmoid() if sigmoid else pred) > thresh
@@ -142,9 +257,12 @@ def precision_multi(
     target: Tensor,  # 0 or 1, in the same shape
     thresh: float = 0.5,  # a label with a probability above it counts as said
     sigmoid: bool = True,  # are these scores? Else probabilities
-    average: str = "macro",  # the mean over the labels; "weighted" by how often they occur; "micro", all labels together
+    # the mean over the labels; "weighted" by how often they occur; "micro", all labels
+    # together
+    average: str = "macro",
 ) -> Tensor:  # one number; nan if no item has any label
-    "Share of what was said that is true; 0 for a label that was never said. Warns of labels that no item has, and leaves them out."
+    """Share of what was said that is true; 0 for a label that was never said. Warns of
+    labels that no item has, and leaves them out."""
     right, said, there = _hits(pred, target, thresh, sigmoid, average)
     return _mean(right / said.clamp(min=1), there, average)
 
@@ -156,7 +274,8 @@ def recall_multi(
     sigmoid: bool = True,  # are these scores? Else probabilities
     average: str = "macro",  # as for `precision_multi`
 ) -> Tensor:  # one number; nan if no item has any label
-    "Share of what is true that was said. Warns of labels that no item has, and leaves them out."
+    """Share of what is true that was said. Warns of labels that no item has, and leaves
+    them out."""
     right, _, there = _hits(pred, target, thresh, sigmoid, average)
     return _mean(right / there.clamp(min=1), there, average)
 
@@ -168,7 +287,8 @@ def f1_multi(
     sigmoid: bool = True,  # are these scores? Else probabilities
     average: str = "macro",  # as for `precision_multi`
 ) -> Tensor:  # one number; nan if no item has any label
-    "The harmonic mean of precision and recall, of each label. Warns of labels that no item has, and leaves them out."
+    """The harmonic mean of precision and recall, of each label. Warns of labels that no
+    item has, and leaves them out."""
     right, said, there = _hits(pred, target, thresh, sigmoid, average)
     return _mean(2 * right / (said + there).clamp(min=1), there, average)
 
@@ -178,22 +298,31 @@ def average_precision(
     target: Tensor,  # 0 or 1, in the same shape
     average: str = "macro",  # as for `precision_multi`
 ) -> Tensor:  # one number; nan if no item has any label, or a score is nan
-    "Precision averaged over the places of the true items in the order of the scores; over the labels the mean of it (mAP). Warns of labels that no item has."
+    """Precision averaged over the places of the true items in the order of the scores; over
+    the labels the mean of it (mAP). Warns of labels that no item has."""
     score, truth = _judged(pred, target, average)
-    return _mean(torch.stack([_ranked(*label) for label in zip(score.T, truth.T, strict=True)]), truth.sum(0), average)
+    return _mean(
+        torch.stack([_ranked(*label) for label in zip(score.T, truth.T, strict=True)]),
+        truth.sum(0),
+        average,
+    )
 
 
 def _ranked(score: Tensor, truth: Tensor) -> Tensor:
-    "Average precision of one label; items with equal scores come in at once. A score that is nan has no place in the order."
+    """Average precision of one label; items with equal scores come in at once. A score that
+    is nan has no place in the order."""
     if score.isnan().any(): return score.new_tensor(torch.nan, dtype=torch.float64)
     score, order = score.sort(descending=True)
     hits = truth[order].cumsum(0).double()
     last = torch.cat([score[1:] != score[:-1], truth.new_ones(1)])
     hits, rank = hits[last], torch.arange(1, len(score) + 1, device=score.device)[last]
-    return (hits.diff(prepend=hits.new_zeros(1)) * hits / rank).sum() / hits[-1].clamp(min=1)
+    return (hits.diff(prepend=hits.new_zeros(1)) * hits / rank).sum() / hits[-1].clamp(
+        min=1
+    )
 
 
-precision_multi.whole = recall_multi.whole = f1_multi.whole = average_precision.whole = True  # shares of a batch cannot be averaged
+# shares of a batch cannot be averaged
+precision_multi.whole = recall_multi.whole = f1_multi.whole = average_precision.whole = True
 
 # %% ../nbs/08_multilabel.ipynb #b0ad5b42
 class ThresholdCurve(NamedTuple):
@@ -203,13 +332,19 @@ class ThresholdCurve(NamedTuple):
 
     @property
     def best(self) -> float:
-        "The threshold with the highest result; of several side by side the one in the middle. Raises `ValueError` where a result is nan."
-        if self.results.isnan().any(): raise ValueError("the metric is nan, so no threshold is the best: has any item a label?")
+        """The threshold with the highest result; of several side by side the one in the
+        middle. Raises `ValueError` where a result is nan."""
+        if self.results.isnan().any():
+            raise ValueError(
+                "the metric is nan, so no threshold is the best: has any item a label?"
+            )
         top = (self.results == self.results.max()).nonzero().flatten().tolist()
-        run = next((i for i, at in enumerate(top) if at != top[0] + i), len(top))  # the first row of neighbours
+        # the first row of neighbours
+        run = next((i for i, at in enumerate(top) if at != top[0] + i), len(top))
         return self.thresholds[top[(run - 1) // 2]].item()
 
-    def plot(self, ax: "plt.Axes | None" = None, **kwargs) -> "plt.Axes":  # `kwargs` for `ax.plot`
+    # `kwargs` for `ax.plot`
+    def plot(self, ax: "plt.Axes | None" = None, **kwargs) -> "plt.Axes":
         "The curve."
         import matplotlib.pyplot as plt
         ax = ax or plt.subplots(layout="constrained")[1]
@@ -221,11 +356,28 @@ class ThresholdCurve(NamedTuple):
 def threshold_curve(
     preds: Tensor,  # probabilities `(items, labels)`, as `get_preds` gives them
     targs: Tensor,  # 0 or 1, in the same shape
-    metric: Callable = accuracy_multi,  # function of (preds, targs, thresh=, sigmoid=False), say `f1_multi`
+    # function of (preds, targs, thresh=, sigmoid=False), say `f1_multi`
+    metric: Callable = accuracy_multi,
     thresholds: Sequence | Tensor | None = None,  # 91 from 0.05 to 0.95 if None
 ) -> ThresholdCurve:
-    "What a metric would be with each of several thresholds. Raises `ValueError` for scores, which are no probabilities."
+    """What a metric would be with each of several thresholds. Raises `ValueError` for
+    scores, which are no probabilities."""
     check_probabilities(preds)
-    thresholds = torch.linspace(0.05, 0.95, 91) if thresholds is None else torch.as_tensor(thresholds, dtype=torch.float32)
-    if not len(thresholds): raise ValueError("thresholds is empty: give some between 0 and 1, or None for 91 of them")
-    return ThresholdCurve(thresholds, torch.stack([torch.as_tensor(metric(preds, targs, thresh=t, sigmoid=False)) for t in thresholds.tolist()]).float())
+    thresholds = (
+        torch.linspace(0.05, 0.95, 91)
+        if thresholds is None
+        else torch.as_tensor(thresholds, dtype=torch.float32)
+    )
+    if not len(thresholds):
+        raise ValueError(
+            "thresholds is empty: give some between 0 and 1, or None for 91 of them"
+        )
+    return ThresholdCurve(
+        thresholds,
+        torch.stack(
+            [
+                torch.as_tensor(metric(preds, targs, thresh=t, sigmoid=False))
+                for t in thresholds.tolist()
+            ]
+        ).float(),
+    )

@@ -18,30 +18,41 @@ imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 class Normalize(Transform):
-    "Subtract a mean from each channel of a batch and divide by a standard deviation, in training and in validation."
+    """Subtract a mean from each channel of a batch and divide by a standard deviation, in
+    training and in validation."""
     order = 99
 
     def __init__(
         self,
-        mean: Sequence[float] | Tensor | None = None,  # for each channel; of a first batch if None
+        # for each channel; of a first batch if None
+        mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,  # for each channel, above 0
     ):
         self.mean = self.std = None
         if mean is None and std is None: return
         if mean is None or std is None:
             raise ValueError(f"mean={mean}, std={std}: give both, or neither")
-        self.mean, self.std = (torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std))
+        self.mean, self.std = (
+            torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            for values in (mean, std)
+        )
         if len(self.mean) != len(self.std):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations: give one of each for each channel")
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.std)} standard deviations: give "
+                "one of each for each channel"
+            )
         if not (self.std > 0).all():
-            raise ValueError(f"std={self.std.flatten().tolist()}: a standard deviation must be above 0")
+            raise ValueError(
+                f"std={self.std.flatten().tolist()}: a standard deviation must be above 0"
+            )
 
     @classmethod
     def from_stats(
         cls,
         mean: Sequence[float],  # for each channel
         std: Sequence[float],  # for each channel
-        dim: int = 1,  # this and the next two are accepted for old code, and not needed here
+        # this and the next two are accepted for old code, and not needed here
+        dim: int = 1,
         ndim: int = 4,
         cuda: bool = True,
     ) -> "Normalize":
@@ -58,21 +69,35 @@ class Normalize(Transform):
 
     def image(self, batch, drawn=None):
         if self.mean is None:
-            raise ValueError("Normalize() takes mean and standard deviation from a first batch "
-                             "when DataLoaders are made, and this one was used without: give both")
-        if not isinstance(batch, Tensor): raise ValueError(f"Normalize changes batches of tensors, not a {type(batch).__name__}: it belongs into batch_tfms")
+            raise ValueError(
+                "Normalize() takes mean and standard deviation from a first batch "
+                "when DataLoaders are made, and this one was used without: give both"
+            )
+        if not isinstance(batch, Tensor):
+            raise ValueError(
+                f"Normalize changes batches of tensors, not a {type(batch).__name__}: "
+                "it belongs into batch_tfms"
+            )
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
-            raise ValueError(f"Normalize has {len(self.mean)} means, the pictures have {channels} channels: give one for each channel, or a single one for all")
+            raise ValueError(
+                f"Normalize has {len(self.mean)} means, the pictures have {channels} "
+                "channels: give one for each channel, or a single one for all"
+            )
         batch = batch if batch.is_floating_point() else batch.float() / 255
         return (batch - self.mean.to(batch)) / self.std.to(batch)
 
     def decode(self, parts, kinds):
         "Back to values from 0 to 1, for showing."
         if self.mean is None: return parts
-        return tuple(part * self.std.to(part) + self.mean.to(part) if kind == "image" else part for part, kind in zip(parts, kinds, strict=True))
+        return tuple(
+            part * self.std.to(part) + self.mean.to(part) if kind == "image" else part
+            for part, kind in zip(parts, kinds, strict=True)
+        )
 
     def __repr__(self):
         if self.mean is None: return "Normalize()"
-        mean, std = ([round(v, 3) for v in each.flatten().tolist()] for each in (self.mean, self.std))
+        mean, std = (
+            [round(v, 3) for v in each.flatten().tolist()] for each in (self.mean, self.std)
+        )
         return f"Normalize({mean}, {std})"

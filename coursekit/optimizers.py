@@ -17,27 +17,58 @@ from .loop import even_mults
 # %% ../nbs/library/optimizers.ipynb #9cd01ef3
 def as_groups(params: Iterable) -> list[dict]:
     groups = list(params)
-    if not groups: raise ValueError("no parameters to optimise (was the generator used up?)")
-    if isinstance(groups[0], dict): return [group | {"params": [given] if isinstance(given := group["params"], Tensor) else list(given)} for group in groups]
-    if isinstance(groups[0], Tensor) or (isinstance(groups[0], tuple) and isinstance(groups[0][0], str)): return [{"params": groups}]
+    if not groups:
+        raise ValueError("no parameters to optimise (was the generator used up?)")
+    if isinstance(groups[0], dict):
+        return [
+            group
+            | {
+                "params": [given]
+                if isinstance(given := group["params"], Tensor)
+                else list(given)
+            }
+            for group in groups
+        ]
+    if isinstance(groups[0], Tensor) or (
+        isinstance(groups[0], tuple) and isinstance(groups[0][0], str)
+    ):
+        return [{"params": groups}]
     return [{"params": list(group)} for group in groups]
 
 
 def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
     "A rate for each of n groups."
-    if isinstance(lr, slice): lr = even_mults(lr.start, lr.stop, n) if lr.start else [lr.stop / 10] * (n - 1) + [lr.stop]
+    if isinstance(lr, slice):
+        lr = (
+            even_mults(lr.start, lr.stop, n)
+            if lr.start
+            else [lr.stop / 10] * (n - 1) + [lr.stop]
+        )
     lrs = [float(rate) for rate in lr] if np.ndim(lr) else [float(lr)] * n
-    if len(lrs) != n: raise ValueError(f"lr has {len(lrs)} values for {n} groups of parameters: give one, one each, or a slice")
-    if not all(rate > 0 for rate in lrs): raise ValueError(f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing would be learned")
+    if len(lrs) != n:
+        raise ValueError(
+            f"lr has {len(lrs)} values for {n} groups of parameters: give one, one "
+            "each, or a slice"
+        )
+    if not all(rate > 0 for rate in lrs):
+        raise ValueError(
+            f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing "
+            "would be learned"
+        )
     return lrs
 
 
-def _made(kind: type, params: Iterable, lr: float | slice | Sequence, **options) -> torch.optim.Optimizer:
+def _made(
+    kind: type, params: Iterable, lr: float | slice | Sequence, **options
+) -> torch.optim.Optimizer:
     "An optimiser over groups, each with its rate; fused where the parameters allow it."
     groups = as_groups(params)
     lrs = one_for_each(lr, len(groups))
     for group, rate in zip(groups, lrs, strict=True): group.setdefault("lr", rate)
-    held = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]  # a pair is (name, tensor)
+    # a pair is (name, tensor)
+    held = [
+        p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]
+    ]
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in held)
     if fits and kind is not _RMSProp: options["fused"] = True
     return kind(groups, lr=lrs[-1], **options)
@@ -46,7 +77,8 @@ def _made(kind: type, params: Iterable, lr: float | slice | Sequence, **options)
 def _decay_first(opt: torch.optim.Optimizer, *_) -> None:
     "Shrink the weights, and hide the decay from the step that follows."
     for group in opt.param_groups:
-        decay = group["weight_decay"] or group.get("hidden_decay", 0.0)  # hidden still: the last step was interrupted
+        # hidden still: the last step was interrupted
+        decay = group["weight_decay"] or group.get("hidden_decay", 0.0)
         group["hidden_decay"], group["weight_decay"] = decay, 0.0
         for p in group["params"]:
             if decay and p.grad is not None: p.data.mul_(1 - group["lr"] * decay)
@@ -62,7 +94,8 @@ class _DecoupledSGD(torch.optim.SGD):
         super().__init__(*args, **kwargs)
         self._decouple()
 
-    def __setstate__(self, state: dict) -> None:  # copied and unpickled optimisers come without hooks
+    # copied and unpickled optimisers come without hooks
+    def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._decouple()
 
@@ -73,7 +106,8 @@ class _DecoupledSGD(torch.optim.SGD):
 
 
 class _RMSProp(torch.optim.Optimizer):
-    "RMSProp in which momentum gathers slopes and the sum is divided; torch's divides each slope and gathers the quotients."
+    """RMSProp in which momentum gathers slopes and the sum is divided; torch's divides each
+    slope and gathers the quotients."""
     def __init__(self, params: Iterable, **defaults): super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -86,54 +120,93 @@ class _RMSProp(torch.optim.Optimizer):
                 if p.grad is not None: self._step_of(p, p.grad, self.state[p], **group)
         return loss
 
-    def _step_of(self, p, grad, state, lr, momentum, alpha, eps, weight_decay, decoupled, **_) -> None:
+    def _step_of(
+        self, p, grad, state, lr, momentum, alpha, eps, weight_decay, decoupled, **_
+    ) -> None:
         if decoupled: p.mul_(1 - lr * weight_decay)
         elif weight_decay: grad = grad + weight_decay * p
-        if not state: state.update(square_avg=torch.zeros_like(p), momentum_buffer=torch.zeros_like(p))
+        if not state:
+            state.update(
+                square_avg=torch.zeros_like(p), momentum_buffer=torch.zeros_like(p)
+            )
         state["square_avg"].mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
-        if self.defaults["momentum"]: grad = state["momentum_buffer"].mul_(momentum).add_(grad)
+        if self.defaults["momentum"]:
+            grad = state["momentum_buffer"].mul_(momentum).add_(grad)
         p.addcdiv_(grad, state["square_avg"].sqrt().add_(eps), value=-lr)
 
 # %% ../nbs/library/optimizers.ipynb #7f785d65
 def SGD(
     params: Iterable,  # tensors, lists of tensors (one for each group), or torch's dicts
-    lr: float | slice | Sequence,  # learning rate, for all groups or for each: a number, one each, or a slice
-    mom: float = 0.0,  # momentum: what is left of the velocity after a step; the velocity is a sum, not an average
+    # learning rate, for all groups or for each: a number, one each, or a slice
+    lr: float | slice | Sequence,
+    # momentum: what is left of the velocity after a step; the velocity is a sum, not an
+    # average
+    mom: float = 0.0,
     wd: float = 0.0,  # weight decay
     decouple_wd: bool = True,  # shrink the weights? Else add the decay to the slopes (L2)
 ) -> torch.optim.Optimizer:  # torch's SGD, fused where it can be
     "Gradient descent, with momentum if asked (Polyak 1964; Sutskever et al. 2013)."
-    return _made(_DecoupledSGD if decouple_wd and mom else torch.optim.SGD, params, lr, momentum=mom, weight_decay=wd)
+    return _made(
+        _DecoupledSGD if decouple_wd and mom else torch.optim.SGD,
+        params,
+        lr,
+        momentum=mom,
+        weight_decay=wd,
+    )
 
 
 def RMSProp(
     params: Iterable,  # tensors, lists of tensors (one for each group), or torch's dicts
-    lr: float | slice | Sequence,  # learning rate, for all groups or for each: a number, one each, or a slice
+    # learning rate, for all groups or for each: a number, one each, or a slice
+    lr: float | slice | Sequence,
     mom: float = 0.0,  # momentum of the slopes, before they are divided
     sqr_mom: float = 0.99,  # how much of the average square is kept in a step
     eps: float = 1e-8,  # added to the root, so that nothing is divided by 0
     wd: float = 0.0,  # weight decay
     decouple_wd: bool = True,  # shrink the weights? Else add the decay to the slopes (L2)
 ) -> torch.optim.Optimizer:
-    "Steps divided by the typical size of the weight's own slope (Hinton, lecture 6e of *Neural networks for machine learning*, 2012)."
-    return _made(_RMSProp, params, lr, momentum=mom, alpha=sqr_mom, eps=eps, weight_decay=wd, decoupled=decouple_wd)
+    """Steps divided by the typical size of the weight's own slope (Hinton, lecture 6e of
+    *Neural networks for machine learning*, 2012)."""
+    return _made(
+        _RMSProp,
+        params,
+        lr,
+        momentum=mom,
+        alpha=sqr_mom,
+        eps=eps,
+        weight_decay=wd,
+        decoupled=decouple_wd,
+    )
 
 
 def Adam(
     params: Iterable,  # tensors, lists of tensors (one for each group), or torch's dicts
-    lr: float | slice | Sequence,  # learning rate, for all groups or for each: a number, one each, or a slice
-    mom: float = 0.9,  # how much of the average slope is kept in a step, the first of torch's `betas`
+    # learning rate, for all groups or for each: a number, one each, or a slice
+    lr: float | slice | Sequence,
+    # how much of the average slope is kept in a step, the first of torch's `betas`
+    mom: float = 0.9,
     sqr_mom: float = 0.99,  # how much of the average square is kept, the second of them
-    eps: float = 1e-5,  # added to the root; where slopes are far below it, steps become small
+    # added to the root; where slopes are far below it, steps become small
+    eps: float = 1e-5,
     wd: float = 0.01,  # weight decay
-    decouple_wd: bool = True,  # shrink the weights (AdamW)? Else add the decay to the slopes
+    # shrink the weights (AdamW)? Else add the decay to the slopes
+    decouple_wd: bool = True,
 ) -> torch.optim.Optimizer:  # torch's AdamW or Adam, fused where it can be
-    "Averages of slopes and of their squares, both mended at the start (Kingma and Ba 2015); decay as in AdamW (Loshchilov and Hutter 2019)."
-    return _made(torch.optim.AdamW if decouple_wd else torch.optim.Adam, params, lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd)
+    """Averages of slopes and of their squares, both mended at the start (Kingma and Ba
+    2015); decay as in AdamW (Loshchilov and Hutter 2019)."""
+    return _made(
+        torch.optim.AdamW if decouple_wd else torch.optim.Adam,
+        params,
+        lr,
+        betas=(mom, sqr_mom),
+        eps=eps,
+        weight_decay=wd,
+    )
 
 # %% ../nbs/library/optimizers.ipynb #62b98e35
 class LazyAdam(torch.optim.Optimizer):
-    "AdamW for sparse gradients: only rows that are in the batch move, decay, and change their averages. Gradients that are not sparse are treated as if all rows were there."
+    """AdamW for sparse gradients: only rows that are in the batch move, decay, and change
+    their averages. Gradients that are not sparse are treated as if all rows were there."""
     def __init__(
         self,
         params: Iterable,  # tensors, or torch's dicts of groups
@@ -143,8 +216,11 @@ class LazyAdam(torch.optim.Optimizer):
         eps: float = 1e-5,
         wd: float = 0.01,  # weight decay, of the rows in the batch
     ):
-        if not lr > 0: raise ValueError(f"lr={lr}: a learning rate is a number above 0, say 1e-3")
-        super().__init__(params, {"lr": lr, "betas": (mom, sqr_mom), "eps": eps, "weight_decay": wd})
+        if not lr > 0:
+            raise ValueError(f"lr={lr}: a learning rate is a number above 0, say 1e-3")
+        super().__init__(
+            params, {"lr": lr, "betas": (mom, sqr_mom), "eps": eps, "weight_decay": wd}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -154,17 +230,53 @@ class LazyAdam(torch.optim.Optimizer):
             with torch.enable_grad(): loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None: self._step_of(p, self.state[p], group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+                if p.grad is not None:
+                    self._step_of(
+                        p,
+                        self.state[p],
+                        group["lr"],
+                        *group["betas"],
+                        group["eps"],
+                        group["weight_decay"],
+                    )
         return loss
 
-    def _step_of(self, p: Tensor, state: dict, lr: float, mom: float, sqr_mom: float, eps: float, wd: float) -> None:
-        if not state: state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+    def _step_of(
+        self,
+        p: Tensor,
+        state: dict,
+        lr: float,
+        mom: float,
+        sqr_mom: float,
+        eps: float,
+        wd: float,
+    ) -> None:
+        if not state:
+            state.update(
+                step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
+            )
         state["step"] += 1
         grad = p.grad.coalesce() if p.grad.is_sparse else None
         rows = torch.arange(len(p), device=p.device) if grad is None else grad.indices()[0]
         slope = p.grad if grad is None else grad.values()
-        average = state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
-        square = state["exp_avg_sq"].index_select(0, rows).mul_(sqr_mom).addcmul_(slope, slope, value=1 - sqr_mom)
+        average = (
+            state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
+        )
+        square = (
+            state["exp_avg_sq"]
+            .index_select(0, rows)
+            .mul_(sqr_mom)
+            .addcmul_(slope, slope, value=1 - sqr_mom)
+        )
         size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(eps)
-        new = p.index_select(0, rows).mul_(1 - lr * wd).addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
-        for table, values in ((state["exp_avg"], average), (state["exp_avg_sq"], square), (p, new)): table.index_copy_(0, rows, values)
+        new = (
+            p.index_select(0, rows)
+            .mul_(1 - lr * wd)
+            .addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
+        )
+        for table, values in (
+            (state["exp_avg"], average),
+            (state["exp_avg_sq"], square),
+            (p, new),
+        ):
+            table.index_copy_(0, rows, values)

@@ -25,7 +25,10 @@ TensorPoint = NewType("TensorPoint", Tensor)
 TensorCategory = NewType("TensorCategory", Tensor)
 TensorMultiCategory = NewType("TensorMultiCategory", Tensor)
 for _form in (TensorImage, TensorMask, TensorPoint, TensorCategory, TensorMultiCategory):
-    _form.__doc__ = "What an annotation of fastai says of a part: its kind. The tensor itself stays as it is."
+    _form.__doc__ = (
+        "What an annotation of fastai says of a part: its kind. The tensor itself stays "
+        "as it is."
+    )
 DisplayedTransform = Transform
 
 _KINDS = {"TensorImage": "image", "TensorMask": "mask", "TensorPoint": "points",
@@ -35,7 +38,8 @@ _ANY = "any"
 
 
 def _fit(wanted, part, kind: str | None) -> int:
-    "How closely an annotation names a part: 3 its kind, 2 its type, 1 if there is none; else 0."
+    """How closely an annotation names a part: 3 its kind, 2 its type, 1 if there is none;
+    else 0."""
     if wanted is None: return 1
     several = wanted if isinstance(wanted, tuple) else get_args(wanted)
     if several: return max(_fit(one, part, kind) for one in several)
@@ -62,8 +66,12 @@ def adapt(
     for name in ("encodes", "decodes"):
         own = vars(cls).get(f"all_{name}", [vars(cls)[name]] if name in vars(cls) else [])
         before = getattr(cls, f"_{name}", [])
-        setattr(cls, f"_{name}", [*before, *((method, _annotation(method)) for method in own)])
-    given = {name: method for name, method in vars(_InForm).items() if inspect.isfunction(method)}
+        setattr(
+            cls, f"_{name}", [*before, *((method, _annotation(method)) for method in own)]
+        )
+    given = {
+        name: method for name, method in vars(_InForm).items() if inspect.isfunction(method)
+    }
     for name in given.keys() - vars(cls).keys(): setattr(cls, name, given[name])
     if hasattr(cls, "setups"): cls.setup = lambda self, items: self.setups(items)
 
@@ -92,13 +100,20 @@ class _InForm:
         return (-30 if self.order < 10 else 91) + self.order / 1000
 
     def _encoded(self, parts: tuple, kinds: Sequence, side: int | None) -> tuple:
-        if hasattr(self, "before_call"): self.before_call(parts if len(parts) > 1 else parts[0], side)
+        if hasattr(self, "before_call"):
+            self.before_call(parts if len(parts) > 1 else parts[0], side)
         here = getattr(self, "split_idx", None) in (None, side)
         if not (here and getattr(self, "do", True)): return parts
-        return tuple(self.encodes(parts)) if self.whole else self._each("_encodes", parts, kinds)
+        return (
+            tuple(self.encodes(parts))
+            if self.whole
+            else self._each("_encodes", parts, kinds)
+        )
 
     def _each(self, name: str, parts: tuple, kinds: Sequence) -> tuple:
-        return tuple(self._one(getattr(self, name), *both) for both in zip(parts, kinds, strict=True))
+        return tuple(
+            self._one(getattr(self, name), *both) for both in zip(parts, kinds, strict=True)
+        )
 
     def _one(self, methods: list, part, kind: str | None):
         fits = [_fit(wanted, part, kind) for _, wanted in methods]
@@ -122,7 +137,8 @@ class RandTransform(Transform):
         self,
         p: float = 1.0,  # probability
         nm: str | None = None,  # name to show
-        before_call: Callable | None = None,  # function of parts and side, instead of the method
+        # function of parts and side, instead of the method
+        before_call: Callable | None = None,
         order: float | None = None,  # as fastai counts; that of the class if None
     ):
         self.p, self.nm = p, nm
@@ -141,5 +157,6 @@ class RandTransform(Transform):
 
 
 class ItemTransform(Transform):
-    "A transform in fastai's form whose `encodes` gets all parts of an item or batch, a tuple."
+    """A transform in fastai's form whose `encodes` gets all parts of an item or batch, a
+    tuple."""
     whole = True

@@ -22,31 +22,50 @@ from .messages import DataError, brief, checked_position, is_missing, name_of
 
 # %% ../nbs/library/pipeline.ipynb #c532cca0
 # what a step that opens pictures can take; what has a method `read` too
-_OPENED = (str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray)
+_OPENED = (
+    str,
+    os.PathLike,
+    bytes | bytearray | memoryview,
+    Image.Image,
+    Tensor,
+    np.ndarray,
+)
 
 
 _NOT_OPENED = ("category", "multicategory", "regression", "points", "ids")
 
 
 def _needs_no_getter(item) -> bool:
-    if isinstance(item, Tensor | np.ndarray): return item.ndim > 1  # else it is a row of numbers
+    # else it is a row of numbers
+    if isinstance(item, Tensor | np.ndarray): return item.ndim > 1
     return isinstance(item, _OPENED) or callable(getattr(item, "read", None))
 
 
 class Pipeline:
-    """Functions one after another, from an item to one part of a training pair. One of them, the
-    *opener*, makes a picture of a file, say; those before it, the getter, find the file."""
+    """Functions one after another, from an item to one part of a training pair. One of
+    them, the *opener*, makes a picture of a file, say; those before it, the getter, find
+    the file."""
     takes: type | None = None  # of the items in training, where others may skip the getter
 
     def __init__(
         self,
-        steps: Sequence[Callable],  # functions of one value; `setup(values)`, `decode(value)` and `kind` are used where a step has them
-        kind: str | None = None,  # what is made; the `kind` of the last step that has one if None
+        # functions of one value; `setup(values)`, `decode(value)` and `kind` are used where
+        # a step has them
+        steps: Sequence[Callable],
+        # what is made; the `kind` of the last step that has one if None
+        kind: str | None = None,
         opener: int = 0,  # which step opens an item, if none of them has a `kind`
     ):
-        made = [step() if isinstance(step, type) and hasattr(step, "setup") else step for step in steps]
+        made = [
+            step() if isinstance(step, type) and hasattr(step, "setup") else step
+            for step in steps
+        ]
         self.steps = [copy(step) if hasattr(step, "setup") else step for step in made]
-        kinds = [getattr(step, "kind", None) or getattr(getattr(step, "__self__", None), "kind", None) for step in self.steps]
+        kinds = [
+            getattr(step, "kind", None)
+            or getattr(getattr(step, "__self__", None), "kind", None)
+            for step in self.steps
+        ]
         self.kind = kind or next((found for found in reversed(kinds) if found), None)
         self.opener = next((i for i, found in enumerate(kinds) if found), opener)
 
@@ -58,20 +77,26 @@ class Pipeline:
         return item
 
     def expect(self, item) -> None:
-        "Let items of another form than this one, a file where it is a row, begin with the opener."
+        """Let items of another form than this one, a file where it is a row, begin with the
+        opener."""
         if not self.opener or self.kind in _NOT_OPENED: return
         self.takes = next((form for form in _OPENED if isinstance(item, form)), type(item))
 
     def _entry(self, item) -> int:
-        "Which step an item begins with. Its form decides, and that of the items in training."
-        if self.takes is None or isinstance(item, self.takes) or not _needs_no_getter(item): return 0
+        """Which step an item begins with. Its form decides, and that of the items in
+        training."""
+        if self.takes is None or isinstance(item, self.takes) or not _needs_no_getter(item):
+            return 0
         if isinstance(item, str | os.PathLike): _check_name(self.steps[:self.opener], item)
         return self.opener
 
     def setup(self, items: Sequence) -> None:
         "Let each step that can learn from the training items do so."
         for at, step in enumerate(self.steps):
-            if hasattr(step, "setup"): step.setup([_labelled(self.first_steps(at, item), item, step) for item in items])
+            if hasattr(step, "setup"):
+                step.setup(
+                    [_labelled(self.first_steps(at, item), item, step) for item in items]
+                )
 
     def decode(self, value):
         "Back to what a person reads."
@@ -80,20 +105,30 @@ class Pipeline:
         return value
 
     @property
-    def vocab(self) -> L | None: return next((step.vocab for step in reversed(self.steps) if hasattr(step, "vocab")), None)
+    def vocab(self) -> L | None:
+        return next(
+            (step.vocab for step in reversed(self.steps) if hasattr(step, "vocab")), None
+        )
 
     @property
     def c(self) -> int | None:
         "How many outputs a model needs for it, if it is known."
-        return len(self.vocab) if self.vocab is not None else next((step.c for step in self.steps if hasattr(step, "c")), None)
+        return (
+            len(self.vocab)
+            if self.vocab is not None
+            else next((step.c for step in self.steps if hasattr(step, "c")), None)
+        )
 
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
 
 
 def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
-    "Raise `DataError` for the bare name of a file where a column's reader would have made it whole."
+    """Raise `DataError` for the bare name of a file where a column's reader would have made
+    it whole."""
     reader = next((step for step in getters if isinstance(step, ColReader)), None)
-    if reader is None or os.path.exists(name): return  # noqa: PTH110  pathlib fails on odd names
+    # pathlib fails on odd names
+    known = os.path.exists(name)  # noqa: PTH110
+    if reader is None or known: return
     raise DataError(
         f"there is no file {brief(name)}: give the whole path. Names are made whole, as "
         f"{brief(reader.whole(name))}, only in rows of a table, test_dl(table)")
@@ -102,30 +137,53 @@ def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
 def call_step(step: Callable, value):
     try: return step(value)
     except DataError: raise
-    except Exception as error: raise DataError(f"{name_of(step)} failed on {brief(value)}: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise DataError(
+            f"{name_of(step)} failed on {brief(value)}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _labelled(value, item, step: Callable):
     kind = getattr(step, "kind", None)
     blank = isinstance(value, str) and not value.strip() and kind == "category"
-    hint = "; if it is meant to have none, let it be an empty list: df.fillna('') before" if kind == "multicategory" else ""
-    if is_missing(value) or blank: raise DataError(f"the item {brief(item)} has no label, it is {value!r}: label it or leave it out{hint}")
+    hint = (
+        "; if it is meant to have none, let it be an empty list: df.fillna('') before"
+        if kind == "multicategory"
+        else ""
+    )
+    if is_missing(value) or blank:
+        raise DataError(
+            f"the item {brief(item)} has no label, it is {value!r}: label it or leave "
+            f"it out{hint}"
+        )
     return value
 
 # %% ../nbs/library/pipeline.ipynb #a387a137
 class Datasets:
-    "Items, and a pipeline for each part that is made of them: `dsets[i]` is a tuple, say (picture, class). `train` and `valid` are the two sides of a split."
+    """Items, and a pipeline for each part that is made of them: `dsets[i]` is a tuple, say
+    (picture, class). `train` and `valid` are the two sides of a split."""
     def __init__(
         self,
         items: Sequence,  # list, or pandas table
-        tfms: Sequence | None = None,  # for each part the functions that make it; the item itself if None
-        splits: Sequence[Sequence[int]] | None = None,  # indices to train on, to validate on, and perhaps more sets; all are for training if None
-        n_inp: int | None = None,  # how many of the parts are inputs; all but the last if None
+        # for each part the functions that make it; the item itself if None
+        tfms: Sequence | None = None,
+        # indices to train on, to validate on, and perhaps more sets; all are for training
+        # if None
+        splits: Sequence[Sequence[int]] | None = None,
+        # how many of the parts are inputs; all but the last if None
+        n_inp: int | None = None,
     ):
         self._all = items
         self.indices = self._everything = list(range(len(items)))
-        self.splits = (self.indices, []) if splits is None else checked_split(splits, items, "the split")
-        self.pipelines = [steps if isinstance(steps, Pipeline) else Pipeline(steps) for steps in tfms or [[]]]
+        self.splits = (
+            (self.indices, [])
+            if splits is None
+            else checked_split(splits, items, "the split")
+        )
+        self.pipelines = [
+            steps if isinstance(steps, Pipeline) else Pipeline(steps)
+            for steps in tfms or [[]]
+        ]
         self.n_inp = max(1, len(self.pipelines) - 1) if n_inp is None else n_inp
         for pipeline in self.pipelines: pipeline.setup(self.train._raw())
         if self.n_inp == 1 and len(self.train): self.pipelines[0].expect(self.train.item(0))
@@ -136,7 +194,9 @@ class Datasets:
     def items(self) -> Sequence:
         "The items of this side, before any pipeline."
         if self.indices is self._everything: return self._all
-        return self._all.iloc[self.indices] if hasattr(self._all, "iloc") else L(self._raw())
+        return (
+            self._all.iloc[self.indices] if hasattr(self._all, "iloc") else L(self._raw())
+        )
 
     def subset(self, side: int) -> "Datasets":
         "One side of the split: 0 to train, 1 to validate, 2 and more if there are such."
@@ -161,16 +221,19 @@ class Datasets:
 
     @property
     def vocab(self) -> L | None:
-        "The labels in the order of their numbers; a list of them if several targets have labels."
+        """The labels in the order of their numbers; a list of them if several targets have
+        labels."""
         return self._of_targets([pipeline.vocab for pipeline in self._targets])
 
     @property
     def c(self) -> int | L | None:
-        "How many outputs a model needs, where the targets say it: a number for each class, or for each value; a list for several targets."
+        """How many outputs a model needs, where the targets say it: a number for each
+        class, or for each value; a list for several targets."""
         return self._of_targets([pipeline.c for pipeline in self._targets])
 
     @property
-    def _targets(self) -> list[Pipeline]: return self.pipelines[self.n_inp:] or self.pipelines
+    def _targets(self) -> list[Pipeline]:
+        return self.pipelines[self.n_inp:] or self.pipelines
 
     @staticmethod
     def _of_targets(values: list):
@@ -186,7 +249,8 @@ class Datasets:
     def item(self, i: int):
         "The item itself, before any pipeline."
         try: i = operator.index(i)
-        except TypeError: raise TypeError(f"a dataset is indexed by a number, not {i!r}") from None
+        except TypeError:
+            raise TypeError(f"a dataset is indexed by a number, not {i!r}") from None
         return item_at(self._all, self.indices[i])
 
     def decode(self, parts: Sequence) -> tuple:
@@ -198,7 +262,8 @@ class Datasets:
         items: Sequence,
         with_labels: bool = False,  # make the targets too? Else the inputs alone
     ) -> "Datasets":
-        "The same pipelines, as they have learned from the training items, over other items."
+        """The same pipelines, as they have learned from the training items, over other
+        items."""
         other = copy(self)
         other._all = items
         other.indices = other._everything = list(range(len(items)))
@@ -217,18 +282,44 @@ class _Raw(Sequence):
     def __getitem__(self, i): return item_at(self.items, self.indices[i])
 
 # %% ../nbs/library/pipeline.ipynb #bb81ccae
-def checked_split(splits, items: Sequence, name: str, most: int = 2**31) -> tuple[list[int], ...]:
+def checked_split(
+    splits, items: Sequence, name: str, most: int = 2**31
+) -> tuple[list[int], ...]:
     if not isinstance(splits, list | tuple | L) or not 2 <= len(splits) <= most or not all(
             isinstance(side, Iterable) for side in splits):
-        raise DataError(f"{name} must give two lists of positions, to train and to validate on, not {brief(splits)}")
-    if any(isinstance(i, bool | np.bool_) for side in splits for i in side): raise DataError(f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask")
+        raise DataError(
+            f"{name} must give two lists of positions, to train and to validate on, not "
+            f"{brief(splits)}"
+        )
+    if any(isinstance(i, bool | np.bool_) for side in splits for i in side):
+        raise DataError(
+            f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask"
+        )
     sides = tuple([checked_position(i) for i in side] for side in splits)
-    twice = [i for side in sides for i, following in pairwise(sorted(side)) if i == following]
-    if twice: raise DataError(f"{name} names item {twice[0]} more than once on one side: it would count as several")
+    twice = [
+        i for side in sides for i, following in pairwise(sorted(side)) if i == following
+    ]
+    if twice:
+        raise DataError(
+            f"{name} names item {twice[0]} more than once on one side: it would count "
+            "as several"
+        )
     wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
-    hint = ". Positions are wanted, not labels of the table's index: reset_index(drop=True) makes them the same" if hasattr(items, "iloc") else ""
-    if wrong: raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
+    hint = (
+        (
+            ". Positions are wanted, not labels of the table's index: "
+            "reset_index(drop=True) makes them the same"
+        )
+        if hasattr(items, "iloc")
+        else ""
+    )
+    if wrong:
+        raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
     for at, side in enumerate(sides):
         shared = set(side).intersection(*[[i for other in sides[:at] for i in other]])
-        if shared: raise DataError(f"{name} put {len(shared)} items on both sides, number {min(shared)} for one: then validation proves nothing")
+        if shared:
+            raise DataError(
+                f"{name} put {len(shared)} items on both sides, number {min(shared)} "
+                "for one: then validation proves nothing"
+            )
     return sides

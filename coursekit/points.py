@@ -56,7 +56,8 @@ class _WithCorners:
         parts, kinds = self.dataset[i], self.dataset.kinds
         there = zip(parts, kinds, strict=True)
         seen = next((part for part, kind in there if kind in ("image", "mask")), None)
-        if seen is None: raise DataError(f"there is no picture to find places in, only {kinds}")
+        if seen is None:
+            raise DataError(f"there is no picture to find places in, only {kinds}")
         size = seen.size if isinstance(seen, Image.Image) else seen.shape[:-3:-1]
         size = torch.tensor(size).float()
         return (*parts, (_CORNERS + 1) / 2 * size, size)
@@ -73,8 +74,10 @@ class Framed:
         dl: DataLoader,  # of a dataset that knows the kinds of its parts
     ):
         if getattr(dl.source, "kinds", None) is None:
-            raise DataError("where points and pixels went is known for a dataset that says what "
-                            f"its parts are, by `kinds`; this is a {type(dl.source).__name__}")
+            raise DataError(
+                "where points and pixels went is known for a dataset that says what "
+                f"its parts are, by `kinds`; this is a {type(dl.source).__name__}"
+            )
         self.dl, self._corners, self._sizes = dl.new(_WithCorners(dl.source)), [], []
 
     def __len__(self): return len(self.dl)
@@ -134,8 +137,8 @@ class Marks(Transform):
 
 
 class FlipPairs(Transform):
-    """Takes the marks off again. Points that come in left and right pairs change places where
-    the picture was mirrored; without a word about pairs there is a warning, once."""
+    """Takes the marks off again. Points that come in left and right pairs change places
+    where the picture was mirrored; without a word about pairs there is a warning, once."""
     order = 98  # after all that moves a picture
 
     def __init__(
@@ -170,9 +173,12 @@ class FlipPairs(Transform):
     def _tell(self, n: int, mirrored: Tensor) -> None:
         if n < 2 or self._told or not mirrored.any(): return
         self._told = True
-        warnings.warn(f"a picture was mirrored, and its {n} points keep their numbers. If "
-                      "some are left and right of a pair, as eyes are, name them, PointBlock("
-                      "flip_pairs=[(0, 1)]); if none are, say flip_pairs=()", stacklevel=2)
+        warnings.warn(
+            f"a picture was mirrored, and its {n} points keep their numbers. If "
+            "some are left and right of a pair, as eyes are, name them, PointBlock("
+            "flip_pairs=[(0, 1)]); if none are, say flip_pairs=()",
+            stacklevel=2,
+        )
 
 
 def _pairs(given: Sequence | None) -> tuple | None:
@@ -182,8 +188,10 @@ def _pairs(given: Sequence | None) -> tuple | None:
     named = [one for pair in pairs for one in pair]
     once = len(set(named)) == len(named) and min([0, *named]) == 0
     if once and all(len(pair) == 2 for pair in pairs): return pairs
-    raise ValueError(f"flip_pairs={given!r}: give pairs of numbers of points, each point at "
-                     "most once, counted from 0: [(0, 1), (2, 3)]")
+    raise ValueError(
+        f"flip_pairs={given!r}: give pairs of numbers of points, each point at "
+        "most once, counted from 0: [(0, 1), (2, 3)]"
+    )
 
 
 def is_mirrored(

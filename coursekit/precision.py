@@ -19,21 +19,31 @@ from .learner import Learner
 
 # %% ../nbs/library/precision.ipynb #e72df149
 class MixedPrecision(Callback):
-    "Compute the model in 16 bits where that is safe, keep weights and loss in 32; with float16 the loss is scaled up, so that small gradients do not vanish (Micikevicius et al. 2017, arXiv 1710.03740)."
+    """Compute the model in 16 bits where that is safe, keep weights and loss in 32; with
+    float16 the loss is scaled up, so that small gradients do not vanish (Micikevicius et
+    al. 2017, arXiv 1710.03740)."""
     order = 90  # its step comes after whatever else looks at the gradients
 
     def __init__(
         self,
-        dtype: torch.dtype = torch.float16,  # or `torch.bfloat16`, which has the range of 32 bits and needs no scaling
+        # or `torch.bfloat16`, which has the range of 32 bits and needs no scaling
+        dtype: torch.dtype = torch.float16,
     ):
-        if dtype not in (torch.float16, torch.bfloat16): raise ValueError(f"dtype={dtype}: half precision is torch.float16 or torch.bfloat16")
+        if dtype not in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"dtype={dtype}: half precision is torch.float16 or torch.bfloat16"
+            )
         self.dtype, self.scaler = dtype, None
 
-    def before_fit(self) -> None: self.scaler = torch.amp.GradScaler(self.learn.device.type, enabled=self.dtype is torch.float16)
+    def before_fit(self) -> None:
+        self.scaler = torch.amp.GradScaler(
+            self.learn.device.type, enabled=self.dtype is torch.float16
+        )
 
     def after_pred(self) -> None: self.learn.pred = _to_float(self.learn.pred)
 
-    def before_backward(self) -> None: self.learn.loss_grad = self.scaler.scale(self.learn.loss_grad)
+    def before_backward(self) -> None:
+        self.learn.loss_grad = self.scaler.scale(self.learn.loss_grad)
 
     def before_step(self) -> None:
         self.scaler.step(self.learn.opt)  # left out where a gradient is infinite
@@ -59,8 +69,11 @@ def _to_float(pred):
 
 def _to_half(learn: Learner, dtype: torch.dtype, cpu: bool) -> Learner:
     if learn.device.type == "cpu" and not cpu:
-        warnings.warn("this learner stays in 32 bits: its data are on the CPU, where 16 bits are "
-                      "mostly slower; cpu=True has them all the same", stacklevel=3)
+        warnings.warn(
+            "this learner stays in 32 bits: its data are on the CPU, where 16 bits are "
+            "mostly slower; cpu=True has them all the same",
+            stacklevel=3,
+        )
         return learn.to_fp32()
     learn.remove_cbs(MixedPrecision).add_cb(MixedPrecision(dtype))
     learn.autocast = torch.autocast(learn.device.type, dtype)
@@ -72,7 +85,8 @@ def to_fp16(
     self: Learner,
     cpu: bool = False,  # on a CPU too? Else it stays in 32 bits there, with a warning
 ) -> "Learner":
-    "Train and predict in half precision, with the loss scaled; faster on GPUs that have units for it."
+    """Train and predict in half precision, with the loss scaled; faster on GPUs that have
+    units for it."""
     return _to_half(self, torch.float16, cpu)
 
 
@@ -81,7 +95,8 @@ def to_bf16(
     self: Learner,
     cpu: bool = False,  # on a CPU too? Else it stays in 32 bits there, with a warning
 ) -> "Learner":
-    "Train and predict in bfloat16: the range of 32 bits with fewer digits, so without scaling."
+    """Train and predict in bfloat16: the range of 32 bits with fewer digits, so without
+    scaling."""
     return _to_half(self, torch.bfloat16, cpu)
 
 
@@ -93,7 +108,8 @@ def to_fp32(self: Learner) -> "Learner":
 
 # %% ../nbs/library/precision.ipynb #accbf624
 class GradientAccumulation(Callback):
-    "Take a step only after `n_acc` items, with the gradient of all of them: a large batch in the memory of a small one."
+    """Take a step only after `n_acc` items, with the gradient of all of them: a large batch
+    in the memory of a small one."""
     def __init__(
         self,
         n_acc: int = 32,  # items
@@ -102,7 +118,8 @@ class GradientAccumulation(Callback):
 
     def before_fit(self) -> None: self.count, self.steps = 0, 0
 
-    def before_backward(self) -> None: self.learn.loss_grad = self.learn.loss_grad * (len(self.learn.yb[0]) / self.n_acc)
+    def before_backward(self) -> None:
+        self.learn.loss_grad = self.learn.loss_grad * (len(self.learn.yb[0]) / self.n_acc)
 
     def before_step(self) -> None:
         self.count += len(self.learn.yb[0])
@@ -114,11 +131,19 @@ class GradientAccumulation(Callback):
     def load_state_dict(self, state: dict) -> None: self.__dict__.update(state)
 
     def after_fit(self) -> None:
-        if self.count and not self.steps: warnings.warn(f"no step was taken: {self.count} items came, and n_acc={self.n_acc} are gathered for one", stacklevel=2)
+        if self.count and not self.steps:
+            warnings.warn(
+                (
+                    f"no step was taken: {self.count} items came, and n_acc={self.n_acc} "
+                    "are gathered for one"
+                ),
+                stacklevel=2,
+            )
 
 # %% ../nbs/library/precision.ipynb #98c025b0
 class GradientClip(Callback):
-    "Shorten the gradient to a length of at most `max_norm`, so that one odd batch cannot throw the model far off."
+    """Shorten the gradient to a length of at most `max_norm`, so that one odd batch cannot
+    throw the model far off."""
     order = 10
 
     def __init__(
@@ -131,4 +156,6 @@ class GradientClip(Callback):
     def before_step(self) -> None:
         mixed = next((cb for cb in self.learn.cbs if isinstance(cb, MixedPrecision)), None)
         if mixed: mixed.scaler.unscale_(self.learn.opt)
-        nn.utils.clip_grad_norm_(self.learn.model.parameters(), self.max_norm, self.norm_type)
+        nn.utils.clip_grad_norm_(
+            self.learn.model.parameters(), self.max_norm, self.norm_type
+        )

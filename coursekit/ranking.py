@@ -11,33 +11,45 @@ from torch import Tensor
 
 # %% ../nbs/10_collaborative_filtering.ipynb #93cd5f19
 def _hits(scores: Tensor, relevant: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    "Which of the k best are relevant `(users, k)`, and how many are relevant at all, for users who have any."
-    if scores.shape != relevant.shape or scores.ndim != 2: raise ValueError(f"scores {tuple(scores.shape)} and relevant {tuple(relevant.shape)} should be tables of the same shape, a row for each user and a column for each item")
-    if not 1 <= k <= scores.shape[1]: raise ValueError(f"k={k}: a list of 1 to {scores.shape[1]} items")
+    """Which of the k best are relevant `(users, k)`, and how many are relevant at all, for
+    users who have any."""
+    if scores.shape != relevant.shape or scores.ndim != 2:
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and relevant {tuple(relevant.shape)} should "
+            "be tables of the same shape, a row for each user and a column for each "
+            "item"
+        )
+    if not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"k={k}: a list of 1 to {scores.shape[1]} items")
     if scores.isnan().any(): raise ValueError("some scores are nan")
     relevant = relevant.bool()
     some = relevant.any(1)
-    if not some.any(): raise ValueError("no user has a relevant item: there is nothing to find")
+    if not some.any():
+        raise ValueError("no user has a relevant item: there is nothing to find")
     best, items = scores[some].topk(k)
     return relevant[some].gather(1, items) & (best > -torch.inf), relevant[some].sum(1)
 
 
 def recall_at_k(
-    scores: Tensor,  # of each item for each user `(users, items)`; -inf for what must not be on the list
+    # of each item for each user `(users, items)`; -inf for what must not be on the list
+    scores: Tensor,
     relevant: Tensor,  # what should be found, true or false, in the same shape
     k: int = 10,
 ) -> float:
-    "Share of a user's relevant items that are among the k with the highest scores, or k of them if there are more; the mean over users who have any."
+    """Share of a user's relevant items that are among the k with the highest scores, or k
+    of them if there are more; the mean over users who have any."""
     hits, n = _hits(scores, relevant, k)
     return (hits.sum(1) / n.clamp(max=k)).mean().item()
 
 
 def ndcg_at_k(
-    scores: Tensor,  # of each item for each user `(users, items)`; -inf for what must not be on the list
+    # of each item for each user `(users, items)`; -inf for what must not be on the list
+    scores: Tensor,
     relevant: Tensor,  # what should be found, true or false, in the same shape
     k: int = 10,
 ) -> float:
-    "Normalised discounted cumulative gain of the k with the highest scores (Järvelin and Kekäläinen 2002): 1 if relevant items come first; the mean over users who have any."
+    """Normalised discounted cumulative gain of the k with the highest scores (Järvelin and
+    Kekäläinen 2002): 1 if relevant items come first; the mean over users who have any."""
     hits, n = _hits(scores, relevant, k)
     discount = 1 / torch.arange(2, k + 2, device=hits.device).log2()
     ideal = torch.stack([discount[:min(int(m), k)].sum() for m in n])

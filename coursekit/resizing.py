@@ -21,48 +21,67 @@ from .transforms import ToTensor, Transform
 
 # %% ../nbs/library/resizing.ipynb #3a88ffe1
 class ResizeMethod:
-    "Three ways to bring a picture to another shape: cut something off, add something, or deform it."
+    """Three ways to bring a picture to another shape: cut something off, add something, or
+    deform it."""
     Crop, Pad, Squish = "crop", "pad", "squish"
 
 
 class PadMode:
-    """What to put where there is no picture: black, the outermost pixels again and again, or the picture mirrored
-    at its edge."""
+    """What to put where there is no picture: black, the outermost pixels again and again,
+    or the picture mirrored at its edge."""
     Zeros, Border, Reflection = "zeros", "border", "reflection"
 
 # %% ../nbs/library/resizing.ipynb #c71a30dc
 def one_of(name: str, value: str, choices: type) -> str:
     known = [choice for key, choice in vars(choices).items() if not key.startswith("_")]
-    if value not in known: raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, known))}")
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, known))}")
     return value
 
 
 def height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
-        raise ValueError(f"size={size!r}: give a whole number of pixels, or (height, width), each at least 1")
+    pair = (
+        (size, size)
+        if isinstance(size, int)
+        else tuple(size)
+        if isinstance(size, list | tuple)
+        else ()
+    )
+    if len(pair) != 2 or not all(
+        isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair
+    ):
+        raise ValueError(
+            f"size={size!r}: give a whole number of pixels, or (height, width), each at "
+            "least 1"
+        )
     return pair
 
 
 def picture_among(parts: tuple, kinds: tuple, step: Transform) -> Image.Image | Tensor:
     for part, kind in zip(parts, kinds, strict=True):
         if kind in ("image", "mask"): return part
-    raise DataError(f"{step} needs a picture to know its size; the parts are {', '.join(map(str, kinds))}")
+    raise DataError(
+        f"{step} needs a picture to know its size; the parts are "
+        f"{', '.join(map(str, kinds))}"
+    )
 
 
 class Window(NamedTuple):
     box: tuple[int, int, int, int]  # part of the picture: left, top, right, bottom
     to: tuple[int, int]  # width and height that this part is brought to
-    start: tuple[int, int] = (0, 0)  # left and top of the window that is kept; negative where something is added
+    # left and top of the window that is kept; negative where something is added
+    start: tuple[int, int] = (0, 0)
 
     @property
-    def huge(self) -> bool:  # a photograph of many megapixels: Pillow may take means of blocks first
+    # a photograph of many megapixels: Pillow may take means of blocks first
+    def huge(self) -> bool:
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top) > 16 * self.to[0] * self.to[1]
 
 # %% ../nbs/library/resizing.ipynb #37d02a37
 def _along(start: int, length: int, n: int, pad_mode: str) -> np.ndarray:
-    "Which of `n` pixels to take at each of `length` places from `start` on, inside or outside."
+    """Which of `n` pixels to take at each of `length` places from `start` on, inside or
+    outside."""
     places = np.arange(start, start + length)
     if pad_mode != "reflection" or n == 1: return places.clip(0, n - 1)
     places = places % (2 * n - 2)
@@ -73,39 +92,68 @@ class ChangesSize(Transform):
     "An item's picture, masks and points brought to one size; `window` says how."
     order = 1
 
-    def __init__(self, size, pad_mode): self.size, self.pad_mode = height_width(size), one_of("pad_mode", pad_mode, PadMode)
+    def __init__(self, size, pad_mode):
+        self.size, self.pad_mode = height_width(size), one_of("pad_mode", pad_mode, PadMode)
 
-    def window(self, width: int, height: int, training: bool) -> Window: raise NotImplementedError
+    def window(self, width: int, height: int, training: bool) -> Window:
+        raise NotImplementedError
 
     def draw(self, parts, kinds, training):
         shown = picture_among(parts, kinds, self)
         if isinstance(shown, Tensor) and shown.ndim > 3:
-            raise ValueError(f"{self} changes items, one by one, not a batch {tuple(shown.shape)}: it belongs into item_tfms. A batch is resized by aug_transforms(size={self.size})")
-        return self.window(*(shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size), training)
+            raise ValueError(
+                f"{self} changes items, one by one, not a batch {tuple(shown.shape)}: "
+                "it belongs into item_tfms. A batch is resized by "
+                f"aug_transforms(size={self.size})"
+            )
+        return self.window(
+            *(shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size), training
+        )
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.pixels(picture, window)
-        return self._keep(picture.crop(window.box).resize(window.to, Image.Resampling.BILINEAR, reducing_gap=3 if window.huge else None), window)
+        return self._keep(
+            picture.crop(window.box).resize(
+                window.to,
+                Image.Resampling.BILINEAR,
+                reducing_gap=3 if window.huge else None,
+            ),
+            window,
+        )
 
-    def mask(self, mask, window): return self._keep(mask.crop(window.box).resize(window.to, Image.Resampling.NEAREST), window)
+    def mask(self, mask, window):
+        return self._keep(
+            mask.crop(window.box).resize(window.to, Image.Resampling.NEAREST), window
+        )
 
     def points(self, points, window):
         left, top, right, bottom = window.box
-        scale = points.new_tensor([window.to[0] / (right - left), window.to[1] / (bottom - top)])
-        return (points - points.new_tensor([left, top])) * scale - points.new_tensor(window.start)
+        scale = points.new_tensor(
+            [window.to[0] / (right - left), window.to[1] / (bottom - top)]
+        )
+        return (points - points.new_tensor([left, top])) * scale - points.new_tensor(
+            window.start
+        )
 
     def _keep(self, picture, window):
         (left, top), (height, width) = window.start, self.size
         if picture.size == (width, height): return picture
-        if left >= 0 and top >= 0: return picture.crop((left, top, left + width, top + height))
+        if left >= 0 and top >= 0:
+            return picture.crop((left, top, left + width, top + height))
         return Image.fromarray(self._filled(np.asarray(picture), window))
 
     def _filled(self, pixels: np.ndarray, window) -> np.ndarray:
-        sides = list(zip(window.start[::-1], self.size, window.to[::-1], strict=True))  # rows, then columns
-        rows, columns = (_along(start, length, n, self.pad_mode) for start, length, n in sides)
+        # rows, then columns
+        sides = list(zip(window.start[::-1], self.size, window.to[::-1], strict=True))
+        rows, columns = (
+            _along(start, length, n, self.pad_mode) for start, length, n in sides
+        )
         filled = pixels[rows][:, columns]
         if self.pad_mode == "zeros":
-            no_row, no_column = (np.arange(start, start + length) != taken for (start, length, _), taken in zip(sides, (rows, columns), strict=True))
+            no_row, no_column = (
+                np.arange(start, start + length) != taken
+                for (start, length, _), taken in zip(sides, (rows, columns), strict=True)
+            )
             filled[no_row] = 0
             filled[:, no_column] = 0
         return filled
@@ -114,27 +162,37 @@ class ChangesSize(Transform):
         "The same for bytes or floats `(channels, height, width)`."
         (left, top, right, bottom), to = window.box, window.to[::-1]
         part = picture[:, top:bottom, left:right]
-        if part.shape[1:] != to: part = F.interpolate(part[None], to, mode="bilinear", antialias=True, align_corners=False)[0]
+        if part.shape[1:] != to:
+            part = F.interpolate(
+                part[None], to, mode="bilinear", antialias=True, align_corners=False
+            )[0]
         if part.shape[1:] == self.size: return part
-        return torch.from_numpy(self._filled(part.permute(1, 2, 0).numpy(), window)).permute(2, 0, 1)
+        return torch.from_numpy(
+            self._filled(part.permute(1, 2, 0).numpy(), window)
+        ).permute(2, 0, 1)
 
-    def join(self, following): return ThenTensor(self) if type(following) is ToTensor else None
+    def join(self, following):
+        return ThenTensor(self) if type(following) is ToTensor else None
 
 
 class ThenTensor(Transform):
-    """A change of size and the step to a tensor that follows it, at once: PyTorch resizes bytes faster than
-    Pillow, with the same result."""
+    """A change of size and the step to a tensor that follows it, at once: PyTorch resizes
+    bytes faster than Pillow, with the same result."""
     order = ToTensor.order
 
-    def __init__(self, first): self.first, self.draw, self.points = first, first.draw, first.points
+    def __init__(self, first):
+        self.first, self.draw, self.points = first, first.draw, first.points
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.first.image(picture, window)
         left, top, right, bottom = window.box
-        if window.huge or picture.mode not in ("RGB", "L"): return ToTensor().image(self.first.image(picture, window))
+        if window.huge or picture.mode not in ("RGB", "L"):
+            return ToTensor().image(self.first.image(picture, window))
         part = torch.from_numpy(np.array(picture.crop(window.box)))
         part = part[None] if part.ndim == 2 else part.permute(2, 0, 1)
-        return self.first.pixels(part, window._replace(box=(0, 0, right - left, bottom - top))).contiguous()
+        return self.first.pixels(
+            part, window._replace(box=(0, 0, right - left, bottom - top))
+        ).contiguous()
 
     def mask(self, mask, window): return ToTensor().mask(self.first.mask(mask, window))
 
@@ -142,13 +200,14 @@ class ThenTensor(Transform):
 
 # %% ../nbs/library/resizing.ipynb #94514bb0
 class Resize(ChangesSize):
-    """Bring every picture to one size. What is cut off, or where padding goes, is random along the long side in
-    training, and even in validation."""
+    """Bring every picture to one size. What is cut off, or where padding goes, is random
+    along the long side in training, and even in validation."""
     def __init__(
         self,
         size: int | tuple[int, int],  # pixels of a side, or (height, width)
         method: str = ResizeMethod.Crop,  # "crop", "pad" or "squish"
-        pad_mode: str = PadMode.Reflection,  # fills what padding adds: "zeros", "border" or "reflection"
+        # fills what padding adds: "zeros", "border" or "reflection"
+        pad_mode: str = PadMode.Reflection,
     ):
         super().__init__(size, pad_mode)
         self.method = one_of("method", method, ResizeMethod)
@@ -163,13 +222,20 @@ class Resize(ChangesSize):
             return Window((left, top, left + across, top + down), (wide, high))
         scale = max(width / wide, height / high)
         to = max(1, round(width / scale)), max(1, round(height / scale))
-        return Window((0, 0, width, height), to, (-int(chance[0] * (wide - to[0])), -int(chance[1] * (high - to[1]))))
+        return Window(
+            (0, 0, width, height),
+            to,
+            (-int(chance[0] * (wide - to[0])), -int(chance[1] * (high - to[1]))),
+        )
 
     def __repr__(self): return f"Resize({self.size[0]} x {self.size[1]}, {self.method})"
 
 # %% ../nbs/library/resizing.ipynb #c059d356
-def _box(width: int, height: int, scale: tuple, ratio: tuple) -> tuple[float, float, float, float]:
-    "Width and height in pixels of a random box, of a share `scale` of the area; then its place in the free room, 0 to 1."
+def _box(
+    width: int, height: int, scale: tuple, ratio: tuple
+) -> tuple[float, float, float, float]:
+    """Width and height in pixels of a random box, of a share `scale` of the area; then its
+    place in the free room, 0 to 1."""
     low, high = map(math.log, ratio)
     *chances, left, top = torch.rand(22).tolist()
     for for_area, for_shape in zip(chances[::2], chances[1::2], strict=True):
@@ -182,36 +248,56 @@ def _box(width: int, height: int, scale: tuple, ratio: tuple) -> tuple[float, fl
 # %% ../nbs/library/resizing.ipynb #5de28e1b
 def scale_and_ratio(min_scale: float, max_scale: float, ratio: tuple) -> tuple:
     if not 0 < min_scale <= max_scale <= 1:
-        raise ValueError(f"min_scale={min_scale}, max_scale={max_scale}: shares of the area, 0 < min_scale <= max_scale <= 1")
+        raise ValueError(
+            f"min_scale={min_scale}, max_scale={max_scale}: shares of the area, 0 < "
+            "min_scale <= max_scale <= 1"
+        )
     if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"ratio={ratio}: give the smallest and the largest width over height, say (3/4, 4/3)")
+        raise ValueError(
+            f"ratio={ratio}: give the smallest and the largest width over height, say "
+            "(3/4, 4/3)"
+        )
     return (min_scale, max_scale), tuple(ratio)
 
 # %% ../nbs/library/resizing.ipynb #63c58908
 class RandomResizedCrop(ChangesSize):
-    """A random part of the picture in training; in validation the centre, after a resize to slightly more than
-    `size` (of the whole picture, so it is squished if its shape is another)."""
+    """A random part of the picture in training; in validation the centre, after a resize to
+    slightly more than `size` (of the whole picture, so it is squished if its shape is
+    another)."""
     def __init__(
         self,
         size: int | tuple[int, int],  # pixels of a side, or (height, width)
         min_scale: float = 0.08,  # smallest share of the picture's area that is taken
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),  # smallest and largest width over height of the part
-        val_xtra: float = 0.14,  # how much larger the picture is made in validation before its centre is cut out, as a share of `size`
+        # smallest and largest width over height of the part
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        # how much larger the picture is made in validation before its centre is cut out, as
+        # a share of `size`
+        val_xtra: float = 0.14,
         max_scale: float = 1.0,  # largest share of the area
     ):
         super().__init__(size, PadMode.Reflection)
         self.scale, self.ratio = scale_and_ratio(min_scale, max_scale, ratio)
-        if val_xtra < 0: raise ValueError(f"val_xtra={val_xtra}: a share of the size, 0 or more")
+        if val_xtra < 0:
+            raise ValueError(f"val_xtra={val_xtra}: a share of the size, 0 or more")
         self.val_xtra = val_xtra
 
     def window(self, width, height, training):
         high, wide = self.size
         if not training:
             more = math.ceil(max(self.size) * self.val_xtra / 8) * 8
-            return Window((0, 0, width, height), (wide + more, high + more), (more // 2, more // 2))
+            return Window(
+                (0, 0, width, height), (wide + more, high + more), (more // 2, more // 2)
+            )
         across, down, *place = _box(width, height, self.scale, self.ratio)
         across, down = max(1, round(across)), max(1, round(down))
-        left, top = (min(int(chance * (room + 1)), room) for chance, room in zip(place, (width - across, height - down), strict=True))
+        left, top = (
+            min(int(chance * (room + 1)), room)
+            for chance, room in zip(place, (width - across, height - down), strict=True)
+        )
         return Window((left, top, left + across, top + down), (wide, high))
 
-    def __repr__(self): return f"RandomResizedCrop({self.size[0]} x {self.size[1]}, from {self.scale[0]:g} of the area)"
+    def __repr__(self):
+        return (
+            f"RandomResizedCrop({self.size[0]} x {self.size[1]}, from {self.scale[0]:g} "
+            "of the area)"
+        )

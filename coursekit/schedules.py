@@ -19,7 +19,8 @@ from .weights import are_numbers
 
 # %% ../nbs/06_training.ipynb #e6cb8d8f
 class Schedule:
-    "A number that changes from `start` to `end`; call it with a position in the run, 0 to 1."
+    """A number that changes from `start` to `end`; call it with a position in the run, 0 to
+    1."""
     def __init__(
         self,
         shape: Callable,  # of (start, end, position)
@@ -33,7 +34,11 @@ class Schedule:
     ) -> float | np.ndarray:
         return self.shape(self.start, self.end, pos)
 
-    def __repr__(self): return f"{getattr(self.shape, '__name__', type(self.shape).__name__).strip('_')} from {self.start} to {self.end}"
+    def __repr__(self):
+        return (
+            f"{getattr(self.shape, '__name__', type(self.shape).__name__).strip('_')} "
+            f"from {self.start} to {self.end}"
+        )
 
 
 class _Power:
@@ -44,7 +49,8 @@ class _Power:
 def _linear(start, end, pos): return start + pos * (end - start)
 
 
-def _cosine(start, end, pos): return start + (end - start) * (1 - math.cos(math.pi * pos)) / 2
+def _cosine(start, end, pos):
+    return start + (end - start) * (1 - math.cos(math.pi * pos)) / 2
 
 
 def _exponential(start, end, pos): return start * (end / start) ** pos
@@ -70,12 +76,15 @@ def SchedCos(
 
 
 def SchedExp(
-    start: float | np.ndarray,  # at position 0, not 0; an array for one value for each group
+    # at position 0, not 0; an array for one value for each group
+    start: float | np.ndarray,
     end: float | np.ndarray,  # at position 1, of the same sign
 ) -> Schedule:
     "Equal factors in equal times; raises `ValueError` if there is no such factor."
     if not np.all(np.asarray(start) * np.asarray(end) > 0):
-        raise ValueError(f"from {start} to {end} there are no equal factors: both must be above 0")
+        raise ValueError(
+            f"from {start} to {end} there are no equal factors: both must be above 0"
+        )
     return Schedule(_exponential, start, end)
 
 
@@ -97,25 +106,41 @@ def SchedNo(
 
 # %% ../nbs/06_training.ipynb #519e523e
 class _Combined:
-    def __init__(self, ends: Sequence[float], scheds: Sequence[Callable]): self.ends, self.scheds = ends, scheds
+    def __init__(self, ends: Sequence[float], scheds: Sequence[Callable]):
+        self.ends, self.scheds = ends, scheds
 
     def __call__(self, pos: float):
-        which = next((i for i, end in enumerate(self.ends) if pos < end), len(self.ends) - 1)
+        which = next(
+            (i for i, end in enumerate(self.ends) if pos < end), len(self.ends) - 1
+        )
         begin = self.ends[which - 1] if which else 0.0
         return self.scheds[which]((pos - begin) / (self.ends[which] - begin))
 
-    def __repr__(self): return "; ".join(f"until {end:.2g}: {sched}" for end, sched in zip(self.ends, self.scheds, strict=True))
+    def __repr__(self):
+        return "; ".join(
+            f"until {end:.2g}: {sched}"
+            for end, sched in zip(self.ends, self.scheds, strict=True)
+        )
 
 
 def combine_scheds(
-    pcts: Sequence[float],  # share of the run for each, together 1; a schedule with share 0 is left out
+    # share of the run for each, together 1; a schedule with share 0 is left out
+    pcts: Sequence[float],
     scheds: Sequence[Callable],  # schedules
 ) -> Callable:  # a schedule
-    "Schedules one after the other; raises `ValueError` unless each has its share and the shares are a whole."
-    if len(pcts) != len(scheds): raise ValueError(f"{len(pcts)} shares for {len(scheds)} schedules: give each its own")
-    if min(pcts) < 0 or not math.isclose(sum(pcts), 1): raise ValueError(f"the shares {list(pcts)} must be at least 0 and add up to 1")
+    """Schedules one after the other; raises `ValueError` unless each has its share and the
+    shares are a whole."""
+    if len(pcts) != len(scheds):
+        raise ValueError(
+            f"{len(pcts)} shares for {len(scheds)} schedules: give each its own"
+        )
+    if min(pcts) < 0 or not math.isclose(sum(pcts), 1):
+        raise ValueError(f"the shares {list(pcts)} must be at least 0 and add up to 1")
     used = [(pct, sched) for pct, sched in zip(pcts, scheds, strict=True) if pct > 0]
-    return _Combined([*np.cumsum([pct for pct, _ in used])[:-1].tolist(), 1.0], [sched for _, sched in used])
+    return _Combined(
+        [*np.cumsum([pct for pct, _ in used])[:-1].tolist(), 1.0],
+        [sched for _, sched in used],
+    )
 
 
 def combined_cos(
@@ -129,21 +154,26 @@ def combined_cos(
 
 # %% ../nbs/06_training.ipynb #051874b9
 class ParamScheduler(Callback):
-    "Before each batch, set hyper-parameters of the optimiser to what their schedules say; what the last group had is kept in `learn.recorder.hps`."
+    """Before each batch, set hyper-parameters of the optimiser to what their schedules say;
+    what the last group had is kept in `learn.recorder.hps`."""
     order = 60
 
     def __init__(
         self,
-        scheds: dict[str, Callable],  # for "lr", "mom" or "wd" a function of the share of the training that is done
+        # for "lr", "mom" or "wd" a function of the share of the training that is done
+        scheds: dict[str, Callable],
     ):
         self.scheds = scheds
 
-    def before_fit(self) -> None: self.hps = self.learn.recorder.hps = {name: [] for name in self.scheds}
+    def before_fit(self) -> None:
+        self.hps = self.learn.recorder.hps = {name: [] for name in self.scheds}
 
     def before_batch(self) -> None:
         if not self.learn.training: return
         for name, sched in self.scheds.items():
-            self.hps[name].append(self.learn.set_hyper(name, sched(self.learn.pct_train))[-1])
+            self.hps[name].append(
+                self.learn.set_hyper(name, sched(self.learn.pct_train))[-1]
+            )
 
     def state_dict(self) -> dict: return {"hps": self.hps}
 
@@ -162,9 +192,19 @@ def plot_sched(
 ):
     "Scheduled hyper-parameters over the batches."
     import matplotlib.pyplot as plt
-    if not getattr(self, "hps", None): raise LearnerError("nothing was scheduled yet: fit_one_cycle and fit_flat_cos do that, fit does not")
+    if not getattr(self, "hps", None):
+        raise LearnerError(
+            "nothing was scheduled yet: fit_one_cycle and fit_flat_cos do that, fit "
+            "does not"
+        )
     keys = list(keys or self.hps)
-    axes = plt.subplots(1, len(keys), figsize=figsize or (4 * len(keys), 3), squeeze=False, layout="constrained")[1][0]
+    axes = plt.subplots(
+        1,
+        len(keys),
+        figsize=figsize or (4 * len(keys), 3),
+        squeeze=False,
+        layout="constrained",
+    )[1][0]
     for ax, key in zip(axes, keys, strict=True):
         ax.plot(self.hps[key])
         names = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}

@@ -18,9 +18,18 @@ from .loaders import DataLoaders
 def random_states(dls: DataLoaders) -> dict:
     "What decides the order and the augmentation of what comes next, in this process."
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    states = {"torch": torch.get_rng_state(), "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest], "python": random.getstate()}
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
     if torch.cuda.is_available(): states["cuda"] = torch.cuda.get_rng_state_all()
-    return states | {"loaders": [[generator.get_state() for generator in generators_of(dl)] for dl in getattr(dls, "loaders", [])]}
+    return states | {
+        "loaders": [
+            [generator.get_state() for generator in generators_of(dl)]
+            for dl in getattr(dls, "loaders", [])
+        ]
+    }
 
 
 def set_random_states(dls: DataLoaders, states: dict, trial: bool = False) -> None:
@@ -49,5 +58,19 @@ def _bytes(state: Tensor) -> Tensor: return state.cpu().contiguous()  # it may b
 def generators_of(dl) -> list[torch.Generator]:
     "Those that decide the order, and the seeds of workers."
     batches = getattr(dl, "batch_sampler", None)
-    found = [getattr(part, "generator", None) for part in (dl, getattr(dl, "sampler", None), batches, getattr(batches, "sampler", None))]
-    return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
+    found = [
+        getattr(part, "generator", None)
+        for part in (
+            dl,
+            getattr(dl, "sampler", None),
+            batches,
+            getattr(batches, "sampler", None),
+        )
+    ]
+    return list(
+        {
+            id(generator): generator
+            for generator in found
+            if isinstance(generator, torch.Generator)
+        }.values()
+    )

@@ -37,7 +37,12 @@ def undo_transforms(transforms: Sequence[Transform], parts: tuple, kinds: tuple)
 
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
-    if isinstance(value, Tensor): return str(value.item() if value.ndim == 0 else [round(v, 3) for v in value.flatten()[:6].tolist()])
+    if isinstance(value, Tensor):
+        return str(
+            value.item()
+            if value.ndim == 0
+            else [round(v, 3) for v in value.flatten()[:6].tolist()]
+        )
     if not isinstance(value, list | tuple | L): return str(value)
     return "; ".join(_shown(None, each) for each in value) or "none"
 
@@ -68,13 +73,16 @@ def _compare_points(ax: "plt.Axes", first: bool) -> None:
     if first: ax.legend(drawn, ["target", "predicted"], fontsize=7, loc="upper right")
 
 
-def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:  # -1 and 1 are the outer edges of the picture
+# -1 and 1 are the outer edges of the picture
+def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:
     height, width = ax.images[0].get_array().shape[:2]
     return (to_np(points).reshape(-1, 2) + 1) / 2 * np.array([width, height]) - 0.5
 
 # %% ../nbs/library/showing.ipynb #af927bf3
 def show_parts(
-    batch: tuple,  # parts of a batch, on the CPU: pictures `(n, channels, height, width)`, targets `(n, ...)`
+    # parts of a batch, on the CPU: pictures `(n, channels, height, width)`, targets `(n,
+    # ...)`
+    batch: tuple,
     kinds: tuple,  # kind of each part
     decode: Callable | None = None,  # from the parts of one item to what a person reads
     max_n: int = 9,
@@ -84,14 +92,23 @@ def show_parts(
     channels: int | Sequence[int] | None = None,  # which to show, see `show_image`
     compared: bool = False,  # is the last part what was predicted for the one before it?
 ) -> None:
-    "Show the items of a batch: pictures in a grid with their targets, other things as a table."
+    """Show the items of a batch: pictures in a grid with their targets, other things as a
+    table."""
     import matplotlib.pyplot as plt
     n = min(len(batch[0]), max_n if not (nrows and ncols) else min(max_n, nrows * ncols))
     items = [tuple(part[i] for part in batch) for i in range(n)]
     decoded = [decode(item) if decode else item for item in items]
     if "image" not in kinds: return _show_table(decoded, kinds)
     rows, columns = _grid(n, nrows, ncols)
-    axes = list(plt.subplots(rows, columns, figsize=figsize or (columns * 2, rows * 2.2), squeeze=False, layout="constrained")[1].flat)
+    axes = list(
+        plt.subplots(
+            rows,
+            columns,
+            figsize=figsize or (columns * 2, rows * 2.2),
+            squeeze=False,
+            layout="constrained",
+        )[1].flat
+    )
     for ax in axes[n:]: ax.remove()
     for ax, item, value in zip(axes, items, decoded, strict=False):
         _draw_parts(ax, item, kinds, value, channels)
@@ -105,9 +122,21 @@ def _show_table(decoded: Sequence, kinds: tuple) -> None:
         display(pd.DataFrame([_row(item, kinds) for item in decoded]))
 
 
-def _row(item: Sequence, kinds: tuple) -> dict:  # where inputs have names (a dict), so have the target and what was predicted
+# where inputs have names (a dict), so have the target and what was predicted
+def _row(item: Sequence, kinds: tuple) -> dict:
     rest = [i for i, value in enumerate(item) if not isinstance(value, dict)]
     last = rest[-2:] if len(rest) > 1 and kinds[rest[-1]] == kinds[rest[-2]] else rest[-1:]
-    names = dict(zip(last, ("target", "predicted"), strict=False)) if len(rest) < len(item) else {}
-    columns = [value if isinstance(value, dict) else {names.get(i, i): value} for i, value in enumerate(item)]
-    return {name: _shown(kind, value) for kind, column in zip(kinds, columns, strict=False) for name, value in column.items()}
+    names = (
+        dict(zip(last, ("target", "predicted"), strict=False))
+        if len(rest) < len(item)
+        else {}
+    )
+    columns = [
+        value if isinstance(value, dict) else {names.get(i, i): value}
+        for i, value in enumerate(item)
+    ]
+    return {
+        name: _shown(kind, value)
+        for kind, column in zip(kinds, columns, strict=False)
+        for name, value in column.items()
+    }

@@ -22,14 +22,16 @@ from .transforms import ToTensor, Transform
 
 # %% ../nbs/library/targets.ipynb #0c469a66
 class ToPoints:
-    """Points in pixels as a float tensor `(points, 2)`, x to the right and y down; 0 is the outer edge of the
-    first pixel. Raises `DataError` for anything else."""
+    """Points in pixels as a float tensor `(points, 2)`, x to the right and y down; 0 is the
+    outer edge of the first pixel. Raises `DataError` for anything else."""
     kind = "points"
 
     def __call__(self, value) -> Tensor:
         points = torch.as_tensor(np.asarray(value, dtype=np.float32))
         if points.numel() == 0 or points.numel() % 2:
-            raise DataError(f"{value!r} are no points: give pairs of x and y, say [(10, 20), (30, 40)]")
+            raise DataError(
+                f"{value!r} are no points: give pairs of x and y, say [(10, 20), (30, 40)]"
+            )
         return points.reshape(-1, 2)
 
     def __repr__(self): return "ToPoints"
@@ -47,8 +49,8 @@ class ScalePoints(Transform):
 
 
 class ToMask:
-    """A picture whose bytes are class numbers, opened as it is: colours of a palette are not looked up. Raises
-    `DataError` if it has several channels."""
+    """A picture whose bytes are class numbers, opened as it is: colours of a palette are
+    not looked up. Raises `DataError` if it has several channels."""
     kind = "mask"
 
     def __init__(
@@ -65,7 +67,10 @@ class ToMask:
             raise DataError(f"this is no mask: {error}") from error
         if mask.mode == "1": return mask.convert("L").point(lambda value: value // 255)
         if mask.mode not in ("L", "P"):
-            raise DataError(f"a mask has one channel of class numbers, this one has mode {mask.mode!r}: convert it first")
+            raise DataError(
+                "a mask has one channel of class numbers, this one has mode "
+                f"{mask.mode!r}: convert it first"
+            )
         return Image.fromarray(np.array(mask))
 
     def __repr__(self): return "ToMask"
@@ -74,9 +79,10 @@ class ToMask:
 def PointBlock(
     flip_pairs: Sequence | None = None,  # which points a mirror exchanges, `[(0, 1)]`
 ) -> TransformBlock:
-    """Points in a picture, given in pixels; in a batch `(bs, points, 2)`, from -1 to 1 between the outer edges. A
-    point that a transform moves out of the picture lies beyond them. `predict` gives pixels of the picture handed
-    over. In mirrored pictures the points of a pair change places."""
+    """Points in a picture, given in pixels; in a batch `(bs, points, 2)`, from -1 to 1
+    between the outer edges. A point that a transform moves out of the picture lies
+    beyond them. `predict` gives pixels of the picture handed over. In mirrored pictures
+    the points of a pair change places."""
     sides = [Marks(), FlipPairs(flip_pairs)]
     return TransformBlock(ToPoints(), [ScalePoints(), ToTensor(), *sides], sides)
 

@@ -26,31 +26,39 @@ def _has_momentum(learn: Learner) -> bool:
 
 
 def _group_rates(learn: Learner, lr) -> np.ndarray | float:
-    "The rates of the groups of layers; a plain number for a single group, with which a schedule is quicker."
+    """The rates of the groups of layers; a plain number for a single group, with which a
+    schedule is quicker."""
     if learn.opt is None: learn.create_opt()
     rates = learn.rates(lr)
     return np.array(rates) if len(rates) > 1 else rates[0]
 
 
 def _check_share(pct_start: float) -> None:
-    if not 0 < pct_start < 1: raise ValueError(f"pct_start={pct_start}: the share of the training in which the rate rises lies between 0 and 1, say 0.25")
+    if not 0 < pct_start < 1:
+        raise ValueError(
+            f"pct_start={pct_start}: the share of the training in which the rate rises "
+            "lies between 0 and 1, say 0.25"
+        )
 
 
 @patch
 def fit_one_cycle(
     self: Learner,
     n_epoch: int,
-    lr_max: float | slice | Sequence | None = None,  # highest rate, for each group of layers if it is a slice; that of the learner if None
+    # highest rate, for each group of layers if it is a slice; that of the learner if None
+    lr_max: float | slice | Sequence | None = None,
     div: float = 25.0,  # the first rate is `lr_max/div`
     div_final: float = 1e5,  # the last rate is `lr_max/div_final`
     pct_start: float = 0.25,  # share of the batches in which the rate rises
     wd: float | None = None,
-    moms: tuple[float, float, float] | None = None,  # momentum at the start, at the highest rate, at the end; that of the learner if None
+    # momentum at the start, at the highest rate, at the end; that of the learner if None
+    moms: tuple[float, float, float] | None = None,
     cbs=None,
     reset_opt: bool = False,  # begin with a new optimiser?
     start_epoch: int = 0,
 ) -> None:
-    "Train with a rate that rises and then falls, along cosines, and a momentum that does the opposite (Smith and Topin 2017, arXiv 1708.07120)."
+    """Train with a rate that rises and then falls, along cosines, and a momentum that does
+    the opposite (Smith and Topin 2017, arXiv 1708.07120)."""
     _check_share(pct_start)
     if reset_opt: self.create_opt()
     rates = _group_rates(self, lr_max)
@@ -84,11 +92,18 @@ def freeze_to(
     self: Learner,
     n: int,  # the first group of layers that learns; -1 for the last alone
 ) -> None:
-    "Let groups before the n-th keep what they know. Layers of normalisation go on learning, unless the learner has `train_bn=False`. The optimiser forgets its averages."
+    """Let groups before the n-th keep what they know. Layers of normalisation go on
+    learning, unless the learner has `train_bn=False`. The optimiser forgets its
+    averages."""
     if self.opt is None: self.create_opt()
     first = n + len(self.layers) if n < 0 else n
-    if not 0 <= first < len(self.layers): raise ValueError(f"freeze_to({n}): there are {len(self.layers)} groups of layers")
-    norms = {id(p) for p in norm_bias_params(self.model, with_bias=False)} if self.train_bn else set()
+    if not 0 <= first < len(self.layers):
+        raise ValueError(f"freeze_to({n}): there are {len(self.layers)} groups of layers")
+    norms = (
+        {id(p) for p in norm_bias_params(self.model, with_bias=False)}
+        if self.train_bn
+        else set()
+    )
     for i, group in enumerate(self.layers):
         for p in group: p.requires_grad_(i >= first or id(p) in norms)
     if hasattr(self.opt, "state"): self.opt.state.clear()
@@ -99,7 +114,14 @@ def freeze_to(
 def freeze(self: Learner) -> None:
     "Let the last group of layers alone learn."
     if self.opt is None: self.create_opt()
-    if len(self.layers) == 1: warnings.warn("this learner has a single group of layers, so nothing is frozen: give it a splitter", stacklevel=2)
+    if len(self.layers) == 1:
+        warnings.warn(
+            (
+                "this learner has a single group of layers, so nothing is frozen: "
+                "give it a splitter"
+            ),
+            stacklevel=2,
+        )
     self.freeze_to(-1)
 
 
@@ -115,17 +137,21 @@ def fine_tune(
     epochs: int,  # with all layers
     base_lr: float = 2e-3,  # of the last group in the first phase; half of it in the second
     freeze_epochs: int = 1,  # before, with the last group alone
-    lr_mult: float = 100,  # in the second phase the first group has the rate of the last, divided by this
+    # in the second phase the first group has the rate of the last, divided by this
+    lr_mult: float = 100,
     pct_start: float = 0.3,  # share of the second phase in which the rate rises
-    div: float = 5.0,  # in the second phase the first rate is the highest one, divided by this
+    # in the second phase the first rate is the highest one, divided by this
+    div: float = 5.0,
     **kwargs,  # for both calls of `fit_one_cycle`
 ) -> None:
     """Adapt a pretrained model: first its new last layers alone, then all of it, the early
-    layers with small steps. fastai counts the averages of batch norm anew. A learner with
-    `bn_eval` keeps them, as those of `vision_learner` with learned weights do: of 122 photographs
-    in batches of 16 then 95 % were right instead of 82 % (`bench/fine_tune.csv`)."""
+    layers with small steps. fastai counts the averages of batch norm anew. A learner
+    with `bn_eval` keeps them, as those of `vision_learner` with learned weights do: of
+    122 photographs in batches of 16 then 95 % were right instead of 82 %
+    (`bench/fine_tune.csv`)."""
     cbs = [cb() if isinstance(cb, type) else cb for cb in L(kwargs.pop("cbs", None))]
-    first = [cb.for_frozen() if hasattr(cb, "for_frozen") else cb for cb in cbs]  # a checkpoint has a file for each phase
+    # a checkpoint has a file for each phase
+    first = [cb.for_frozen() if hasattr(cb, "for_frozen") else cb for cb in cbs]
     quiet = [cb for cb in self.cbs if getattr(cb, "last_phase_only", False)]
     self.freeze()
     with self.removed_cbs(quiet):
@@ -133,4 +159,11 @@ def fine_tune(
         self.fit_one_cycle(freeze_epochs, lr, pct_start=0.99, cbs=first, **kwargs)
     base_lr /= 2
     self.unfreeze()
-    self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, cbs=cbs, **kwargs)
+    self.fit_one_cycle(
+        epochs,
+        slice(base_lr / lr_mult, base_lr),
+        pct_start=pct_start,
+        div=div,
+        cbs=cbs,
+        **kwargs,
+    )

@@ -25,7 +25,8 @@ from .messages import plain_label
 
 # %% ../nbs/library/transforms.ipynb #b8af9a16
 class Categorize:
-    "Gives every label a number, its place in `vocab`; the vocabulary is learned from the training items unless it is given."
+    """Gives every label a number, its place in `vocab`; the vocabulary is learned from the
+    training items unless it is given."""
     kind = "category"
 
     def __init__(
@@ -36,44 +37,88 @@ class Categorize:
     ):
         self.vocab, self.sort, self.add_na = None, sort, add_na
         self.given = vocab is not None
-        if isinstance(vocab, set | frozenset): raise TypeError("a set has no order, so the numbers of its labels would change from run to run: give the vocabulary as a list")
+        if isinstance(vocab, set | frozenset):
+            raise TypeError(
+                "a set has no order, so the numbers of its labels would change from run "
+                "to run: give the vocabulary as a list"
+            )
         if self.given: self._number(vocab)
 
     def _number(self, labels: Iterable) -> None:
         self.vocab = L((["#na#"] if self.add_na else []) + list(labels))
-        self.o2i = self.vocab.o2i = {label: number for number, label in enumerate(self.vocab)}  # where fastai has it
-        if len(self.o2i) < len(self.vocab): raise DataError(f"the vocabulary names a label twice: {brief(list(self.vocab))}")
+        # where fastai has it
+        self.o2i = self.vocab.o2i = {
+            label: number for number, label in enumerate(self.vocab)
+        }
+        if len(self.o2i) < len(self.vocab):
+            raise DataError(
+                f"the vocabulary names a label twice: {brief(list(self.vocab))}"
+            )
 
     def setup(self, labels: Sequence) -> None:
-        "Learn the vocabulary from the training labels; raises `DataError` if they are of several types."
+        """Learn the vocabulary from the training labels; raises `DataError` if they are of
+        several types."""
         if self.given: return self._known(labels)
         labels = [plain_label(label) for label in labels]
         examples = {label_type(label): label for label in labels}
         if len(examples) > 1:
-            raise DataError(f"labels of mixed type: {', '.join(f'{label!r} is {kind}' for kind, label in sorted(examples.items()))}. Let get_y return one type, say str(label)")
+            raise DataError(
+                "labels of mixed type: "
+                f"{', '.join(f'{label!r} is {kind}' for kind, label in sorted(examples.items()))}. "
+                "Let get_y return one type, say str(label)"
+            )
         found = dict.fromkeys(labels)
         self._number(sorted(found) if self.sort else found)
 
     def _known(self, labels: Sequence) -> None:
-        unknown = [] if self.add_na else [label for label in dict.fromkeys(map(plain_label, labels)) if label not in self.o2i]
-        if unknown: raise DataError(f"the training items have the label {unknown[0]!r}, which is not in the vocabulary that was given: {brief(list(self.vocab))}")
+        unknown = (
+            []
+            if self.add_na
+            else [
+                label
+                for label in dict.fromkeys(map(plain_label, labels))
+                if label not in self.o2i
+            ]
+        )
+        if unknown:
+            raise DataError(
+                f"the training items have the label {unknown[0]!r}, which is not in the "
+                f"vocabulary that was given: {brief(list(self.vocab))}"
+            )
 
     def __call__(self, label) -> int:
         label = plain_label(label)
-        if is_missing(label): raise DataError(f"there is no label, it is {label!r}: label the item or leave it out")
+        if is_missing(label):
+            raise DataError(
+                f"there is no label, it is {label!r}: label the item or leave it out"
+            )
         if self.add_na: return self.o2i.get(label, 0)
         if label in self.o2i: return self.o2i[label]
-        raise DataError(f"the label {label!r} is not among the {len(self.vocab)} of the training items: {brief(list(self.vocab))}")
+        raise DataError(
+            f"the label {label!r} is not among the {len(self.vocab)} of the training "
+            f"items: {brief(list(self.vocab))}"
+        )
 
     def decode(self, number: int):
         "The label of a number; raises `DataError` if there is none."
         if 0 <= int(number) < len(self.vocab): return self.vocab[int(number)]
-        raise DataError(f"there is no label with the number {int(number)}: the vocabulary has {len(self.vocab)}, {brief(list(self.vocab))}. A model needs as many outputs, dls.c")
+        raise DataError(
+            f"there is no label with the number {int(number)}: the vocabulary has "
+            f"{len(self.vocab)}, {brief(list(self.vocab))}. A model needs as many "
+            "outputs, dls.c"
+        )
 
     def __repr__(self): return "Categorize"
 
 # %% ../nbs/library/transforms.ipynb #2d320746
-def label_type(label) -> str: return "a number" if isinstance(label, numbers.Number) else "text" if isinstance(label, str) else type(label).__name__
+def label_type(label) -> str:
+    return (
+        "a number"
+        if isinstance(label, numbers.Number)
+        else "text"
+        if isinstance(label, str)
+        else type(label).__name__
+    )
 
 # %% ../nbs/library/transforms.ipynb #473fd55e
 def mean_and_sd(
@@ -103,8 +148,12 @@ class ToNumber:
 
     def __call__(self, value) -> Tensor:
         try: number = torch.as_tensor(np.asarray(value, dtype=np.float32))
-        except (TypeError, ValueError): raise DataError(f"the target {value!r} is no number") from None
-        if not torch.isfinite(number).all(): raise DataError(f"the target {value!r} is no finite number: fill it or leave the item out")
+        except (TypeError, ValueError):
+            raise DataError(f"the target {value!r} is no number") from None
+        if not torch.isfinite(number).all():
+            raise DataError(
+                f"the target {value!r} is no finite number: fill it or leave the item out"
+            )
         return number
 
     def decode(self, number: Tensor):
@@ -115,10 +164,12 @@ class ToNumber:
 
 # %% ../nbs/library/transforms.ipynb #02a59626
 class PILImage(Image.Image):
-    "A colour picture of the Pillow library. `create` opens one; `shape` is (height, width)."
+    """A colour picture of the Pillow library. `create` opens one; `shape` is (height,
+    width)."""
     kind, mode_wanted = "image", "RGB"
 
-    def __new__(cls, source=None): return super().__new__(cls) if source is None else cls.create(source)
+    def __new__(cls, source=None):
+        return super().__new__(cls) if source is None else cls.create(source)
 
     def __init__(self, source=None):
         if source is None: super().__init__()
@@ -168,7 +219,8 @@ class PILImageBW(PILImage):
 
 
 def picture_from(source) -> Image.Image:
-    "What `PILImage.create` takes, in the colours that it has. Raises `DataError` that names it."
+    """What `PILImage.create` takes, in the colours that it has. Raises `DataError` that
+    names it."""
     if isinstance(source, Tensor | np.ndarray): return _from_numbers(source)
     try: return open_image(source)
     except ImageError as error:
@@ -181,24 +233,46 @@ def _from_numbers(source: Tensor | np.ndarray) -> Image.Image:
     array = to_np(source) if isinstance(source, Tensor) else source
     if isinstance(source, Tensor) and array.ndim == 3: array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1: array = array[..., 0]
-    if np.issubdtype(array.dtype, np.floating) and array.size and 0 <= array.min() and array.max() <= 1: array = (array * 255).round().astype(np.uint8)
+    if (
+        np.issubdtype(array.dtype, np.floating)
+        and array.size
+        and 0 <= array.min()
+        and array.max() <= 1
+    ):
+        array = (array * 255).round().astype(np.uint8)
     try: return Image.fromarray(np.ascontiguousarray(array))
-    except (TypeError, ValueError): raise DataError(f"no picture can be made of {array.dtype} {tuple(source.shape)}: bytes or floats from 0 to 1 are wanted, with 1 or 3 channels") from None
+    except (TypeError, ValueError):
+        raise DataError(
+            f"no picture can be made of {array.dtype} {tuple(source.shape)}: bytes or "
+            "floats from 0 to 1 are wanted, with 1 or 3 channels"
+        ) from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode == "F": raise DataError("the picture holds floats of any size: scale them to 0..255 yourself before they become a PILImage")
+    if image.mode == "F":
+        raise DataError(
+            "the picture holds floats of any size: scale them to 0..255 yourself before "
+            "they become a PILImage"
+        )
     if not image.mode.startswith("I"): return image
     low, high = image.getextrema()
-    if image.mode == "I" and not (low >= 0 and high <= 65535): raise DataError(f"the picture holds numbers from {low} to {high}: scale them to 0..255 yourself before they become a PILImage")
-    if image.mode == "I" and high <= 255: return Image.fromarray(np.asarray(image).astype(np.uint8))
-    return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))  # 16 bits: Pillow alone would cut all above 255
+    if image.mode == "I" and not (low >= 0 and high <= 65535):
+        raise DataError(
+            f"the picture holds numbers from {low} to {high}: scale them to 0..255 "
+            "yourself before they become a PILImage"
+        )
+    if image.mode == "I" and high <= 255:
+        return Image.fromarray(np.asarray(image).astype(np.uint8))
+    # 16 bits: Pillow alone would cut all above 255
+    return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8))
 
 # %% ../nbs/library/transforms.ipynb #781d8823
 class _Methods(dict):
-    "The names of a class; `encodes` may be written several times, once for each type of part."
+    """The names of a class; `encodes` may be written several times, once for each type of
+    part."""
     def __setitem__(self, name: str, value):
-        if name in ("encodes", "decodes"): self[f"all_{name}"] = [*self.get(f"all_{name}", []), value]
+        if name in ("encodes", "decodes"):
+            self[f"all_{name}"] = [*self.get(f"all_{name}", []), value]
         super().__setitem__(name, value)
 
 
@@ -208,9 +282,11 @@ class _Collects(type):
 
 
 class Transform(metaclass=_Collects):
-    """A step on the parts of an item or of a batch. Every kind of part that it changes has a method of that name, say `image`, `mask` or `points`;
-    the other parts pass through. `draw` chooses what is random, once for all parts, so that a picture and the points on it move together.
-    One that is written for fastai, with `encodes`, runs as it does there: see `own_transforms`."""
+    """A step on the parts of an item or of a batch. Every kind of part that it changes has
+    a method of that name, say `image`, `mask` or `points`; the other parts pass through.
+    `draw` chooses what is random, once for all parts, so that a picture and the points
+    on it move together. One that is written for fastai, with `encodes`, runs as it does
+    there: see `own_transforms`."""
     order = 0  # steps run in this order; equal ones as they were given
     whole = False  # does `encodes` get all parts at once?
 
@@ -222,7 +298,8 @@ class Transform(metaclass=_Collects):
 
     def draw(
         self,
-        parts: tuple,  # all parts: of one item (pictures of Pillow, tensors), or of a batch (tensors)
+        # all parts: of one item (pictures of Pillow, tensors), or of a batch (tensors)
+        parts: tuple,
         kinds: tuple,  # the kind of each part, say ("image", "category")
         training: bool,  # False for validation and prediction: then nothing is random
     ):  # whatever the methods need; they get it as second argument
@@ -232,7 +309,10 @@ class Transform(metaclass=_Collects):
         "Change every part for which there is a method of its kind."
         drawn = self.draw(parts, kinds, training)
         methods = [self._method(kind) if kind else None for kind in kinds]
-        return tuple(part if method is None else method(part, drawn) for part, method in zip(parts, methods, strict=True))
+        return tuple(
+            part if method is None else method(part, drawn)
+            for part, method in zip(parts, methods, strict=True)
+        )
 
     def _method(self, kind: str) -> Callable | None:
         if kind == "corners" and not hasattr(self, kind): kind = "points"
@@ -246,7 +326,8 @@ class Transform(metaclass=_Collects):
         return self
 
     def join(self, following: "Transform") -> "Transform | None":
-        "One step that does the work of this and the one that follows, or None: two maps of coordinates become one."
+        """One step that does the work of this and the one that follows, or None: two maps
+        of coordinates become one."""
 
     def place(self, steps: Sequence["Transform"]) -> float:
         "Where it stands among other steps: the lowest come first."
@@ -260,22 +341,33 @@ class Transform(metaclass=_Collects):
 
 # %% ../nbs/library/transforms.ipynb #1b5d4f4c
 class FunctionTransform(Transform):
-    def __init__(self, function: Callable): self.function, self.order = function, getattr(function, "order", 0)
+    def __init__(self, function: Callable):
+        self.function, self.order = function, getattr(function, "order", 0)
 
     def apply(self, parts, kinds, training=False):
         at = [i for i, kind in enumerate(kinds) if kind == "image"] or [0]
-        return tuple(self.function(part) if i in at else part for i, part in enumerate(parts))
+        return tuple(
+            self.function(part) if i in at else part for i, part in enumerate(parts)
+        )
 
     def __repr__(self): return name_of(self.function)
 
 # %% ../nbs/library/transforms.ipynb #6e69fb74
 def arrange(
-    transforms,  # one or several: a `Transform`, its class, or a function, which gets the pictures (the first part if there are none)
+    # one or several: a `Transform`, its class, or a function, which gets the pictures (the
+    # first part if there are none)
+    transforms,
 ) -> list[Transform]:
     "The steps in the order in which they run, neighbours joined where they can be."
-    given = [inner for one in listed(transforms) for inner in listed(one)]  # lists in a list are fine
-    made = [step() if isinstance(step, type) and issubclass(step, Transform) else step for step in given]
-    steps = [step if isinstance(step, Transform) else FunctionTransform(step) for step in made]
+    # lists in a list are fine
+    given = [inner for one in listed(transforms) for inner in listed(one)]
+    made = [
+        step() if isinstance(step, type) and issubclass(step, Transform) else step
+        for step in given
+    ]
+    steps = [
+        step if isinstance(step, Transform) else FunctionTransform(step) for step in made
+    ]
     arranged = []
     for step in sorted(steps, key=lambda step: step.place(steps)):
         joined = arranged[-1].join(step) if arranged else None
@@ -297,7 +389,9 @@ class ToTensor(Transform):
 
 
 class IntToFloat(Transform):
-    "Bytes 0 to 255 as floats 0 to 1, on the device, so that only a quarter of the memory has to travel there."
+    """Bytes 0 to 255 as floats 0 to 1, on the device, so that only a quarter of the memory
+    has to travel there."""
     order = -10
 
-    def image(self, batch: Tensor, drawn=None) -> Tensor: return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+    def image(self, batch: Tensor, drawn=None) -> Tensor:
+        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch

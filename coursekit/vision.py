@@ -27,8 +27,8 @@ from . import training  # noqa: F401 - its methods come with ours
 
 # %% ../nbs/library/vision.ipynb #425f7ff1
 class EvalFrozen(Callback):
-    """Layers that do not learn compute as they do in prediction: batch norm keeps the averages it came with, and dropout
-    is idle."""
+    """Layers that do not learn compute as they do in prediction: batch norm keeps the
+    averages it came with, and dropout is idle."""
     order = -10
 
     def before_train(self) -> None:
@@ -38,7 +38,8 @@ class EvalFrozen(Callback):
 
 # %% ../nbs/library/vision.ipynb #cc72cd87
 def _malloc(largest: int, free: int) -> None:
-    "Settings of the C library's memory, where it is that of Linux: from which size on a piece comes from the system, and how much that is free is kept."
+    """Settings of the C library's memory, where it is that of Linux: from which size on a
+    piece comes from the system, and how much that is free is kept."""
     if not sys.platform.startswith("linux"): return
     try: set_option = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError): return  # another C library
@@ -47,61 +48,97 @@ def _malloc(largest: int, free: int) -> None:
 
 
 class KeepMemory(Callback):
-    "On a CPU, memory that one layer frees is used by the next, while the learner works; without it, Linux wipes and hands out large pieces anew for every layer."
+    """On a CPU, memory that one layer frees is used by the next, while the learner works;
+    without it, Linux wipes and hands out large pieces anew for every layer."""
     def before_fit(self) -> None:
         if self.learn.device.type == "cpu": _malloc(largest=2**30, free=2**31 - 1)
 
     def after_fit(self) -> None:
-        if self.learn.device.type == "cpu": _malloc(largest=2**25, free=2**26)  # as large as the library itself lets them grow
+        # as large as the library itself lets them grow
+        if self.learn.device.type == "cpu": _malloc(largest=2**25, free=2**26)
 
 # %% ../nbs/library/vision.ipynb #0a686637
 def _normalized(dls: DataLoaders, body: nn.Module, n_in: int) -> DataLoaders:
-    "The same loaders with the statistics of the body's own pictures, unless there are some already."
+    """The same loaders with the statistics of the body's own pictures, unless there are
+    some already."""
     known = getattr(body, "pretrained_cfg", None)
-    if not known or len(known["mean"]) != n_in or not all(isinstance(loader, DataLoader) for loader in dls.loaders): return dls
+    if (
+        not known
+        or len(known["mean"]) != n_in
+        or not all(isinstance(loader, DataLoader) for loader in dls.loaders)
+    ):
+        return dls
     own = Normalize(known["mean"], known["std"])
     there = [step for step in dls.train.after_batch if isinstance(step, Normalize)]
     if not there: return dls.new(after_batch=[*L(dls.train._given["after_batch"]), own])
-    if not (torch.allclose(there[0].mean, own.mean, atol=0.02) and torch.allclose(there[0].std, own.std, atol=0.02)):
-        warnings.warn(f"the pictures go through {there[0]}, and the body has learned with {own}: leave Normalize out, and the right one is added", stacklevel=3)
+    if not (
+        torch.allclose(there[0].mean, own.mean, atol=0.02)
+        and torch.allclose(there[0].std, own.std, atol=0.02)
+    ):
+        warnings.warn(
+            (
+                f"the pictures go through {there[0]}, and the body has learned with {own}: "
+                "leave Normalize out, and the right one is added"
+            ),
+            stacklevel=3,
+        )
     return dls
 
 
 def vision_learner(
     dls: DataLoaders,
-    arch: Callable | str,  # `efficientnet_lite0`, `resnet18`, another function of torchvision, or a timm name
-    normalize: bool = True,  # with learned weights, add the normalisation that they were learned with?
+    # `efficientnet_lite0`, `resnet18`, another function of torchvision, or a timm name
+    arch: Callable | str,
+    # with learned weights, add the normalisation that they were learned with?
+    normalize: bool = True,
     n_out: int | None = None,  # numbers that come out; `dls.c` if None
     pretrained: bool = True,  # begin with learned weights, frozen?
     weights=None,  # which weights of torchvision; its default if None
     loss_func: Callable | None = None,  # found from the kind of the targets if None
     opt_func: Callable | None = None,
     lr: float | slice = 1e-3,
-    splitter: Callable | None = None,  # from the model to groups of parameters; body and head, for ResNet and SqueezeNet three, if None
+    # from the model to groups of parameters; body and head, for ResNet and SqueezeNet
+    # three, if None
+    splitter: Callable | None = None,
     cbs=None,
     metrics=None,
     path: str | Path | None = None,
     model_dir: str = "models",
     wd: float | None = None,
     wd_bn_bias: bool = False,
-    train_bn: bool = False,  # do the layers of normalisation in a frozen body learn? (in fastai they do)
+    # do the layers of normalisation in a frozen body learn? (in fastai they do)
+    train_bn: bool = False,
     moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
     n_in: int = 3,  # channels of the pictures
-    bn_eval: bool | None = None,  # keep averages of the body's batch norms? as below if None
-    **model,  # for `create_vision_model`: `cut`, `init`, `custom_head`, and for `create_head`: `lin_ftrs`, `ps`, `y_range`, ...
+    # keep averages of the body's batch norms? as below if None
+    bn_eval: bool | None = None,
+    # for `create_vision_model`: `cut`, `init`, `custom_head`, and for `create_head`:
+    # `lin_ftrs`, `ps`, `y_range`, ...
+    **model,
 ) -> Learner:
-    """A learner with a body that knows pictures and a new head. With learned weights the body is frozen: it computes as in
-    prediction and the head alone learns, until `unfreeze` or `fine_tune`. `dls` stays as it is; the learner's own loaders
-    normalise. Batch norms of a body with learned weights keep their averages when it is
-    unfrozen too, while their own weights learn. fastai counts the averages anew: `bn_eval=False`
-    does that after unfreezing, `train_bn=True` while frozen too, with norms that learn then.
-    For numbers and labels a head that is no `custom_head` begins at the mean of the
-    training targets, in their unit, by a `ScaleShift` that fastai has not.
-    Raises `DataError` where weights cannot be had, `LearnerError` where pictures and model do not fit."""
-    known = set(inspect.signature(create_vision_model).parameters) | set(inspect.signature(create_head).parameters)
-    if set(model) - known: raise TypeError(f"vision_learner has no argument {', '.join(sorted(set(model) - known))}")
+    """A learner with a body that knows pictures and a new head. With learned weights the
+    body is frozen: it computes as in prediction and the head alone learns, until
+    `unfreeze` or `fine_tune`. `dls` stays as it is; the learner's own loaders normalise.
+    Batch norms of a body with learned weights keep their averages when it is unfrozen
+    too, while their own weights learn. fastai counts the averages anew: `bn_eval=False`
+    does that after unfreezing, `train_bn=True` while frozen too, with norms that learn
+    then. For numbers and labels a head that is no `custom_head` begins at the mean of
+    the training targets, in their unit, by a `ScaleShift` that fastai has not. Raises
+    `DataError` where weights cannot be had, `LearnerError` where pictures and model do
+    not fit."""
+    known = set(inspect.signature(create_vision_model).parameters) | set(
+        inspect.signature(create_head).parameters
+    )
+    if set(model) - known:
+        raise TypeError(
+            f"vision_learner has no argument {', '.join(sorted(set(model) - known))}"
+        )
     n_out = dls.c if n_out is None else n_out
-    if isinstance(n_out, list | L): raise ValueError(f"the targets need {list(n_out)} outputs: n_out=... says how many the model has, or custom_head=... how it makes them")
+    if isinstance(n_out, list | L):
+        raise ValueError(
+            f"the targets need {list(n_out)} outputs: n_out=... says how many the model "
+            "has, or custom_head=... how it makes them"
+        )
     made = create_vision_model(arch, n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = usual_split(body_named(arch), made[0])
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)

@@ -73,9 +73,12 @@ def _look_through(f: BinaryIO) -> None:
     start = f.read(_MOST_HEADER)
     if start[8:9] == b"{":
         ours = b'"coursekit.format"' in start
-        raise DataError("is a file of learn.export, a whole learner: load_learner reads it"
-                        if ours else "is a file of safetensors: safetensors.torch.load_file "
-                        "reads it, for model.load_state_dict")
+        raise DataError(
+            "is a file of learn.export, a whole learner: load_learner reads it"
+            if ours
+            else "is a file of safetensors: safetensors.torch.load_file "
+            "reads it, for model.load_state_dict"
+        )
     f.seek(0)
     for _ in range(5): _check_steps(f)  # PyTorch before 1.6: five pickles, then the numbers
 
@@ -91,7 +94,8 @@ def _undamaged(archive: ZipFile, size: int) -> tuple[bytes, dict[str, int]]:
         raise DataError("is no file of torch.save: it holds more than it has bytes")
     root = infos[0].filename.partition("/")[0] + "/"
     names = {info.filename.lower() for info in infos if info.filename.startswith(root)}
-    odd = any(info.external_attr & 16 or info.is_dir() for info in infos)  # torch reads no numbers from a "folder"
+    # torch reads no numbers from a "folder"
+    odd = any(info.external_attr & 16 or info.is_dir() for info in infos)
     if odd or len(names) < len(infos) or min(info.header_offset for info in infos):
         raise DataError("is no file of torch.save: its table of contents is odd")
     if part := archive.testzip(): raise DataError(f"is damaged: {part} has another sum")

@@ -33,10 +33,13 @@ from .transforms import PILImage
 class Judged:
     "A picture with its label, what a model says about it, and what that costs."
     file: Path
-    label: str                                               # empty if it has none that is known
-    said: str                                                # the most probable label; empty for a file that cannot be opened
+    # empty if it has none that is known
+    label: str
+    # the most probable label; empty for a file that cannot be opened
+    said: str
     probability: float                                       # of what was said
-    loss: float                                              # infinite for a file that cannot be opened
+    # infinite for a file that cannot be opened
+    loss: float
     side: str                                                # "training" or "validation"
 
 # %% ../nbs/library/widgets.ipynb #0fed777c
@@ -44,7 +47,9 @@ def _file_of(dsets: Datasets, i: int) -> Path:
     pipeline, item = dsets.pipelines[0], dsets.item(i)
     file = pipeline.first_steps(pipeline.opener, item)
     if pipeline.kind == "image" and isinstance(file, str | os.PathLike): return Path(file)
-    raise DataError(f"item {i} is {brief(item)}, which is no file: only files can be cleaned")
+    raise DataError(
+        f"item {i} is {brief(item)}, which is no file: only files can be cleaned"
+    )
 
 
 def _label_of(dsets: Datasets, i: int) -> str:
@@ -54,30 +59,60 @@ def _label_of(dsets: Datasets, i: int) -> str:
 
 def _classifier_data(dls, side: int) -> Datasets:
     source = getattr(dls[side], "source", None)
-    if not isinstance(source, Datasets): raise DataError("the pictures cannot be named: loaders made by a DataBlock or Datasets are wanted")
-    if source.kinds[-1] != "category": raise DataError(f"the targets are of the kind {source.kinds[-1]!r}: pictures with one label each can be ranked")
+    if not isinstance(source, Datasets):
+        raise DataError(
+            "the pictures cannot be named: loaders made by a DataBlock or Datasets are "
+            "wanted"
+        )
+    if source.kinds[-1] != "category":
+        raise DataError(
+            f"the targets are of the kind {source.kinds[-1]!r}: pictures with one label "
+            "each can be ranked"
+        )
     return source
 
 
 def _judge(learn: Learner, side: int) -> list[Judged]:
-    source, loader, name = _classifier_data(learn.dls, side), learn.dls[side], ("training", "validation")[side]
+    source, loader, name = (
+        _classifier_data(learn.dls, side),
+        learn.dls[side],
+        ("training", "validation")[side],
+    )
     loader = loader.new(skip_broken=True).ordered()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="left out item")    # they are not: they come first
+        # they are not: they come first
+        warnings.filterwarnings("ignore", message="left out item")
         probabilities, _, losses = learn.get_preds(dl=loader, with_loss=True)
     best, said = probabilities.max(1)
-    found = {number: (str(source.pipelines[-1].decode(c)), p, loss) for number, c, p, loss in zip(loader.kept, said.tolist(), best.tolist(), losses.tolist(), strict=True)}
-    return [Judged(_file_of(source, i), _label_of(source, i), *found.get(i, ("", math.nan, math.inf)), name) for i in range(len(source))]
+    found = {
+        number: (str(source.pipelines[-1].decode(c)), p, loss)
+        for number, c, p, loss in zip(
+            loader.kept, said.tolist(), best.tolist(), losses.tolist(), strict=True
+        )
+    }
+    return [
+        Judged(
+            _file_of(source, i),
+            _label_of(source, i),
+            *found.get(i, ("", math.nan, math.inf)),
+            name,
+        )
+        for i in range(len(source))
+    ]
 
 
-def _worst_first(judged: Iterable[Judged]) -> L: return L(sorted(judged, key=lambda one: -math.inf if math.isnan(one.loss) else -one.loss))
+def _worst_first(judged: Iterable[Judged]) -> L:
+    return L(
+        sorted(judged, key=lambda one: -math.inf if math.isnan(one.loss) else -one.loss)
+    )
 
 
 def rank_by_loss(
     learn: Learner,  # a classifier of pictures, trained
     ds_idx: int | None = None,  # which of the loaders; training and validation if None
 ) -> L:  # of `Judged`, the largest loss first
-    "All pictures with their label and what the model says, sorted by loss. Files that cannot be opened come first. Raises `DataError` for other data."
+    """All pictures with their label and what the model says, sorted by loss. Files that
+    cannot be opened come first. Raises `DataError` for other data."""
     sides = range(min(2, len(learn.dls))) if ds_idx is None else [ds_idx]
     return _worst_first(one for side in sides for one in _judge(learn, side))
 
@@ -90,10 +125,17 @@ def rank_out_of_fold(
     seed: int = 0,  # of the parts
     **kwargs,  # for `dataloaders`: `bs`, `num_workers`, ...
 ) -> L:  # of `Judged`, the largest loss first
-    "All pictures sorted by the loss that a model gives them which was trained without them. Raises `ValueError` if there are fewer pictures than parts."
+    """All pictures sorted by the loss that a model gives them which was trained without
+    them. Raises `ValueError` if there are fewer pictures than parts."""
     items = block._items(source)
-    if not 2 <= folds <= len(items): raise ValueError(f"folds={folds}: for {len(items)} items a whole number from 2 to {len(items)} is wanted")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
+    if not 2 <= folds <= len(items):
+        raise ValueError(
+            f"folds={folds}: for {len(items)} items a whole number from 2 to "
+            f"{len(items)} is wanted"
+        )
+    order = torch.randperm(
+        len(items), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
     judged = []
     for fold in range(folds):
         own = block.new(get_items=None, splitter=IndexSplitter(order[fold::folds]))
@@ -102,7 +144,8 @@ def rank_out_of_fold(
 
 # %% ../nbs/library/widgets.ipynb #9ba4caad
 class Choices:
-    "What to do with which file: keep it (so it is at first), delete it, or give it another label."
+    """What to do with which file: keep it (so it is at first), delete it, or give it
+    another label."""
     def __init__(self): self._chosen = {}
 
     def keep(self, file: str | Path) -> None:
@@ -113,7 +156,8 @@ class Choices:
 
     def change(self, file: str | Path, label: str) -> None: self._chosen[Path(file)] = label
 
-    def of(self, file: str | Path) -> tuple:  # `("keep",)`, `("delete",)` or `("change", label)`
+    # `("keep",)`, `("delete",)` or `("change", label)`
+    def of(self, file: str | Path) -> tuple:
         "What is to be done with a file."
         if Path(file) not in self._chosen: return ("keep",)
         label = self._chosen[Path(file)]
@@ -135,14 +179,19 @@ class Choices:
         "Keep everything."
         self._chosen.clear()
 
-    def __repr__(self): return f"{counted(len(self.deleted), 'file')} to delete, {len(self.changed)} to give another label"
+    def __repr__(self):
+        return (
+            f"{counted(len(self.deleted), 'file')} to delete, {len(self.changed)} to "
+            "give another label"
+        )
 
 # %% ../nbs/library/widgets.ipynb #4cb30fc7
 _NO_LABEL = "no label"
 
 
 def _thumbnail(file: Path, height: int, width: int) -> str:
-    "A small JPEG, upright, as an address that can stand in a page; empty if the file cannot be opened."
+    """A small JPEG, upright, as an address that can stand in a page; empty if the file
+    cannot be opened."""
     try: image = PILImage.create(file).to_thumb(height, width)
     except DataError: return ""
     return data_address(image)
@@ -154,49 +203,92 @@ def data_address(image: Image.Image, quality: int = 80) -> str:
 
 # %% ../nbs/library/widgets.ipynb #aa1a0e3d
 class ImageClassifierCleaner:
-    """Look at the pictures on which a model is most wrong, and choose which to delete or to give another label; show it as the last line of a cell.
-    `delete()` and `change()` say what was chosen, in all classes and on both sides; `apply()` moves the files, and `undo()` moves them back.
-    A program chooses with `choices.delete(file)`, `choices.change(file, label)` and `choices.keep(file)`."""
+    """Look at the pictures on which a model is most wrong, and choose which to delete or to
+    give another label; show it as the last line of a cell. `delete()` and `change()` say
+    what was chosen, in all classes and on both sides; `apply()` moves the files, and
+    `undo()` moves them back. A program chooses with `choices.delete(file)`,
+    `choices.change(file, label)` and `choices.keep(file)`."""
     def __init__(
         self,
-        learn: Learner,  # a classifier of pictures, trained; it may be None if `ranked` is given
+        # a classifier of pictures, trained; it may be None if `ranked` is given
+        learn: Learner,
         opts: Sequence[str] = (),  # labels to offer besides those that are known
         height: int = 128,  # of a thumbnail, at most
         width: int = 160,  # of a thumbnail, at most
         max_n: int = 30,  # pictures shown at once
-        ranked: Iterable[Judged] | None = None,  # the pictures to show, say from `rank_out_of_fold`; `rank_by_loss(learn)` if None
+        # the pictures to show, say from `rank_out_of_fold`; `rank_by_loss(learn)` if None
+        ranked: Iterable[Judged] | None = None,
     ):
         if max_n < 1: raise ValueError(f"max_n={max_n}: at least one picture must be shown")
-        self.height, self.width, self.max_n, self.choices = height, width, int(max_n), Choices()
+        self.height, self.width, self.max_n, self.choices = (
+            height,
+            width,
+            int(max_n),
+            Choices(),
+        )
         self.ranked = _worst_first(rank_by_loss(learn) if ranked is None else ranked)
         if not self.ranked: raise DataError("there are no pictures to look at")
-        known = [str(label) for label in learn.dls.vocab] if learn is not None else sorted({one.label for one in self.ranked if one.label})
+        known = (
+            [str(label) for label in learn.dls.vocab]
+            if learn is not None
+            else sorted({one.label for one in self.ranked if one.label})
+        )
         self.vocab = L(list(dict.fromkeys([*known, *map(str, opts)])))
-        self.fns = L(one.file for one in self.ranked)        # what the indices of `delete` and `change` mean
+        # what the indices of `delete` and `change` mean
+        self.fns = L(one.file for one in self.ranked)
         self._groups = {}
-        for one in self.ranked: self._groups.setdefault((one.label or _NO_LABEL, one.side), []).append(one)
-        if len(set(self.fns)) < len(self.fns): raise DataError("a file is among the pictures more than once: a cleaner needs each of them once")
-        self._at, self._gone, self._thumbs, self._screen = {file: i for i, file in enumerate(self.fns)}, set(), {}, None
+        for one in self.ranked:
+            self._groups.setdefault((one.label or _NO_LABEL, one.side), []).append(one)
+        if len(set(self.fns)) < len(self.fns):
+            raise DataError(
+                "a file is among the pictures more than once: a cleaner needs each of "
+                "them once"
+            )
+        self._at, self._gone, self._thumbs, self._screen = (
+            {file: i for i, file in enumerate(self.fns)},
+            set(),
+            {},
+            None,
+        )
 
     def delete(self) -> list[int]:  # positions in `fns`
-        "The files to delete, in all classes and on both sides, as far as they are still there."
-        return sorted(self._at[file] for file in self.choices.deleted if os.path.lexists(file))
+        """The files to delete, in all classes and on both sides, as far as they are still
+        there."""
+        return sorted(
+            self._at[file] for file in self.choices.deleted if os.path.lexists(file)
+        )
 
     def change(self) -> list[tuple[int, str]]:  # positions in `fns` and new labels
-        "The files to give another label, in all classes and on both sides, as far as they are still there."
-        return sorted((self._at[file], label) for file, label in self.choices.changed if os.path.lexists(file))
+        """The files to give another label, in all classes and on both sides, as far as they
+        are still there."""
+        return sorted(
+            (self._at[file], label)
+            for file, label in self.choices.changed
+            if os.path.lexists(file)
+        )
 
     @property
     def root(self) -> Path:
-        "The folder that holds the folders of the classes; raises `DataError` if labels are no folders."
+        """The folder that holds the folders of the classes; raises `DataError` if labels
+        are no folders."""
         odd = next((one for one in self.ranked if one.label != one.file.parent.name), None)
-        if odd: raise DataError(f"{brief(odd.file)} is labelled {odd.label!r}, so labels do not come from folders, and moving files would not change them. "
-                                "Correct them where they come from, in the table, say: leave out fns[i] for i in delete(), and write the new label for i, label in change()")
+        if odd:
+            raise DataError(
+                f"{brief(odd.file)} is labelled {odd.label!r}, so labels do not come "
+                "from folders, and moving files would not change them. "
+                "Correct them where they come from, in the table, say: leave out fns[i] "
+                "for i in delete(), and write the new label for i, label in change()"
+            )
         try: return Path(os.path.commonpath([file.parent.parent for file in self.fns]))
-        except ValueError: raise DataError(f"the files have no folder in common ({brief(self.fns[0])} is one of them): clean the folders one by one, with clean_files") from None
+        except ValueError:
+            raise DataError(
+                f"the files have no folder in common ({brief(self.fns[0])} is one of "
+                "them): clean the folders one by one, with clean_files"
+            ) from None
 
     def apply(self) -> Cleaned:
-        "Do what was chosen: move files into the trash and into other classes. All or none; raises `DataError` that names what stops it."
+        """Do what was chosen: move files into the trash and into other classes. All or
+        none; raises `DataError` that names what stops it."""
         done = clean_files(self.root, self.choices.deleted, self.choices.changed)
         self._gone |= {source for source, _ in done.deleted + done.changed}
         self.choices.clear()
@@ -204,7 +296,8 @@ class ImageClassifierCleaner:
         return done
 
     def undo(self) -> Cleaned:
-        "Put back what the last `apply` moved, in whatever process; again for the one before."
+        """Put back what the last `apply` moved, in whatever process; again for the one
+        before."""
         done = undo_cleaning(self.root)
         self._gone -= set(done.restored)
         self._refresh()
@@ -216,7 +309,9 @@ class ImageClassifierCleaner:
         side: str = "training",  # or "validation"
     ) -> L:  # of `Judged`
         "The pictures of a class on one side of the split, the largest loss first."
-        return L(one for one in self._groups.get((label, side), []) if one.file not in self._gone)
+        return L(
+            one for one in self._groups.get((label, side), []) if one.file not in self._gone
+        )
 
     @property
     def widget(self):
@@ -228,12 +323,18 @@ class ImageClassifierCleaner:
         if self._screen is not None: self._screen.refresh()
 
     def _thumb(self, file: Path) -> str:
-        if file not in self._thumbs: self._thumbs[file] = _thumbnail(file, self.height, self.width)
+        if file not in self._thumbs:
+            self._thumbs[file] = _thumbnail(file, self.height, self.width)
         return self._thumbs[file]
 
-    def _repr_mimebundle_(self, **kwargs): return self.widget._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
+    def _repr_mimebundle_(self, **kwargs):
+        return self.widget._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
 
-    def __repr__(self): return f"ImageClassifierCleaner over {counted(len(self.fns), 'picture')}: {self.choices!r}"
+    def __repr__(self):
+        return (
+            f"ImageClassifierCleaner over {counted(len(self.fns), 'picture')}: "
+            f"{self.choices!r}"
+        )
 
 # %% ../nbs/library/widgets.ipynb #cde6f996
 class _Card:
@@ -241,32 +342,76 @@ class _Card:
     def __init__(self, chosen: Callable, width: int):
         import ipywidgets as widgets
         self.picture = widgets.HTML()
-        self.menu = widgets.Dropdown(options=[("Keep", 0)], style={"description_width": "auto"}, layout=widgets.Layout(width="auto", height="56px", flex_flow="column"))
-        self.box = widgets.VBox([self.picture, self.menu], layout=widgets.Layout(width=f"{width + 16}px", padding="4px", overflow="hidden"))
+        self.menu = widgets.Dropdown(
+            options=[("Keep", 0)],
+            style={"description_width": "auto"},
+            layout=widgets.Layout(width="auto", height="56px", flex_flow="column"),
+        )
+        self.box = widgets.VBox(
+            [self.picture, self.menu],
+            layout=widgets.Layout(
+                width=f"{width + 16}px", padding="4px", overflow="hidden"
+            ),
+        )
         self.one, self._filling, self._chosen = None, False, chosen
         self.menu.observe(self._picked, names="value")
 
-    def fill(self, one: Judged, address: str, labels: Sequence[str], chosen: tuple, height: int) -> None:
+    def fill(
+        self, one: Judged, address: str, labels: Sequence[str], chosen: tuple, height: int
+    ) -> None:
         "Show a picture and what is chosen for it."
         self.one, self._filling = one, True
         try:
             self.picture.value = _card_html(one, address, height)
-            self._others = [label for label in dict.fromkeys([*labels, *chosen[1:]]) if label != one.label]
-            self.menu.options = [("Keep", 0), ("Delete", 1), *((label, i) for i, label in enumerate(self._others, start=2))]
-            self.menu.value = self._others.index(chosen[1]) + 2 if chosen[1:] and chosen[1] in self._others else int(chosen[0] == "delete")
-            self.menu.description = one.file.name            # its label for the eye, and for a screen reader
+            self._others = [
+                label
+                for label in dict.fromkeys([*labels, *chosen[1:]])
+                if label != one.label
+            ]
+            self.menu.options = [
+                ("Keep", 0),
+                ("Delete", 1),
+                *((label, i) for i, label in enumerate(self._others, start=2)),
+            ]
+            self.menu.value = (
+                self._others.index(chosen[1]) + 2
+                if chosen[1:] and chosen[1] in self._others
+                else int(chosen[0] == "delete")
+            )
+            # its label for the eye, and for a screen reader
+            self.menu.description = one.file.name
         finally: self._filling = False
 
     def _picked(self, change) -> None:
         if self._filling or change["new"] is None: return
-        self._chosen(self.one, ("keep",) if change["new"] == 0 else ("delete",) if change["new"] == 1 else ("change", self._others[change["new"] - 2]))
+        self._chosen(
+            self.one,
+            ("keep",)
+            if change["new"] == 0
+            else ("delete",)
+            if change["new"] == 1
+            else ("change", self._others[change["new"] - 2]),
+        )
 
 
 def _card_html(one: Judged, address: str, height: int) -> str:
-    words = f"loss {one.loss:.2f}<br>says {escape(one.said)}, {percent_text(one.probability)}" if one.said else "cannot be opened<br>&nbsp;"
+    words = (
+        (f"loss {one.loss:.2f}<br>says {escape(one.said)}, {percent_text(one.probability)}")
+        if one.said
+        else "cannot be opened<br>&nbsp;"
+    )
     alt = escape(f"{one.file.name}, labelled {one.label or _NO_LABEL}", quote=True)
-    inside = f'<img src="{address}" alt="{alt}" style="max-width:100%;max-height:100%;margin:0">' if address else f'<span role="img" aria-label="{alt}">no picture</span>'
-    frame = f"height:{height}px;display:flex;align-items:center;justify-content:center" + ("" if address else ";border:1px dashed currentColor")
+    inside = (
+        (
+            f'<img src="{address}" alt="{alt}" '
+            'style="max-width:100%;max-height:100%;margin:0">'
+        )
+        if address
+        else f'<span role="img" aria-label="{alt}">no picture</span>'
+    )
+    frame = f"height:{height}px;display:flex;align-items:center;justify-content:center" + (
+        "" if address else ";border:1px dashed currentColor"
+    )
     return f'<div style="line-height:1.35"><div style="{frame}">{inside}</div>{words}</div>'
 
 # %% ../nbs/library/widgets.ipynb #98be681d
@@ -281,15 +426,39 @@ class _Screen:
         import ipywidgets as widgets
         self.cleaner, self.page, self._filling = cleaner, 0, False
         wide = widgets.Layout(width="auto")
-        self.label = widgets.Dropdown(description="Class", layout=wide, style={"description_width": "auto"})
-        self.side = widgets.Dropdown(description="Set", options=list(dict.fromkeys(one.side for one in sorted(cleaner.ranked, key=lambda one: one.side))), layout=wide, style={"description_width": "auto"})
-        self.back, self.on = widgets.Button(description="Previous page", layout=wide), widgets.Button(description="Next page", layout=wide)
+        self.label = widgets.Dropdown(
+            description="Class", layout=wide, style={"description_width": "auto"}
+        )
+        self.side = widgets.Dropdown(
+            description="Set",
+            options=list(
+                dict.fromkeys(
+                    one.side for one in sorted(cleaner.ranked, key=lambda one: one.side)
+                )
+            ),
+            layout=wide,
+            style={"description_width": "auto"},
+        )
+        self.back, self.on = (
+            widgets.Button(description="Previous page", layout=wide),
+            widgets.Button(description="Next page", layout=wide),
+        )
         self.where, self.status = widgets.HTML(), widgets.HTML()
         most = max(map(len, cleaner._groups.values()))
-        self.cards = [_Card(self._picked, cleaner.width) for _ in range(min(cleaner.max_n, most))]
+        self.cards = [
+            _Card(self._picked, cleaner.width) for _ in range(min(cleaner.max_n, most))
+        ]
         row = widgets.Layout(flex_flow="row wrap", align_items="center")
         self.grid = widgets.Box(layout=widgets.Layout(flex_flow="row wrap"))
-        self.box = widgets.VBox([widgets.Box([self.label, self.side, self.back, self.on, self.where], layout=row), self.status, self.grid])
+        self.box = widgets.VBox(
+            [
+                widgets.Box(
+                    [self.label, self.side, self.back, self.on, self.where], layout=row
+                ),
+                self.status,
+                self.grid,
+            ]
+        )
         self.refresh()
         self.label.observe(self._switched, names="value")
         self.side.observe(self._switched, names="value")
@@ -297,7 +466,10 @@ class _Screen:
         self.on.on_click(lambda _: self._turn(1))
 
     def _labels(self) -> list[str]:
-        return [*self.cleaner.vocab, *([_NO_LABEL] if any(not one.label for one in self.cleaner.ranked) else [])]
+        return [
+            *self.cleaner.vocab,
+            *([_NO_LABEL] if any(not one.label for one in self.cleaner.ranked) else []),
+        ]
 
     def _switched(self, change) -> None:
         if self._filling: return
@@ -313,12 +485,18 @@ class _Screen:
         self._count()
 
     def _count(self) -> None:
-        self.status.value = f'<div role="status" style="line-height:1.5">Chosen in all classes: {self.cleaner.choices!r}.</div>'
+        self.status.value = (
+            '<div role="status" style="line-height:1.5">Chosen in all classes: '
+            f"{self.cleaner.choices!r}.</div>"
+        )
 
     def refresh(self) -> None:
         "Show what is to be shown now."
         cleaner, side = self.cleaner, self.side.value
-        before, counts = self.label.value, {label: len(cleaner.shown(label, side)) for label in self._labels()}
+        before, counts = (
+            self.label.value,
+            {label: len(cleaner.shown(label, side)) for label in self._labels()},
+        )
         self._filling = True
         try:
             self.label.options = [(f"{label} ({n})", label) for label, n in counts.items()]
@@ -329,8 +507,18 @@ class _Screen:
         first = self.page * size
         part = shown[first:first + size]
         for card, one in zip(self.cards, part, strict=False):
-            card.fill(one, cleaner._thumb(one.file), cleaner.vocab, cleaner.choices.of(one.file), cleaner.height)
+            card.fill(
+                one,
+                cleaner._thumb(one.file),
+                cleaner.vocab,
+                cleaner.choices.of(one.file),
+                cleaner.height,
+            )
         self.grid.children = [card.box for card in self.cards[:len(part)]]
         self.back.disabled, self.on.disabled = self.page == 0, first + size >= len(shown)
-        self.where.value = f"{first + 1} to {first + len(part)} of {len(shown)}, largest loss first" if shown else "no pictures here"
+        self.where.value = (
+            f"{first + 1} to {first + len(part)} of {len(shown)}, largest loss first"
+            if shown
+            else "no pictures here"
+        )
         self._count()
