@@ -400,7 +400,7 @@ def test_npm_that_fails_is_named(tmp_path, monkeypatch):
     def npm_package(name, version, destination):
         raise RuntimeError("npm is not there")
 
-    monkeypatch.setattr("coursekit.datasets.npm_package", npm_package, raising=False)
+    monkeypatch.setattr("coursekit.registries.npm_package", npm_package, raising=False)
     with pytest.raises(SystemExit, match=r"cannot fetch pack 1\.0: npm is not there"):
         build_site.unpack("pack", "1.0", tmp_path)
 
