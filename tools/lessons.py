@@ -23,6 +23,7 @@ CLAIM_ID = re.compile(r"\b[A-Z]\d{3}\b")
 CHECK_CALL = re.compile(
     r"^(?:test_(?:eq|ne|close|fail|is|shuffled|eq_type|warns|stdout)|assert_\w+)$"
 )
+TERM = re.compile(r"^> \*\*Term: ?(.*?)\*\*(.*(?:\n>.*)*)$", re.M)
 SOLUTION = re.compile(
     r"<summary>Solution[^<]*</summary>.*?^```python\n(.*?)^```", flags=re.M | re.S
 )
@@ -90,8 +91,38 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     return options, "\n".join(lines)
 
 
+def module_of(nb: NotebookNode) -> str:
+    "The module that a notebook makes, or nothing."
+    options = [directives(c.source)[0] for c in nb.cells if c.cell_type == "code"]
+    return next((o["default_exp"] for o in options if "default_exp" in o), "")
+
+
 def is_code(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def is_proof(cell: NotebookNode) -> bool:
+    "Whether a cell proves what the cell before it shows: readers see one line of it."
+    return is_code(cell) and "proof" in directives(cell.source)[0]
+
+
+def reading_minutes(nb: NotebookNode) -> int:
+    "Minutes to read the words of a notebook, at 200 a minute."
+    words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")
+    return max(1, round(words / 200))
+
+
+def terms_in(source: str) -> list[tuple[str, str]]:
+    "The terms that a Markdown cell explains in boxes, each with its explanation."
+    return [
+        (name.strip().removesuffix("."), " ".join(re.sub(r"^>", "", text, flags=re.M).split()))
+        for name, text in TERM.findall(source)
+    ]
+
+
+def term_place(term: str) -> str:
+    "Anchor of the box that explains a term."
+    return "term-" + re.sub(r"[^a-z0-9]+", "-", term.lower()).strip("-")
 
 
 def claims_of(cell: NotebookNode) -> list[str]:
