@@ -156,15 +156,40 @@ def _always_true(test: ast.expr) -> bool:
     return isinstance(test, ast.Name)
 
 
+def _checks(source: str) -> list[ast.Assert | ast.Call]:
+    "The asserts in a cell, and calls such as `test_eq(...)`, in the order of its lines."
+    nodes = ast.walk(ast.parse(plain_python(source)))
+    return sorted(filter(_is_check, nodes), key=lambda n: n.lineno)
+
+
+def _is_check(node: ast.AST) -> bool:
+    called = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1]
+    return isinstance(node, ast.Assert) or bool(called and CHECK_CALL.match(called))
+
+
+def all_checks_in(source: str) -> int:
+    "How many checks a cell has, whether they could fail or not."
+    return len(_checks(source))
+
+
 def checks_in(source: str) -> list[str]:
-    "The checks in a cell that could fail: asserts, and calls such as `test_eq(...)`."
-    found = []
+    "The checks in a cell that could fail."
+    found = _checks(source)
+    weak = [n for n in found if isinstance(n, ast.Assert) and _always_true(n.test)]
+    return [ast.unparse(n) for n in found if n not in weak]
+
+
+def modules_imported(source: str) -> set[str]:
+    "Modules of the package that a cell, or a module of the package, imports, in whatever form."
+    found = set()
     for node in ast.walk(ast.parse(plain_python(source))):
-        if isinstance(node, ast.Assert) and not _always_true(node.test):
-            found.append(node)
-        elif isinstance(node, ast.Call) and CHECK_CALL.match(ast.unparse(node.func).split(".")[-1]):
-            found.append(node)
-    return [ast.unparse(n) for n in sorted(found, key=lambda n: n.lineno)]
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = ".".join(filter(None, ["coursekit" if node.level else "", node.module]))
+            names = {f"{home}.{a.name}" for a in node.names}
+            found |= names if home == "coursekit" else {home}
+    return {name.split(".")[1] for name in found if name.startswith("coursekit.")}
 
 
 def exercises(nb: NotebookNode) -> dict[str, dict[str, str]]:
