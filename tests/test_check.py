@@ -36,7 +36,12 @@ FIRST = (
     '# First\n<!-- claim: F002 -->\n<a id="top"></a>',
     code("#| default_exp first"),
     code("#| export\ndef two(): return 2"),
-    code("#| claim: F001\n#| headline\nassert 1 + 1 == two()"),
+    code("#| headline\ntwo()"),
+    v4.new_code_cell(
+        "#| proof\n#| claim: F001\nassert 1 + 1 == two()",
+        metadata={"jupyter": {"source_hidden": True}},
+    ),
+    "> **Term: two.** The number after one.",
     code("#| hide\n#| check: double\nx = 1"),
     code("#| exercise: double\nx = 1", [OUT]),
     "<details><summary>Solution</summary>\n\n```python\nx = 2\n```\n</details>",
@@ -45,7 +50,7 @@ FIRST = (
 SECOND = (
     "# Second\n[back](00_first.ipynb#top)",
     code("#| headline\nfrom coursekit.first import two"),
-    *FIRST[4:],
+    *FIRST[6:],
 )
 
 
