@@ -197,6 +197,13 @@ def test_terms(root):
     ]
 
 
+def test_two_terms_in_one_box_are_two(root):
+    text = "> **Term: step.** One move.\n>\n> **Term: loss.** What it costs.\n> More.\n>"
+    assert terms_in(text) == [("step", "One move."), ("loss", "What it costs. More.")]
+    put(root, "00_first", text)
+    assert faults(root, "term") == ""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -231,6 +238,8 @@ def test_codes_of_claims_are_out_of_sight(root):
     assert faults(root, "codes") == ""
     put(root, "00_first", "# T\nAs F001 says", "x = 1  # F001")
     assert faults(root, "codes").count("the code F001 is in sight") == 2
+    put(root, "00_first", "from x import y  # noqa: F001")
+    assert faults(root, "codes") == ""
 
 
 # ------------------------------------------------------------------------------ exceptions

@@ -195,6 +195,11 @@ def test_names_that_a_cell_defines():
             "text\n\n> **Term: Tensor rank.** How many\n> axes.\n\nmore",
             "text\n\n\n{.term}\n> []{#01_waves--term-tensor-rank .place}**Tensor rank.** How many\n> axes.\n\nmore",
         ),
+        (
+            "> **Term: a.** One.\n> **Term: b.** Two.",
+            "\n{.term}\n> []{#01_waves--term-a .place}**a.** One."
+            "\n\n{.term}\n> []{#01_waves--term-b .place}**b.** Two.",
+        ),
         ("[far](https://a.org/#x)", "[far](https://a.org/#x)"),
         ("![p](../images/p.png)", "![p](images/p.png)"),
         ('<img alt="p" src="../images/p.png">', '<img alt="p" src="images/p.png">'),
@@ -399,7 +404,15 @@ def test_glossary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("term", "letter"), [("épsilon", "E"), ("F-score", "F"), ("1cycle", "0-9"), ("β", "0-9")]
+    ("term", "letter"),
+    [
+        ("épsilon", "E"),
+        ("F-score", "F"),
+        ("1cycle", "0-9"),
+        ("β", "0-9"),
+        ("$F_1$", "F"),
+        ("`fit`", "F"),
+    ],
 )
 def test_letter_of_a_term(term, letter):
     assert build_site.initial(term) == letter
@@ -510,6 +523,7 @@ def test_lesson_page():
 def test_library_page_has_prose_code_and_api():
     text = (course.site() / "library" / "datasets.html").read_text()
     assert not (course.site() / "api" / "datasets.html").exists()
+    assert (course.site() / "_sources" / "library" / "datasets.ipynb").exists()
     assert "hidden_in_the_library" not in text and "What is whole" in text
     assert 'id="coursekit.datasets.untar_data"' in text and "docments" in text
     assert 'href="../00_waves.html#waves-slider"' in text

@@ -239,7 +239,12 @@ def terms(pages: Iterable[Path]) -> list[tuple[str, str, Path]]:
     for path in pages:
         sources = [c.source for c in lessons.read(path).cells if c.cell_type == "markdown"]
         found += [(*term, path) for source in sources for term in lessons.terms_in(source)]
-    return sorted(found, key=lambda x: (x[0].casefold(), x[2].name))
+    return sorted(found, key=lambda x: (in_order(x[0]), x[2].name))
+
+
+def in_order(term: str) -> str:
+    "What a term is sorted by: its letters without accents, signs and case."
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFD", term)).casefold()
 
 
 def term_item(term: str, text: str, path: Path) -> str:
@@ -253,7 +258,7 @@ def term_item(term: str, text: str, path: Path) -> str:
 
 def initial(term: str) -> str:
     "The letter under which a term stands."
-    first = unicodedata.normalize("NFD", term)[0].upper()
+    first = in_order(term)[:1].upper()
     return first if "A" <= first <= "Z" else "0-9"
 
 

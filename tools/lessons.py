@@ -23,7 +23,7 @@ CLAIM_ID = re.compile(r"\b[A-Z]\d{3}\b")
 CHECK_CALL = re.compile(
     r"^(?:test_(?:eq|ne|close|fail|is|shuffled|eq_type|warns|stdout)|assert_\w+)$"
 )
-TERM = re.compile(r"^> \*\*Term: ?(.*?)\*\*(.*(?:\n>.*)*)$", re.M)
+TERM = re.compile(r"^> \*\*Term: ?(.*?)\*\*(.*(?:\n>(?! \*\*Term:).*)*)$", re.M)
 SOLUTION = re.compile(
     r"<summary>Solution[^<]*</summary>.*?^```python\n(.*?)^```", flags=re.M | re.S
 )
@@ -112,12 +112,15 @@ def reading_minutes(nb: NotebookNode) -> int:
     return max(1, round(words / 200))
 
 
+def term_text(quoted: str) -> str:
+    "The explanation of a term in one line, without the signs of a quotation."
+    return " ".join(re.sub(r"^>", "", quoted, flags=re.M).split())
+
+
 def terms_in(source: str) -> list[tuple[str, str]]:
     "The terms that a Markdown cell explains in boxes, each with its explanation."
-    return [
-        (name.strip().removesuffix("."), " ".join(re.sub(r"^>", "", text, flags=re.M).split()))
-        for name, text in TERM.findall(source)
-    ]
+    found = TERM.findall(source)
+    return [(name.strip().removesuffix("."), term_text(text)) for name, text in found]
 
 
 def term_place(term: str) -> str:
