@@ -301,6 +301,9 @@ def test_term_leads_from_the_glossary_to_its_box(made, visit):
     page = visit.page(f"{made}/glossary.html")
     page.get_by_label("Show terms with the words").fill("crest")
     expect(page.locator("ul.terms > li:visible")).to_have_count(1)
+    page.locator("p.letters").get_by_role("link", name="A").click()  # it leads to what is hidden
+    expect(page.get_by_role("heading", name="A", exact=True)).to_be_in_viewport()
+    expect(page.locator("ul.terms > li:visible")).to_have_count(2)
     page.get_by_role("link", name="Waves from scratch").last.click()
     box = page.locator("blockquote.term", has_text="The way from one crest")
     expect(box).to_be_in_viewport()

@@ -49,7 +49,12 @@ function addFilter(box) {
     box.querySelector("output").textContent = `${count} ${box.dataset.what}`;
   };
   box.addEventListener("input", show);
-  window.addEventListener("hashchange", () => { words.value = ""; if (lesson) lesson.selectedIndex = 0; show(); });
+  window.addEventListener("hashchange", () => {  // a link may lead to what is hidden
+    words.value = "";
+    if (lesson) lesson.selectedIndex = 0;
+    show();
+    document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+  });
 }
 
 document.addEventListener("DOMContentLoaded", () => {
