@@ -200,6 +200,24 @@ def missing_alt(cell: NotebookNode) -> bool:
     return bool(images) and not lessons.directives(cell.source)[0].get("fig-alt")
 
 
+def _has_place(state, path: list) -> bool:
+    "Whether a widget's state has the part that `path` names."
+    try:
+        for key in path[:-1]:
+            state = state[key]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def drop_lost_buffers(nb: NotebookNode) -> None:
+    "Leave out what an upload once held: the emptied widget has no place for it, and the page would stumble."
+    saved = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    for model in saved.get("state", {}).values():
+        if buffers := model.get("buffers"):
+            model["buffers"] = [b for b in buffers if _has_place(model["state"], b["path"])]
+
+
 # ------------------------------------------------------------------------------ the page
 def bar(nb: NotebookNode, page: str, module: str, course: Course) -> str:
     "The line under the title: time to read, time to run, the notebook itself, Colab."
@@ -265,6 +283,7 @@ def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
         )
     module = lessons.module_of(nb)
     with_bar(nb, page, module, course)
+    drop_lost_buffers(nb)
     seen: Counter = Counter()
     nb.cells = [x for c in nb.cells for x in with_marks(c, page, module, course, seen)]
     nb.metadata.setdefault("language_info", {"name": "python"})  # else myst-nb asks which lexer

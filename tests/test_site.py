@@ -164,6 +164,16 @@ def test_language_is_known_even_if_the_notebook_does_not_say():
     assert nb.metadata["language_info"] == {"name": "python"} and "coursekit" not in nb.metadata
 
 
+def test_bytes_of_an_upload_that_was_emptied_are_left_out():
+    paths = [["value", 0, "content"], ["value"], ["layout", "x"]]
+    buffers = [{"path": path, "data": "", "encoding": "base64"} for path in paths]
+    states = {"a": {"state": {"value": []}, "buffers": buffers}, "b": {"state": {}}}
+    kind = "application/vnd.jupyter.widget-state+json"
+    nb = new_notebook(metadata={"widgets": {kind: {"state": states}}})
+    found = convert(nb, "01_a", HERE).metadata.widgets[kind]["state"]
+    assert [b["path"] for b in found["a"]["buffers"]] == [["value"]] and "buffers" not in found["b"]
+
+
 def test_names_that_a_cell_defines():
     code = "%timeit x\nLIMIT = 1\n@patch\ndef fit(self: Learner): ...\nclass Learner: ...\ndef _own(): ..."
     assert lesson_pages.defined(code) == ["LIMIT", "Learner.fit", "Learner"]
