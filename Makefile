@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 N ?= 01
 JOBS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help course test lab lesson site bench environment data export lock browser
+.PHONY: help course test lab fresh lesson site bench environment data export lock browser
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,13 @@ test: environment data browser  ## Everything that CI checks, two things at a ti
 	$(BIN)/python tools/run.py --all --jobs $(JOBS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-lab: environment  ## JupyterLab on the lessons
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
+lab: environment  ## JupyterLab on your own copies of the lessons, in my/
+	$(BIN)/python tools/my.py
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/my/index.ipynb
+
+fresh: environment  ## A new copy of one lesson in my/, the old one is kept: make fresh N=04
+	@$(if $(filter file,$(origin N)),echo "Say which lesson: make fresh N=04"; exit 1)
+	$(BIN)/python tools/my.py --fresh "$(N)"
 
 lesson: environment  ## Export, then run one lesson alone: make lesson N=01
 	$(BIN)/nbdev-export

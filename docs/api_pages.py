@@ -96,14 +96,23 @@ def _directive(symbol: Symbol, classes: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def page(name: str, modules: dict[str, list[Symbol]], made_in: str) -> str:
-    "The page of one module, as MyST."
+def entries(name: str, modules: dict[str, list[Symbol]]) -> str:
+    "What one module exports, as MyST."
     classes = {s.name: s.module for m in modules.values() for s in m if s.kind == "autoclass"}
     local = {s.name for s in modules[name] if s.kind == "autoclass"}
     shown = [_directive(s, classes) for s in modules[name] if s.owner not in local or not s.owner]
-    head = f"# {FOLDER.name}.{name}\n\n{made_in}\n"
     rest = "\n\n".join([f".. automodule:: {FOLDER.name}.{name}", *shown])
-    return f"{head}\n```{{eval-rst}}\n{rest}\n```\n"
+    return f"```{{eval-rst}}\n{rest}\n```\n"
+
+
+def page(name: str, modules: dict[str, list[Symbol]], made_in: str) -> str:
+    "The page of one module that a lesson makes."
+    return f"# {FOLDER.name}.{name}\n\n{made_in}\n\n{entries(name, modules)}"
+
+
+def section(name: str, modules: dict[str, list[Symbol]]) -> str:
+    "The end of the page of a library notebook: all that its module offers."
+    return f"## What {FOLDER.name}.{name} offers\n\n{entries(name, modules)}"
 
 
 def _plain(text: str) -> str:

@@ -7,6 +7,7 @@ resolved by Sphinx, so a broken one fails the build.
 """
 
 import ast
+import html
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ SPAN = r"(?<!`)(?P<s>`+)(?!`).+?(?<!`)(?P=s)(?!`)"
 CODE = re.compile(f"{FENCE}|{SPAN}", re.M | re.S)
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>[ \t]*$', re.M)
 LINK = re.compile(r"\]\((?:(?:library/|\.\./)?([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
-ABOVE = re.compile(r"(\]\(|<img [^>]*?src=\")\.\./")
+ABOVE = r"(\]\(|<img [^>]*?src=\")((?:\.\./){%d})\.\./"
 NO_ALT = re.compile(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])[^>]*>")
 NAME = re.compile(r"`([A-Za-z_][\w.]*)(\(\))?`")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -44,35 +45,55 @@ class Course:
     )  # name in prose -> full name, if unambiguous
     git_url: str = ""
     branch: str = "main"
+    claims: dict[str, str] = field(default_factory=dict)  # id -> the claim in words
 
 
-def label(stem: str, anchor: str) -> str:
-    "Name of a place for Sphinx: anchors may repeat from lesson to lesson, labels may not."
-    return f"{stem}--{anchor}".lower()
+def label(page: str, anchor: str) -> str:
+    "Name of a place for Sphinx: anchors may repeat from page to page, labels may not."
+    return f"{page.rpartition('/')[2]}--{anchor}".lower()
 
 
-def place(stem: str, anchor: str) -> str:
+def place(page: str, anchor: str) -> str:
     "An empty inline element to jump to."
-    return f"[]{{#{label(stem, anchor)} .place}}"
+    return f"[]{{#{label(page, anchor)} .place}}"
+
+
+def is_library(page: str) -> bool:
+    return page.startswith("library/")
+
+
+def plain(text: str) -> str:
+    "Text in which only backticks have a meaning for Markdown."
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(
+        p if p.startswith("`") else re.sub(r"([\\*_\[\]<>$#|~{}])", r"\\\1", p) for p in parts
+    )
+
+
+def plain_html(text: str) -> str:
+    "The same text as HTML."
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
 # ------------------------------------------------------------------------------ Markdown cells
-def _link(match: re.Match, stem: str, course: Course) -> str:
-    target, anchor = match[1] or stem, match[2]
-    if not (match[1] or anchor):
-        return match[0]
-    if target != "index" and not lessons.is_lesson(
-        Path(target)
-    ):  # support code has no page of its own
-        return f"](api/{target}.md)"
-    return f"](#{label(target, anchor)})" if anchor else f"]({target}.ipynb)"
+def _link(match: re.Match, page: str) -> str:
+    target, anchor = match.groups()
+    return f"](#{label(target or page, anchor)})" if anchor else match[0]
 
 
-def _text(text: str, stem: str, course: Course) -> str:
+def _term(match: re.Match, page: str) -> str:
+    "A block that explains a term, as a box with a place to jump to."
+    name = match[1].strip().removesuffix(".")
+    head = f"> {place(page, lessons.term_place(name))}**{name}.**"
+    return f"\n{{.term}}\n{head}{match[2]}"
+
+
+def _text(text: str, page: str) -> str:
     "Anchors and links in Markdown that is not code."
     text = lessons.CLAIM_IN_MARKDOWN.sub("", text)
-    text = ANCHOR.sub(lambda m: place(stem, m[1]) + "\n", text)
-    return ABOVE.sub(r"\1", LINK.sub(lambda m: _link(m, stem, course), text))
+    text = ANCHOR.sub(lambda m: place(page, m[1]) + "\n", text)
+    text = LINK.sub(lambda m: _link(m, page), text)
+    return re.sub(ABOVE % page.count("/"), r"\1\2", text)
 
 
 def _symbol(code: str, before: str, after: str, course: Course) -> str:
@@ -85,8 +106,9 @@ def _symbol(code: str, before: str, after: str, course: Course) -> str:
     return f"{{py:obj}}`{name[1]}{name[2] or ''} <{course.symbols[name[1]]}>`"
 
 
-def markdown(source: str, stem: str, course: Course) -> str:
+def markdown(source: str, page: str, course: Course) -> str:
     "A Markdown cell as MyST."
+    source = lessons.TERM.sub(lambda m: _term(m, page), source)
     pieces, position, done = [], 0, ""
     for match in CODE.finditer(source):
         pieces += [(source[position : match.start()], False), (match[0], True)]
@@ -94,7 +116,7 @@ def markdown(source: str, stem: str, course: Course) -> str:
     pieces.append((source[position:], False))
     for i, (piece, is_code) in enumerate(pieces):
         after = pieces[i + 1][0] if is_code else ""
-        done += _symbol(piece, done, after, course) if is_code else _text(piece, stem, course)
+        done += _symbol(piece, done, after, course) if is_code else _text(piece, page)
     return done
 
 
@@ -112,20 +134,26 @@ def defined(code: str) -> list[str]:
     return [n for n in names if not n.rpartition(".")[2].startswith("_")]
 
 
-def marks(cell: NotebookNode, module: str, course: Course) -> list[str]:
-    "What stands in small print below a cell: its claims, the module it goes into."
-    found = []
-    if ids := lessons.claims_of(cell):
-        found.append("shows " + " ".join(f"[{i}](#{label('claims', i)})" for i in ids))
-    options, code = lessons.directives(cell.source) if cell.cell_type == "code" else ({}, "")
-    if "export" in options and module:
+def claim_links(ids: list[str], course: Course) -> str:
+    "The claims in words, each with a link to its entry in the list of all of them."
+    known = [i for i in ids if i in course.claims]
+    return " · ".join(f"✓ [{plain(course.claims[i])}](#{label('claims', i)})" for i in known)
+
+
+def marks(cell: NotebookNode, page: str, module: str, course: Course) -> list[str]:
+    "What stands in small print below a code cell: its claims in words, the module it goes into."
+    if cell.cell_type != "code":
+        return []
+    options, code = lessons.directives(cell.source)
+    found = [claim_links(lessons.claims_of(cell), course)]
+    if "export" in options and module and not is_library(page):
         package = f"{lessons.settings()['lib_name']}.{module}"
         full = [(n, f"{package}.{n}") for n in defined(code)]
         links = [f"{{py:obj}}`{n} <{f}>`" for n, f in full if f in course.symbols.values()]
         found.append(", ".join([f"goes into [{package}](api/{module}.md)", *links]))
     if "exercise" in options:
         found.append("run the lesson to try it")
-    return found
+    return [text for text in found if text]
 
 
 def _lines(output: NotebookNode) -> int:
@@ -133,7 +161,7 @@ def _lines(output: NotebookNode) -> int:
     return 0 if "image/png" in output.get("data", {}) else text.count("\n")
 
 
-def code_cell(cell: NotebookNode) -> list[NotebookNode]:
+def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
     "The code cell without its `#|` lines, or nothing when the reader is not to see it."
     options, code = lessons.directives(cell.source)
     if "hide" in options or "default_exp" in options or not code.strip():
@@ -142,12 +170,25 @@ def code_cell(cell: NotebookNode) -> list[NotebookNode]:
     if sum(map(_lines, outputs)) > LONG_OUTPUT:
         tags.add("scroll-output")
     tags |= {tag for tag, option in TAGS.items() if option in options}
-    if cell.metadata.get("jupyter", {}).get("source_hidden"):
+    if fold and cell.metadata.get("jupyter", {}).get("source_hidden"):
         tags.add("hide-input")
     cell.metadata = NotebookNode(tags=sorted(tags))
     if alt := options.get("fig-alt"):
         cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return [cell]
+
+
+def proof(cell: NotebookNode, course: Course) -> list[NotebookNode]:
+    "A proof as one line, a tick and the claims in words, which opens to the code and its output."
+    ids = [i for i in lessons.claims_of(cell) if i in course.claims]
+    said = " · ".join(plain_html(course.claims[i]) for i in ids) or "checked"
+    top = f'<details class="proof"><summary>✓ {said}</summary>'
+    more = f"{{.marks}}\n[In the list of all claims](#{label('claims', ids[0])})\n\n" if ids else ""
+    return [
+        new_markdown_cell(top),
+        *code_cell(cell, fold=False),
+        new_markdown_cell(more + "</details>"),
+    ]
 
 
 def missing_alt(cell: NotebookNode) -> bool:
@@ -159,16 +200,36 @@ def missing_alt(cell: NotebookNode) -> bool:
     return bool(images) and not lessons.directives(cell.source)[0].get("fig-alt")
 
 
+def _has_place(state, path: list) -> bool:
+    "Whether a widget's state has the part that `path` names."
+    try:
+        for key in path[:-1]:
+            state = state[key]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def drop_lost_buffers(nb: NotebookNode) -> None:
+    "Leave out what an upload once held: the emptied widget has no place for it, and the page would stumble."
+    saved = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    for model in saved.get("state", {}).values():
+        if buffers := model.get("buffers"):
+            model["buffers"] = [b for b in buffers if _has_place(model["state"], b["path"])]
+
+
 # ------------------------------------------------------------------------------ the page
-def bar(nb: NotebookNode, stem: str, course: Course) -> str:
+def bar(nb: NotebookNode, page: str, module: str, course: Course) -> str:
     "The line under the title: time to read, time to run, the notebook itself, Colab."
-    words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")
-    parts = [f"{max(1, round(words / 200))} min to read"]
+    parts = [f"{lessons.reading_minutes(nb)} min to read"]
     if seconds := nb.metadata.get("coursekit", {}).get("seconds"):
         parts.append(f"{seconds:.0f} s to run on 2 CPU cores")
-    parts.append(f'<a href="_sources/{stem}.ipynb" download>Download the notebook</a>')
+    if is_library(page):
+        parts = [f"<code>{lessons.settings()['lib_name']}.{module}</code>"] if module else []
+    up = "../" * page.count("/")
+    parts.append(f'<a href="{up}_sources/{page}.ipynb" download>Download the notebook</a>')
     if course.git_url:
-        path = f"{course.git_url.removeprefix('https://')}/blob/{course.branch}/nbs/{stem}.ipynb"
+        path = f"{course.git_url.removeprefix('https://')}/blob/{course.branch}/nbs/{page}.ipynb"
         colab = path.replace("github.com/", "https://colab.research.google.com/github/", 1)
         install = f"%pip install git+{course.git_url}"
         parts.append(f'<a href="{colab}">Open in Colab</a>, first run <code>{install}</code> there')
@@ -180,41 +241,60 @@ def claim_place(claim: str, number: int) -> str:
     return f"claim-{claim}" if number == 1 else f"claim-{claim}-{number}"
 
 
+def as_shown(cell: NotebookNode, page: str, course: Course) -> list[NotebookNode]:
+    "The cell as the reader sees it, or nothing."
+    if cell.cell_type == "markdown":
+        return [new_markdown_cell(markdown(cell.source, page, course))]
+    if lessons.is_proof(cell):
+        return proof(cell, course)
+    return code_cell(cell, fold=not is_library(page))
+
+
 def with_marks(
-    cell: NotebookNode, stem: str, module: str, course: Course, seen: Counter
+    cell: NotebookNode, page: str, module: str, course: Course, seen: Counter
 ) -> list[NotebookNode]:
     "A cell as shown, between the places to jump to and its small print; counts the claims it has seen."
-    ids, found = lessons.claims_of(cell), marks(cell, module, course)
-    if cell.cell_type == "markdown":
-        shown = [new_markdown_cell(markdown(cell.source, stem, course))]
-    else:
-        shown = code_cell(cell)
+    ids = lessons.claims_of(cell)
+    found = [] if lessons.is_proof(cell) else marks(cell, page, module, course)
+    shown = as_shown(cell, page, course)
     seen.update(ids)
     if shown and ids:
-        places = "".join(place(stem, claim_place(i, seen[i])) for i in ids)
+        places = "".join(place(page, claim_place(i, seen[i])) for i in ids)
         shown.insert(0, new_markdown_cell("{.places}\n" + places))
     if shown and found:
         shown.append(new_markdown_cell("{.marks}\n" + " · ".join(found)))
     return shown
 
 
-def convert(nb: NotebookNode, stem: str, course: Course) -> NotebookNode:
+def with_bar(nb: NotebookNode, page: str, module: str, course: Course) -> None:
+    "Put the bar under the title, except on the home page."
+    is_page = is_library(page) or lessons.is_lesson(Path(page))
+    if is_page and nb.cells and nb.cells[0].cell_type == "markdown":
+        top = f"\\1\n\n{bar(nb, page, module, course)}\n"
+        nb.cells[0].source = re.sub(r"^(# .+)$", top, nb.cells[0].source, count=1, flags=re.M)
+
+
+def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
     "The notebook as myst-nb is to show it; raises `ValueError` for a picture without alt text."
     if bad := [c for c in nb.cells if missing_alt(c)]:
         first = next((x for x in bad[0].source.split("\n") if x.strip()), "")
         raise ValueError(
-            f"{stem}: a picture without alt text, in the cell that begins {first[:60]!r}"
+            f"{page}: a picture without alt text, in the cell that begins {first[:60]!r}"
         )
-    options = [lessons.directives(c.source)[0] for c in nb.cells if c.cell_type == "code"]
-    module = next((o["default_exp"] for o in options if "default_exp" in o), "")
-    if lessons.is_lesson(Path(stem)) and nb.cells and nb.cells[0].cell_type == "markdown":
-        top = f"\\1\n\n{bar(nb, stem, course)}\n"
-        nb.cells[0].source = re.sub(r"^(# .+)$", top, nb.cells[0].source, count=1, flags=re.M)
+    module = lessons.module_of(nb)
+    with_bar(nb, page, module, course)
+    drop_lost_buffers(nb)
     seen: Counter = Counter()
-    nb.cells = [x for c in nb.cells for x in with_marks(c, stem, module, course, seen)]
+    nb.cells = [x for c in nb.cells for x in with_marks(c, page, module, course, seen)]
     nb.metadata.setdefault("language_info", {"name": "python"})  # else myst-nb asks which lexer
     nb.metadata.pop("coursekit", None)
     return nb
+
+
+def about(app) -> Course:
+    "What the pages have to know: from the configuration, and from the claims beside the sources."
+    table = lessons.claims_table(app.srcdir / "claims.csv")
+    return Course(**app.config.lesson_pages, claims={i: r["claim"] for i, r in table.items()})
 
 
 def source_read(app, docname: str, source: list[str]) -> None:
@@ -222,11 +302,12 @@ def source_read(app, docname: str, source: list[str]) -> None:
         return
     nb = nbformat.reads(source[0], as_version=4)
     try:
-        nb = convert(nb, docname, Course(**app.config.lesson_pages))
+        nb = convert(nb, docname, about(app))
     except ValueError as error:
         raise ExtensionError(str(error)) from error
-    if docname == app.config.root_doc:
-        nb.cells.append(new_markdown_cell((app.srcdir / "toc.txt").read_text(encoding="utf-8")))
+    below = app.srcdir / f"{docname}.txt"  # the menu on the home page, the API of a library module
+    if below.exists():
+        nb.cells.append(new_markdown_cell(below.read_text(encoding="utf-8")))
     source[0] = nbformat.writes(nb)
 
 

@@ -36,7 +36,12 @@ FIRST = (
     '# First\n<!-- claim: F002 -->\n<a id="top"></a>',
     code("#| default_exp first"),
     code("#| export\ndef two(): return 2"),
-    code("#| claim: F001\n#| headline\nassert 1 + 1 == two()"),
+    code("#| headline\ntwo()"),
+    v4.new_code_cell(
+        "#| proof\n#| claim: F001\nassert 1 + 1 == two()",
+        metadata={"jupyter": {"source_hidden": True}},
+    ),
+    "> **Term: two.** The number after one.",
     code("#| hide\n#| check: double\nx = 1"),
     code("#| exercise: double\nx = 1", [OUT]),
     "<details><summary>Solution</summary>\n\n```python\nx = 2\n```\n</details>",
@@ -45,7 +50,7 @@ FIRST = (
 SECOND = (
     "# Second\n[back](00_first.ipynb#top)",
     code("#| headline\nfrom coursekit.first import two"),
-    *FIRST[4:],
+    *FIRST[6:],
 )
 
 
@@ -135,6 +140,23 @@ def test_imports_in_whatever_form(root, line):
     assert "00_first imports coursekit." in find(root, "imports")
 
 
+def test_a_lesson_that_exports_nothing_may_use_everything(root):
+    put(root, "00_first.ipynb", *FIRST[0:1], code("from coursekit.second import three"))
+    second = [code("#| default_exp second"), code("from coursekit.all import *")]
+    put(root, "01_second.ipynb", *second)
+    assert "00_first" not in find(root, "imports")
+    assert "01_second imports coursekit.all" in find(root, "imports")
+
+
+def test_a_module_that_the_library_uses_is_used(root):
+    put(root, "01_second.ipynb", "# Second", code("x = 1"))
+    (root / "nbs" / "library").mkdir()
+    put(root, "library/all.ipynb", code("from coursekit.first import two"))
+    assert "coursekit.first is used by no later lesson" in find(root, "imports")
+    put(root, "library/helper.ipynb", code("from coursekit.first import two"))
+    assert find(root, "imports") == ""
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
@@ -172,6 +194,15 @@ PNG = v4.new_output("display_data", data={"image/png": "iVBORw0KGgo=", "text/pla
 def test_outputs(root, out, words):
     put(root, "00_first.ipynb", code("x = 1", [out]))
     assert words in find(root, "outputs")
+
+
+def test_a_proof_is_folded(root):
+    proof = code("#| proof\nassert x == 1")
+    put(root, "00_first.ipynb", code("x = 1"), proof)
+    assert "a proof is not folded: python tools/run.py 00_first --inplace" in find(root, "outputs")
+    proof.metadata["jupyter"] = {"source_hidden": True}
+    put(root, "00_first.ipynb", code("x = 1"), proof)
+    assert find(root, "outputs") == ""
 
 
 def test_a_figure_with_alt_text_and_a_relative_path_are_fine(root):

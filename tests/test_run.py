@@ -101,6 +101,16 @@ def test_each_lesson_has_a_kernel_of_its_own(lesson):
     assert "NameError" in result.failure
 
 
+def test_a_proof_runs_counts_and_is_folded(lesson):
+    path = lesson("x = 1", "#| proof\n#| claim: F001\nassert x == 1\nassert x > 0", "x")
+    nb, result = run(path)
+    assert (result.failure, result.cells, result.checks) == ("", 3, 2)
+    assert [c.metadata.get("jupyter") for c in nb.cells] == [None, {"source_hidden": True}, None]
+    assert nb.metadata["coursekit"]["sources"] == digest(read(path))
+    _, result = run(lesson("x = 1", "#| proof\nassert x == 2"))
+    assert "code cell 2 of 2" in result.failure and "'assert x == 2'" in result.failure
+
+
 def test_magics_are_no_trouble(lesson):
     path = lesson(
         "%%bash\necho hi",

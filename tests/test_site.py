@@ -1,5 +1,6 @@
 "The site: notebooks as pages, the API pages, the claims index, and the builder with its errors."
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -13,7 +14,8 @@ import lesson_pages
 from lesson_pages import Course, convert, markdown
 
 SYMBOLS = {"tensor": "coursekit.basics.tensor", "Learner.fit": "coursekit.learner.Learner.fit"}
-HERE = Course(symbols=SYMBOLS)
+CLAIMS = {"F004": "A `mean` is_not <half>", "F009": "Two halves"}
+HERE = Course(symbols=SYMBOLS, claims=CLAIMS)
 PICTURE = new_output("display_data", data={"image/png": "aGVsbG8=", "text/plain": "<Figure>"})
 
 
@@ -80,17 +82,17 @@ def test_alt_text_is_not_asked_for_in_code_or_in_a_widget(cell):
     assert shown(cell)
 
 
-def test_claims_get_a_place_and_a_mark_and_are_counted():
+def test_claims_get_a_place_and_their_words_and_are_counted():
     cells = [
         new_code_cell("#| claim: F004 F009\nassert x"),
         new_markdown_cell("Told.\n<!-- claim: F004 -->"),
     ]
-    first, code, mark, second, told, mark_again = sources(*cells)
+    first, code, mark, second, told = sources(*cells)
     assert first == "{.places}\n[]{#01_waves--claim-f004 .place}[]{#01_waves--claim-f009 .place}"
     assert second == "{.places}\n[]{#01_waves--claim-f004-2 .place}"
     assert code == "assert x" and told == "Told.\n"
-    assert mark == "{.marks}\nshows [F004](#claims--f004) [F009](#claims--f009)"
-    assert mark_again == "{.marks}\nshows [F004](#claims--f004)"
+    words = "A `mean` is\\_not \\<half\\>"
+    assert mark == f"{{.marks}}\n✓ [{words}](#claims--f004) · ✓ [Two halves](#claims--f009)"
 
 
 def test_hidden_cell_leaves_no_mark():
@@ -107,6 +109,36 @@ def test_exported_cell_is_shown_with_its_module():
     assert mark.source == (
         "{.marks}\ngoes into [coursekit.basics](api/basics.md), {py:obj}`tensor <coursekit.basics.tensor>`"
     )
+
+
+def test_a_proof_is_one_line_that_opens():
+    folded = {"jupyter": {"source_hidden": True}}
+    cells = shown(new_code_cell("#| proof\n#| claim: F004 F009\nassert x", metadata=folded))
+    places, top, code, end = (c.source for c in cells)
+    assert places.count("[]{#01_waves--claim-f0") == 2 and code == "assert x"
+    words = "✓ A <code>mean</code> is_not &lt;half&gt; · Two halves"
+    assert top == f'<details class="proof"><summary>{words}</summary>'
+    assert end == "{.marks}\n[In the list of all claims](#claims--f004)\n\n</details>"
+    assert "hide-input" not in cells[2].metadata.tags
+
+
+def test_a_proof_without_a_claim_says_checked():
+    top, _, end = sources(new_code_cell("#| proof\nassert x > 1"))
+    assert top == '<details class="proof"><summary>✓ checked</summary>' and end == "</details>"
+
+
+def test_a_library_page_folds_nothing_and_has_its_module_at_the_top():
+    cells = shown(
+        new_markdown_cell("# Downloads"),
+        new_code_cell("#| default_exp datasets"),
+        new_code_cell("#| export\ndef f(): ...", metadata={"jupyter": {"source_hidden": True}}),
+        new_code_cell("#| hide\nsecret = 1"),
+        stem="library/datasets",
+    )
+    title, code = cells
+    assert "<code>coursekit.datasets</code>" in title.source and "min to read" not in title.source
+    assert 'href="../_sources/library/datasets.ipynb" download' in title.source
+    assert code.source == "def f(): ..." and code.metadata.tags == ["exported"]
 
 
 def test_exercise_says_run_the_lesson():
@@ -130,6 +162,16 @@ def test_language_is_known_even_if_the_notebook_does_not_say():
         new_notebook(cells=[new_markdown_cell("# A")], metadata={"coursekit": {}}), "01_a", HERE
     )
     assert nb.metadata["language_info"] == {"name": "python"} and "coursekit" not in nb.metadata
+
+
+def test_bytes_of_an_upload_that_was_emptied_are_left_out():
+    paths = [["value", 0, "content"], ["value"], ["layout", "x"]]
+    buffers = [{"path": path, "data": "", "encoding": "base64"} for path in paths]
+    states = {"a": {"state": {"value": []}, "buffers": buffers}, "b": {"state": {}}}
+    kind = "application/vnd.jupyter.widget-state+json"
+    nb = new_notebook(metadata={"widgets": {kind: {"state": states}}})
+    found = convert(nb, "01_a", HERE).metadata.widgets[kind]["state"]
+    assert [b["path"] for b in found["a"]["buffers"]] == [["value"]] and "buffers" not in found["b"]
 
 
 def test_names_that_a_cell_defines():
@@ -157,7 +199,17 @@ def test_names_that_a_cell_defines():
         ("[there](02_data.ipynb#Rows)", "[there](#02_data--rows)"),
         ("[there](02_data.ipynb)", "[there](02_data.ipynb)"),
         ("[home](index.ipynb)", "[home](index.ipynb)"),
-        ("[helper](exercises.ipynb)", "[helper](api/exercises.md)"),
+        ("[helper](library/files.ipynb)", "[helper](library/files.ipynb)"),
+        ("[helper](library/files.ipynb#Rows)", "[helper](#files--rows)"),
+        (
+            "text\n\n> **Term: Tensor rank.** How many\n> axes.\n\nmore",
+            "text\n\n\n{.term}\n> []{#01_waves--term-tensor-rank .place}**Tensor rank.** How many\n> axes.\n\nmore",
+        ),
+        (
+            "> **Term: a.** One.\n> **Term: b.** Two.",
+            "\n{.term}\n> []{#01_waves--term-a .place}**a.** One."
+            "\n\n{.term}\n> []{#01_waves--term-b .place}**b.** Two.",
+        ),
         ("[far](https://a.org/#x)", "[far](https://a.org/#x)"),
         ("![p](../images/p.png)", "![p](images/p.png)"),
         ('<img alt="p" src="../images/p.png">', '<img alt="p" src="images/p.png">'),
@@ -165,6 +217,23 @@ def test_names_that_a_cell_defines():
 )
 def test_markdown(written, expected):
     assert markdown(written, "01_waves", HERE) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("[lesson](../02_data.ipynb)", "[lesson](../02_data.ipynb)"),
+        ("[there](../02_data.ipynb#Rows)", "[there](#02_data--rows)"),
+        ("[beside](metrics.ipynb)", "[beside](metrics.ipynb)"),
+        ("[beside](metrics.ipynb#f1)", "[beside](#metrics--f1)"),
+        ("[here](#f1)", "[here](#files--f1)"),
+        ("![p](../../images/p.png)", "![p](../images/p.png)"),
+        ('<img alt="p" src="../../images/p.png">', '<img alt="p" src="../images/p.png">'),
+        ("![p](../p.png)", "![p](../p.png)"),
+    ],
+)
+def test_markdown_of_the_library(written, expected):
+    assert markdown(written, "library/files", HERE) == expected
 
 
 # ------------------------------------------------------------------------------ bar
@@ -290,9 +359,11 @@ def test_notebook_that_was_never_run_is_named(tmp_path):
         build_site.course(folder)
 
 
-def test_support_notebooks_and_drafts_are_no_pages(tmp_path):
-    folder = write(tmp_path, n00_a=[], index=[], helper=[], _01_draft=[])
-    assert [p.stem for p in build_site.course(folder)] == ["index", "00_a"]
+def test_the_library_comes_last_and_drafts_are_no_pages(tmp_path):
+    folder = write(tmp_path, n00_a=[], index=[], _01_draft=[])
+    write(tmp_path / "library", helper=[new_code_cell("never_run = 1")])
+    found = build_site.course(folder)
+    assert [build_site.page_of(p) for p in found] == ["index", "00_a", "library/helper"]
 
 
 def test_files_that_a_text_refers_to_are_copied(tmp_path):
@@ -317,16 +388,44 @@ def test_claims_page(tmp_path):
     nbs = course.make(tmp_path)
     table = build_site.lessons.claims_table(tmp_path / "claims.csv")
     text = build_site.claims_page(table, build_site.course(nbs))
-    assert "5 of the 6 statements belong to lessons that exist" in text
+    assert "7 of the 8 statements belong to lessons that exist" in text
     assert "A wave of rank 1 \\* 2 has `two_ends` and an \\_odd\\_ \\<name\\>" in text
     assert "[see it](#00_waves--claim-t003), [again (2)](#00_waves--claim-t003-2)" in text
-    assert "T003 · practice · told, and checked by code" in text and "- 07 unwritten: 1" in text
-    assert text.index("T001") < text.index("T002") < text.index("T005")
+    assert "[practice · told, and checked by code" in text and "- 07 unwritten: 1" in text
+    assert text.index("--t001") < text.index("--t002") < text.index("--t005")
+    assert "{.claims .filtered}" in text and not re.search(r"T00\d", text)
 
 
 def test_claim_without_a_cell_is_said(tmp_path):
     row = {"id": "T009", "claim": "x", "kind": "fact", "testable": "auto"}
     assert "not shown yet" in build_site.claim_item(row, [])
+
+
+def test_glossary(tmp_path):
+    pages = build_site.course(course.make(tmp_path))
+    text = build_site.glossary_page(pages)
+    assert "The 2 terms" in text and "[A](#glossary--a) [W](#glossary--w)" in text
+    assert (
+        "**archive**. Many files in one.\n  [[Downloads, looked up](#datasets--term-archive)]"
+        in text
+    )
+    assert "[some maths](#00_waves--maths), written $\\lambda$ or `wave_length`." in text
+    assert text.index("archive") < text.index("wave length")
+
+
+@pytest.mark.parametrize(
+    ("term", "letter"),
+    [
+        ("épsilon", "E"),
+        ("F-score", "F"),
+        ("1cycle", "0-9"),
+        ("β", "0-9"),
+        ("$F_1$", "F"),
+        ("`fit`", "F"),
+    ],
+)
+def test_letter_of_a_term(term, letter):
+    assert build_site.initial(term) == letter
 
 
 # ------------------------------------------------------------------------------ data page
@@ -415,7 +514,7 @@ def few_modules():
 def test_site_has_every_page_and_the_real_notebook():
     site = course.site()
     names = {str(p.relative_to(site)) for p in site.rglob("*.html")}
-    wanted = "index 00_waves 01_more claims data search 404 api/exercises api/datasets"
+    wanted = "index 00_waves 01_more claims data glossary search 404 api/exercises library/datasets"
     assert {f"{n}.html" for n in wanted.split()} <= names
     assert "secret_of_the_check" in (site / "_sources/00_waves.ipynb").read_text()
     assert not list(site.parent.glob(".site*"))  # nothing half done is left
@@ -427,6 +526,17 @@ def test_lesson_page():
     assert 'alt="A disc: it stands at the left"' in text
     assert 'href="api/exercises.html#coursekit.exercises.exercise"' in text
     assert 'href="claims.html#claims-t002"' in text
+    assert not re.search(r"\bT00\d", re.sub("<[^>]*>", "", text))
+    assert 'href="library/datasets.html' in (course.site() / "01_more.html").read_text()
+
+
+def test_library_page_has_prose_code_and_api():
+    text = (course.site() / "library" / "datasets.html").read_text()
+    assert not (course.site() / "api" / "datasets.html").exists()
+    assert (course.site() / "_sources" / "library" / "datasets.ipynb").exists()
+    assert "hidden_in_the_library" not in text and "What is whole" in text
+    assert 'id="coursekit.datasets.untar_data"' in text and "docments" in text
+    assert 'href="../00_waves.html#waves-slider"' in text
 
 
 def test_repository_is_linked_once_its_address_is_known(tmp_path, monkeypatch, few_modules):

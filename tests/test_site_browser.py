@@ -241,8 +241,87 @@ def test_claim_leads_to_its_cell_and_back(made, visit):
     page.locator("li", has_text="A wave of rank").get_by_role("link", name="see it").click()
     cell = page.locator("div.cell_input", has_text="assert len([1, 2]) == 2")
     expect(cell).to_be_in_viewport()
-    page.get_by_role("link", name="T002").click()
+    page.get_by_role("link", name="A wave of rank").click()
     expect(page.locator("li", has_text="A wave of rank")).to_be_in_viewport()
+
+
+def no_script(visit, address: str, viewport=WIDE) -> Page:
+    context = visit.browser.new_context(viewport=viewport, java_script_enabled=False)
+    visit.contexts.append(context)
+    page = context.new_page()
+    page.goto(address)
+    return page
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_claim_leads_to_its_proof_which_opens(made, visit, script):
+    address = f"{made}/claims.html"
+    page = visit.page(address) if script else no_script(visit, address)
+    page.locator("li", has_text="A proof of").get_by_role("link", name="see it").click()
+    line = page.locator("details.proof > summary", has_text="A proof of two_ends <opens>")
+    expect(line).to_be_in_viewport()
+    expect(line).to_have_text(
+        "✓ A proof of two_ends <opens> to its code · And this stands beside it"
+    )
+    code = page.get_by_text("assert len(wide) == 90")
+    expect(code).to_be_hidden()
+    expect(page.get_by_text("proved")).to_be_hidden()
+    line.focus()
+    page.keyboard.press("Enter")
+    expect(code).to_be_visible()
+    expect(page.get_by_text("proved")).to_be_visible()
+    page.get_by_role("link", name="In the list of all claims").click()
+    expect(page.locator("li", has_text="A proof of")).to_be_in_viewport()
+
+
+def test_proofs_fit_on_a_phone(made, visit):
+    page = settled(visit.page(f"{made}/00_waves.html", PHONE))
+    for line in page.locator("details.proof > summary").all():
+        line.click()
+    assert too_wide(page) <= 0
+    assert not serious(page)
+    assert not serious(dark(page))
+
+
+def test_claims_are_filtered_by_words_and_by_lesson(made, visit):
+    page = visit.page(f"{made}/claims.html")
+    shown = page.locator("ul.claims > li:visible")
+    expect(shown).to_have_count(7)
+    page.get_by_label("Show statements with the words").fill("wave TWO_ends")
+    expect(shown).to_have_count(1)
+    expect(page.locator(".filter-box output")).to_have_text("1 statements")
+    expect(page.get_by_role("heading", name="More waves")).to_be_hidden()
+    page.get_by_label("Show statements with the words").fill("")
+    page.get_by_label("Lesson").select_option("More waves")
+    expect(shown).to_have_count(1)
+    assert not serious(page)
+
+
+def test_term_leads_from_the_glossary_to_its_box(made, visit):
+    page = visit.page(f"{made}/glossary.html")
+    page.get_by_label("Show terms with the words").fill("crest")
+    expect(page.locator("ul.terms > li:visible")).to_have_count(1)
+    page.locator("p.letters").get_by_role("link", name="A").click()  # it leads to what is hidden
+    expect(page.get_by_role("heading", name="A", exact=True)).to_be_in_viewport()
+    expect(page.locator("ul.terms > li:visible")).to_have_count(2)
+    page.get_by_role("link", name="Waves from scratch").last.click()
+    box = page.locator("blockquote.term", has_text="The way from one crest")
+    expect(box).to_be_in_viewport()
+
+
+def test_glossary_without_javascript_is_a_plain_list(made, visit):
+    page = no_script(visit, f"{made}/glossary.html", PHONE)
+    expect(page.locator("ul.terms > li:visible")).to_have_count(2)
+    expect(page.locator(".filter-box input")).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", ["glossary", "claims", "library/datasets"])
+def test_pages_to_look_up_are_accessible_in_both_colours(made, visit, name):
+    page = settled(visit.page(f"{made}/{name}.html"))
+    assert not serious(page)
+    assert not serious(dark(page))
+    page.set_viewport_size(PHONE)
+    assert too_wide(page) <= 0
 
 
 def test_answers_unfold_and_lead_to_their_place(made, visit):
@@ -271,8 +350,10 @@ def test_lesson_is_accessible_in_both_colours(made, visit, viewport):
 
 
 # ------------------------------------------------------------------------------ every real page
-PAGES = [p.stem for p in build_site.pages_in(lessons.ROOT / "nbs")]
-PAGES += ["claims", "data", "search", "404", *(f"api/{m}" for m in build_site.api_pages.package())]
+NOTEBOOKS = build_site.pages_in(lessons.ROOT / "nbs")
+LIBRARY = {lessons.module_of(lessons.read(p)) for p in NOTEBOOKS if lessons.is_library(p)}
+PAGES = [*map(build_site.page_of, NOTEBOOKS), "claims", "glossary", "data", "search", "404"]
+PAGES += [f"api/{m}" for m in build_site.api_pages.package() if m not in LIBRARY]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,11 +29,11 @@ from lessons import ROOT
 
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 import api_pages  # noqa: E402
-from lesson_pages import CODE, claim_place, label  # noqa: E402
+from lesson_pages import CODE, Course, claim_place, label, markdown, plain  # noqa: E402
 
 BUILD = ROOT / "_build"
 JS = BUILD / "js" / "lib"  # below `js`, so that the site serves them from `_static/lib/`
-RELATIVE = re.compile(r"(?:\]\(|<img [^>]*?src=\")\.\./([^)\s\"#]+)")
+RELATIVE = r"(?:\]\(|<img [^>]*?src=\")(?:\.\./){%d}([^)\s\"#]+)"
 KINDS = {"auto": "checked by code", "both": "told, and checked by code", "narrative": "told"}
 
 
@@ -99,18 +100,27 @@ def unpack(name: str, version: str, destination: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------ sources
+def page_of(path: Path) -> str:
+    "Name of a notebook's page, from the root of the site."
+    return f"library/{path.stem}" if lessons.is_library(path) else path.stem
+
+
 def pages_in(folder: Path) -> list[Path]:
-    "The notebooks that are pages: home first, then the lessons."
-    found = [p for p in lessons.notebooks(folder) if p.stem == "index" or lessons.is_lesson(p)]
-    return sorted(found, key=lambda p: (p.stem != "index", p.name))
+    "The notebooks that are pages: home first, then the lessons, then the library."
+    found = [p for p in lessons.notebooks(folder) if is_page(p)]
+    return sorted(found, key=lambda p: (p.stem != "index", lessons.is_library(p), p.name))
+
+
+def is_page(path: Path) -> bool:
+    return path.stem == "index" or lessons.is_lesson(path) or lessons.is_library(path)
 
 
 def course(folder: Path) -> list[Path]:
-    "The pages, if they are complete; refuses a notebook that was never run."
+    "The pages, if they are complete; refuses a lesson that was never run."
     found = pages_in(folder)
     if not found or found[0].stem != "index":
         raise SiteError(f"site: index.ipynb, the home page, is not in {folder}")
-    for path in found[1:]:
+    for path in filter(lessons.is_lesson, found):
         code = [c for c in lessons.read(path).cells if lessons.is_code(c)]
         if code and not any(c.get("outputs") for c in code):
             raise SiteError(
@@ -121,10 +131,13 @@ def course(folder: Path) -> list[Path]:
 
 
 def copy_notebook(path: Path, target: Path) -> None:
-    "The notebook, and the files above its folder that its text refers to."
-    shutil.copyfile(path, target / path.name)
+    "The notebook, and the files above the notebooks' folder that its text refers to."
+    page = page_of(path)
+    (target / page).parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, target / f"{page}.ipynb")
     text = "\n".join(c.source for c in lessons.read(path).cells if c.cell_type == "markdown")
-    for name in map(unquote, RELATIVE.findall(CODE.sub("", text))):
+    above = RELATIVE % (page.count("/") + 1)
+    for name in map(unquote, re.findall(above, CODE.sub("", text))):
         source = (ROOT / name).resolve()
         if not (source.is_file() and source.is_relative_to(ROOT)):
             raise SiteError(
@@ -134,36 +147,33 @@ def copy_notebook(path: Path, target: Path) -> None:
         shutil.copyfile(source, target / name)
 
 
-def made_in(module: str, folder: Path, pages: Iterable[Path]) -> str:
-    "Where a module comes from, with a link if that notebook is a page."
-    for path in lessons.notebooks(folder):
-        nb = lessons.read(path)
-        if f"#| default_exp {module}" in (c.source.strip() for c in nb.cells):
-            if path in pages:
-                return f"Built and explained in the lesson [{lessons.title(nb)}](../{path.name})."
-            return "Support code of the course, not a lesson."
-    return ""
-
-
-def api(target: Path, folder: Path, pages: list[Path]) -> list[str]:
-    "One page a module; returns their names."
+def api(target: Path, pages: list[Path]) -> list[str]:
+    "What each module offers: below its library notebook, else on a page, whose names are returned."
     modules = api_pages.package()
+    makers = {lessons.module_of(lessons.read(p)): p for p in pages}
     (target / "api").mkdir()
+    own = []
     for name in modules:
-        text = api_pages.page(name, modules, made_in(name, folder, pages))
-        (target / "api" / f"{name}.md").write_text(text, encoding="utf-8")
-    return list(modules)
+        path = makers.get(name)
+        if path and lessons.is_library(path):
+            text, file = api_pages.section(name, modules), f"{page_of(path)}.txt"
+        else:
+            text, file = api_pages.page(name, modules, made_in(path)), f"api/{name}.md"
+            own.append(name)
+        (target / file).write_text(text, encoding="utf-8")
+    return own
 
 
-# ------------------------------------------------------------------------------ claims
-def plain(text: str) -> str:
-    "Text in which only backticks have a meaning for Markdown."
-    parts = re.split(r"(`[^`]+`)", text)
-    return "".join(
-        p if p.startswith("`") else re.sub(r"([\\*_\[\]<>$#|~{}])", r"\\\1", p) for p in parts
+def made_in(path: Path | None) -> str:
+    "Where a module comes from, with a link."
+    if path is None:
+        return ""
+    return (
+        f"Built and explained in the lesson [{lessons.title(lessons.read(path))}](../{path.name})."
     )
 
 
+# ------------------------------------------------------------------------------ claims
 def places(pages: Iterable[Path]) -> dict[str, list[tuple[str, int]]]:
     "For each claim the pages that show it, with the number of the place on that page."
     found: dict[str, list[tuple[str, int]]] = {}
@@ -182,7 +192,7 @@ def claim_item(row: dict[str, str], shown: list[tuple[str, int]]) -> str:
         for i, (stem, number) in enumerate(shown, 1)
     ]
     last = ", ".join(links) or "not shown yet"
-    small = f"{row['id']} · {row['kind']} · {KINDS[row['testable']]} · {last}"
+    small = f"{row['kind']} · {KINDS[row['testable']]} · {last}"
     return f"- []{{#{label('claims', row['id'])} .place}}{plain(row['claim'])}\n  [{small}]{{.small-print}}\n"
 
 
@@ -202,16 +212,73 @@ def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
         f"{len(rows) - len(later)} of the {len(rows)} statements belong to lessons that exist"
         + (", the others to [lessons still to be written](#claims--later).\n" if later else ".\n")
     )
-    for stem, heading in present.items():
-        items = [claim_item(r, shown.get(r["id"], [])) for r in rows if r["lesson"] == stem]
+    parts.append(filter_box("statements"))
+    for path in (p for p in pages if p.stem in present):
+        items = [claim_item(r, shown.get(r["id"], [])) for r in rows if r["lesson"] == path.stem]
         if items:
-            parts += [f"## [{heading}]({stem}.ipynb)\n", "{.claims}\n" + "".join(items)]
+            heading = f"## [{present[path.stem]}]({page_of(path)}.ipynb)\n"
+            parts += [heading, "{.claims .filtered}\n" + "".join(items)]
     if later:
         parts += ["[]{#claims--later .place}\n", "## Lessons still to be written\n"]
         parts += [
             f"- {lesson.replace('_', ' ')}: {later.count(lesson)}"
             for lesson in dict.fromkeys(later)
         ]
+    return "\n".join(parts) + "\n"
+
+
+def filter_box(what: str) -> str:
+    "Where site.js puts a field that filters the lists below it; without JavaScript it stays empty."
+    return f'<div class="filter-box" data-what="{what}"></div>\n'
+
+
+# ------------------------------------------------------------------------------ glossary
+def terms(pages: Iterable[Path]) -> list[tuple[str, str, Path]]:
+    "Every term that a box explains, with its explanation and the page, in the order of the alphabet."
+    found = []
+    for path in pages:
+        sources = [c.source for c in lessons.read(path).cells if c.cell_type == "markdown"]
+        found += [(*term, path) for source in sources for term in lessons.terms_in(source)]
+    return sorted(found, key=lambda x: (in_order(x[0]), x[2].name))
+
+
+def in_order(term: str) -> str:
+    "What a term is sorted by: its letters without accents, signs and case."
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFD", term)).casefold()
+
+
+def term_item(term: str, text: str, path: Path) -> str:
+    "One term of the glossary, with a link to its box."
+    anchor = lessons.term_place(term)
+    link = f"[{lessons.title(lessons.read(path))}](#{label(path.stem, anchor)})"
+    words = markdown(text, path.stem, Course())
+    here = f"[]{{#{label('glossary', anchor)} .place}}"
+    return f"- {here}**{term}**. {words}\n  [{link}]{{.small-print}}\n"
+
+
+def initial(term: str) -> str:
+    "The letter under which a term stands."
+    first = in_order(term)[:1].upper()
+    return first if "A" <= first <= "Z" else "0-9"
+
+
+def glossary_page(pages: list[Path]) -> str:
+    "The terms of the field that the course explains, as MyST."
+    groups: dict[str, list[str]] = {}
+    for term, text, path in terms(pages):
+        groups.setdefault(initial(term), []).append(term_item(term, text, path))
+    count = sum(map(len, groups.values()))
+    letters = " ".join(f"[{letter}](#glossary--{letter.lower()})" for letter in groups)
+    parts = [
+        "# Glossary\n",
+        f"The {count} terms that the course explains, each with a link to the place where it is first "
+        "needed.\n",
+        filter_box("terms"),
+        f"{{.letters}}\n{letters}\n" if letters else "",
+    ]
+    for letter, items in groups.items():
+        place = f"[]{{#glossary--{letter.lower()} .place}}\n"
+        parts += [place, f"## {letter}\n", "{.terms .filtered}\n" + "".join(items)]
     return "\n".join(parts) + "\n"
 
 
@@ -259,11 +326,12 @@ def toc(pages: list[Path], modules: list[str]) -> str:
     "The menu at the side."
     groups = {
         "Lessons": [p.name for p in pages if lessons.is_lesson(p)],
-        "Look up": ["claims.md", "data.md"],
+        "Library": [f"{page_of(p)}.ipynb" for p in pages if lessons.is_library(p)],
+        "Look up": ["glossary.md", "claims.md", "data.md"],
         "API": [f"{m} <api/{m}.md>" for m in modules],
     }
     block = "```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```"
-    return "\n\n".join(block.format(name, "\n".join(rows)) for name, rows in groups.items())
+    return "\n\n".join(block.format(n, "\n".join(rows)) for n, rows in groups.items() if rows)
 
 
 def assemble(folder: Path, target: Path, claims: Path) -> str:
@@ -273,13 +341,19 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
     pages = course(folder)
     for path in pages:
         copy_notebook(path, target)
-    modules = api(target, folder, pages)
+    modules = api(target, pages)
     table = lessons.claims_table(claims)
-    (target / "claims.md").write_text(claims_page(table, pages), encoding="utf-8")
-    (target / "data.md").write_text(data_page(), encoding="utf-8")
-    (target / "404.md").write_text(NOT_FOUND, encoding="utf-8")
-    (target / "toc.txt").write_text(toc(pages, modules), encoding="utf-8")
-    return f"{len(pages)} notebooks, {len(modules)} modules, {len(table)} claims"
+    shutil.copyfile(claims, target / "claims.csv")
+    made = {
+        "claims.md": claims_page(table, pages),
+        "glossary.md": glossary_page(pages),
+        "data.md": data_page(),
+        "404.md": NOT_FOUND,
+        "index.txt": toc(pages, modules),
+    }
+    for name, text in made.items():
+        (target / name).write_text(text, encoding="utf-8")
+    return f"{len(pages)} notebooks, {len(modules)} modules of lessons, {len(table)} claims"
 
 
 NOT_FOUND = """---

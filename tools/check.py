@@ -2,12 +2,12 @@
 
     python tools/check.py            every check; lists all that is wrong
     python tools/check.py --readme   write README.md from nbs/index.ipynb
+    python tools/check.py --still    write the exceptions of tools/still.txt that are needed now
 
 Each check is a function that yields one sentence for each fault it finds. Nothing is run here.
 """
 
 import argparse
-import ast
 import re
 import shutil
 import subprocess
@@ -32,11 +32,11 @@ from lessons import (
     is_lesson,
     notebooks,
     pictures,
-    plain_python,
     read,
     settings,
 )
 from run import strip
+from shape import Course, shape, write_still
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|Users|tmp|var|work|opt|private|mnt)/\w")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]*)\)")
@@ -98,40 +98,21 @@ def lock(root: Path = ROOT) -> Iterator[str]:
             yield f"requirements.lock has {sorted(found) or 'no pin'} for {line.strip()}: run make lock"
 
 
-def modules_imported(source: str) -> set[str]:
-    "Modules of the package that a cell imports, in whatever form."
-    found = set()
-    for node in ast.walk(ast.parse(plain_python(source))):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "coursekit":
-            found |= {f"coursekit.{a.name}" for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return {name.split(".")[1] for name in found if name.startswith("coursekit.")}
-
-
 def imports(root: Path = ROOT) -> Iterator[str]:
-    "A lesson imports from lessons with a lower number only; each module is used by a later one."
-    where, used, order = {}, {}, []
-    for path in notebooks(root / "nbs"):
-        nb = read(path)
-        for cell in nb.cells:
-            if is_code(cell) and (name := directives(cell.source)[0].get("default_exp")):
-                where[name] = path.stem
-        used[path.stem] = {m for c in nb.cells if is_code(c) for m in modules_imported(c.source)}
-        if is_lesson(path):
-            order.append(path.stem)
-    for stem, modules in used.items():
-        if stem in where.values() and stem[0].isdigit() and "all" in modules:
-            yield f"{stem} imports coursekit.all, which holds what later lessons make: import by name"
-        for module in sorted(modules & where.keys()):
-            source = where[module]
-            if stem[0].isdigit() and source[0].isdigit() and source >= stem:
-                yield f"{stem} imports coursekit.{module}, which {source} makes: only earlier lessons may be used"
-    for module, source in where.items():
-        later = order[order.index(source) + 1 :] if source in order else []
-        if later and not any(module in used[stem] for stem in later):
+    "A lesson that exports takes from earlier lessons and the library; what it makes is used by others."
+    course = Course(root)
+    used = {name: course.used_by(name) for name in course.notebooks}
+    for name in (n for n in course.lessons if n in course.makers.values()):
+        if "all" in used[name]:
+            yield f"{name} imports coursekit.all, which holds what later lessons make: import by name"
+        for module in sorted(used[name] & course.makers.keys()):
+            maker = course.makers[module]
+            if maker in course.lessons and maker >= name:
+                yield f"{name} imports coursekit.{module}, which {maker} makes: only earlier lessons may be used"
+    last = max(course.lessons, default="")
+    for module, maker in course.makers.items():
+        others = [n for n in used if (n > maker or n not in course.lessons) and n != "library/all"]
+        if maker in course.lessons and maker != last and not any(module in used[n] for n in others):
             yield f"coursekit.{module} is used by no later lesson"
 
 
@@ -175,7 +156,7 @@ def outputs(root: Path = ROOT) -> Iterator[str]:
             if not png or not file.exists() or file.read_bytes() != png:
                 yield f"{name}: images/{picture} is not the figure of its cell: run it --inplace"
         if strip(read(path)).cells != nb.cells:
-            yield f"{name}: not clean: run nbdev-clean"
+            yield f"{name}: not clean, or a proof is not folded: python tools/run.py {path.stem} --inplace"
         for i, cell in enumerate(nb.cells):
             yield from (f"{name} [{i}]: {fault}" for fault in output_faults(cell))
 
@@ -274,7 +255,7 @@ def readme(root: Path = ROOT) -> Iterator[str]:
         yield "README.md is not what nbs/index.ipynb gives: run make export"
 
 
-CHECKS = (export, versions, lock, imports, claims, outputs, form, links, readme)
+CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, links, readme)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -282,7 +263,12 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--readme", action="store_true", help="write README.md")
-    if parser.parse_args(argv).readme:
+    parser.add_argument("--still", action="store_true", help="write tools/still.txt")
+    args = parser.parse_args(argv)
+    if args.still:
+        print(write_still())
+        return 0
+    if args.readme:
         (ROOT / "README.md").write_text(readme_text(), encoding="utf-8")
         return 0
     faults = 0

@@ -23,6 +23,7 @@ CLAIM_ID = re.compile(r"\b[A-Z]\d{3}\b")
 CHECK_CALL = re.compile(
     r"^(?:test_(?:eq|ne|close|fail|is|shuffled|eq_type|warns|stdout)|assert_\w+)$"
 )
+TERM = re.compile(r"^> \*\*Term: ?(.*?)\*\*(.*(?:\n>(?! \*\*Term:).*)*)$", re.M)
 SOLUTION = re.compile(
     r"<summary>Solution[^<]*</summary>.*?^```python\n(.*?)^```", flags=re.M | re.S
 )
@@ -90,8 +91,41 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     return options, "\n".join(lines)
 
 
+def module_of(nb: NotebookNode) -> str:
+    "The module that a notebook makes, or nothing."
+    options = [directives(c.source)[0] for c in nb.cells if c.cell_type == "code"]
+    return next((o["default_exp"] for o in options if "default_exp" in o), "")
+
+
 def is_code(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def is_proof(cell: NotebookNode) -> bool:
+    "Whether a cell proves what the cell before it shows: readers see one line of it."
+    return is_code(cell) and "proof" in directives(cell.source)[0]
+
+
+def reading_minutes(nb: NotebookNode) -> int:
+    "Minutes to read the words of a notebook, at 200 a minute."
+    words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")
+    return max(1, round(words / 200))
+
+
+def term_text(quoted: str) -> str:
+    "The explanation of a term in one line, without the signs of a quotation."
+    return " ".join(re.sub(r"^>", "", quoted, flags=re.M).split())
+
+
+def terms_in(source: str) -> list[tuple[str, str]]:
+    "The terms that a Markdown cell explains in boxes, each with its explanation."
+    found = TERM.findall(source)
+    return [(name.strip().removesuffix("."), term_text(text)) for name, text in found]
+
+
+def term_place(term: str) -> str:
+    "Anchor of the box that explains a term."
+    return "term-" + re.sub(r"[^a-z0-9]+", "-", term.lower()).strip("-")
 
 
 def claims_of(cell: NotebookNode) -> list[str]:
@@ -125,15 +159,40 @@ def _always_true(test: ast.expr) -> bool:
     return isinstance(test, ast.Name)
 
 
+def _checks(source: str) -> list[ast.Assert | ast.Call]:
+    "The asserts in a cell, and calls such as `test_eq(...)`, in the order of its lines."
+    nodes = ast.walk(ast.parse(plain_python(source)))
+    return sorted(filter(_is_check, nodes), key=lambda n: n.lineno)
+
+
+def _is_check(node: ast.AST) -> bool:
+    called = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1]
+    return isinstance(node, ast.Assert) or bool(called and CHECK_CALL.match(called))
+
+
+def all_checks_in(source: str) -> int:
+    "How many checks a cell has, whether they could fail or not."
+    return len(_checks(source))
+
+
 def checks_in(source: str) -> list[str]:
-    "The checks in a cell that could fail: asserts, and calls such as `test_eq(...)`."
-    found = []
+    "The checks in a cell that could fail."
+    found = _checks(source)
+    weak = [n for n in found if isinstance(n, ast.Assert) and _always_true(n.test)]
+    return [ast.unparse(n) for n in found if n not in weak]
+
+
+def modules_imported(source: str) -> set[str]:
+    "Modules of the package that a cell, or a module of the package, imports, in whatever form."
+    found = set()
     for node in ast.walk(ast.parse(plain_python(source))):
-        if isinstance(node, ast.Assert) and not _always_true(node.test):
-            found.append(node)
-        elif isinstance(node, ast.Call) and CHECK_CALL.match(ast.unparse(node.func).split(".")[-1]):
-            found.append(node)
-    return [ast.unparse(n) for n in sorted(found, key=lambda n: n.lineno)]
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = ".".join(filter(None, ["coursekit" if node.level else "", node.module]))
+            names = {f"{home}.{a.name}" for a in node.names}
+            found |= names if home == "coursekit" else {home}
+    return {name.split(".")[1] for name in found if name.startswith("coursekit.")}
 
 
 def exercises(nb: NotebookNode) -> dict[str, dict[str, str]]:

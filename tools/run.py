@@ -44,6 +44,7 @@ from lessons import (
     is_code,
     is_lesson,
     is_library,
+    is_proof,
     notebooks,
     pictures,
     read,
@@ -241,6 +242,13 @@ def both_ways(path: Path) -> bool:
     return mirror and is_lesson(path) and any(map(BY_MIRROR.search, code))
 
 
+def fold_proofs(nb: NotebookNode) -> NotebookNode:
+    "Fold the source of every proof, so that JupyterLab shows the lesson without it."
+    for cell in filter(is_proof, nb.cells):
+        cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
+    return nb
+
+
 def strip(nb: NotebookNode) -> NotebookNode:
     "Clean an executed notebook as `nbdev-clean` does, and record which sources its outputs show."
     clean_nb(
@@ -249,7 +257,7 @@ def strip(nb: NotebookNode) -> NotebookNode:
         allowed_cell_metadata_keys=["jupyter"],
         clean_ids=False,
     )
-    nb = nbformat.from_dict(nb)
+    nb = fold_proofs(nbformat.from_dict(nb))
     mirror = bool(os.environ.get("COURSEKIT_MIRROR"))
     nb.metadata["coursekit"] = {"sources": digest(nb), "mirror": mirror}
     return nb
