@@ -162,6 +162,8 @@ def test_circles(root):
     module(root, "library/a", "a", "from .b import y")
     module(root, "library/b", "b", "")
     assert faults(root, "circle") == ""
+    module(root, "library/b", "b", "if TYPE_CHECKING:\n    from coursekit.first import f")
+    assert faults(root, "circle") == ""  # a type checker alone needs it
     module(root, "library/b", "b", "from coursekit import first")
     found = faults(root, "circle")
     assert "00_first: coursekit.first needs itself, through a" in found

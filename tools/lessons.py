@@ -182,10 +182,19 @@ def checks_in(source: str) -> list[str]:
     return [ast.unparse(n) for n in found if n not in weak]
 
 
+def _for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
 def modules_imported(source: str) -> set[str]:
-    "Modules of the package that a cell, or a module of the package, imports, in whatever form."
+    """Modules of the package that a cell, or a module of the package, imports, in whatever form.
+
+    What only a type checker imports (`if TYPE_CHECKING:`) is no need of the module and is left out.
+    """
     found = set()
-    for node in ast.walk(ast.parse(plain_python(source))):
+    tree = ast.parse(plain_python(source))
+    tree.body = [node for node in tree.body if not _for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
