@@ -17,7 +17,6 @@ from coursekit.learner import Learner
 from coursekit.loaders import DataLoaders
 from coursekit.metrics import Metric, sklearn_metric
 
-
 NAMED = set(m.__all__) - {"AccumMetric", "Metric", "sklearn_metric"}  # by a name of fastai
 
 
