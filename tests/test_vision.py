@@ -56,7 +56,7 @@ from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategoryBlock
 from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.resizing import Resize
-from coursekit.transforms import PILImageBW, ToNumber
+from coursekit.transforms import PILImage, PILImageBW, ToNumber
 from coursekit.vision import EvalFrozen, vision_learner
 
 
