@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, default_collate, get_worker_info
 
-from .data import generator_for
+from .items import generator_for
 from .messages import DataError, brief
 from .pipeline import Datasets
 from .transforms import Transform

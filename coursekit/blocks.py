@@ -17,7 +17,8 @@ from fastcore.xtras import Path
 from torch import Tensor
 
 from .batches import apply_transform
-from .data import RandomSplitter, folder_contents, item_at
+from .data import RandomSplitter
+from .items import folder_contents, item_at
 from .loaders import DataLoaders, ways_to_loaders
 from .messages import DataError, brief, listed, name_of
 from .pipeline import Datasets, Pipeline, call_step, checked_split

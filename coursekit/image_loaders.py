@@ -15,8 +15,8 @@ from fastcore.xtras import Path
 from .blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
 from .blocks import TransformBlock
 from .data import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter
-from .data import RegexLabeller, folder_contents, get_image_files, parent_label
-from .data import using_attr
+from .data import RegexLabeller, get_image_files, parent_label, using_attr
+from .items import folder_contents
 from .loaders import DataLoaders, ways_to_loaders
 from .messages import DataError, brief
 from .transforms import PILImage

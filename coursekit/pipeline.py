@@ -17,7 +17,8 @@ from PIL import Image
 from fastcore.foundation import L
 from torch import Tensor
 
-from .data import ColReader, item_at
+from .data import ColReader
+from .items import item_at
 from .messages import DataError, brief, checked_position, is_missing, name_of
 
 # %% ../nbs/library/pipeline.ipynb #c532cca0
