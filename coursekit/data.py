@@ -158,7 +158,7 @@ def FuncSplitter(
         return marked_valid(values_of(items, func))
     return func_split
 
-# %% ../nbs/03_data_block.ipynb #e3e4b3a5
+# %% ../nbs/03_data_block.ipynb #34d19984
 def MaskSplitter(
     mask: Sequence[bool],  # True for a validation item; one for each item
 ) -> Callable:
@@ -173,7 +173,7 @@ def MaskSplitter(
         return marked_valid(mask)
     return mask_split
 
-# %% ../nbs/03_data_block.ipynb #0c74a0fa
+
 def EndSplitter(
     valid_pct: float = 0.2,  # share of the items to validate on
     valid_last: bool = True,  # the last ones? Else the first
