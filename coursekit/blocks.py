@@ -268,7 +268,9 @@ def _labelled_by(pipeline: Pipeline, item, n: int) -> None:
     except DataError as error:
         hint = _OTHER_WAYS if pipeline.vocab else ""
         if n > 1 and len(pipeline.vocab or ()) == n:
-            hint = ". Every training item has a label of its own: look at what get_y returns"
+            hint = (
+                ". Every training item has a label of its own: look at what get_y returns"
+            )
         raise DataError(f"the validation item {brief(item)}: {error}{hint}") from error
 
 # %% ../nbs/library/blocks.ipynb #b9c80020
@@ -316,7 +318,7 @@ def _attempt(what: str, do: Callable, *args):
         print(f"\nIt breaks here, at {what}:\n  {said}")
         raise _Stops from error
 
-# %% ../nbs/library/blocks.ipynb #a4bd0b67
+# %% ../nbs/library/blocks.ipynb #4d5d4d7d
 @patch
 def summary(
     self: DataBlock,

@@ -85,7 +85,7 @@ def _check_dataset(dataset) -> None:
         "its items into a list"
     )
 
-# %% ../nbs/library/data_loader.ipynb #36613c00
+# %% ../nbs/library/data_loader.ipynb #21596af9
 class DataLoader(TorchDataLoader):
     """Batches of a dataset, on a device. A torch DataLoader, with transforms on items and
     on batches; tensors in memory are fetched by one index for a whole batch."""
@@ -164,8 +164,9 @@ class DataLoader(TorchDataLoader):
 
     def _fetched(self) -> Iterator:
         if not self.in_memory: return super().__iter__()
-        if isinstance(self.batch_sampler, BatchIndices): chosen = self.batch_sampler.tensors()
-        else: chosen = map(torch.as_tensor, self.batch_sampler)
+        order = self.batch_sampler
+        own = isinstance(order, BatchIndices)
+        chosen = order.tensors() if own else map(torch.as_tensor, order)
         if isinstance(self.source, TensorDataset):
             return (self.source[indices] for indices in chosen)
         part = torch.as_tensor(self.source.indices)

@@ -65,7 +65,8 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`
     ) -> "ImageDataLoaders":
         "Labels are what a function says of each path."
-        blocks, splitter = (ImageBlock(img_cls), CategoryBlock), RandomSplitter(valid_pct, seed)
+        blocks = ImageBlock(img_cls), CategoryBlock
+        splitter = RandomSplitter(valid_pct, seed)
         block = DataBlock(blocks, None, splitter, None, label_func, None, item_tfms,
                           batch_tfms)
         return cls.from_dblock(block, fnames, path=path, **kwargs)
@@ -133,7 +134,8 @@ class ImageDataLoaders(DataLoaders):
         else: splitter = ColSplitter(valid_col)
         if y_block is None:
             y_block = _usual_block("category" if label_delim is None else "multicategory")
-        files, labels = ColReader(fn_col, pref, suff), ColReader(label_col, "", "", label_delim)
+        files = ColReader(fn_col, pref, suff)
+        labels = ColReader(label_col, label_delim=label_delim)
         block = DataBlock((ImageBlock(img_cls), y_block), None, splitter, files, labels,
                           None, item_tfms, batch_tfms)
         return cls.from_dblock(block, df, path=path, **kwargs)
@@ -179,7 +181,7 @@ class ImageDataLoaders(DataLoaders):
             pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs
         )
 
-# %% ../nbs/library/image_loaders.ipynb #5068f106
+# %% ../nbs/library/image_loaders.ipynb #f41b8b59
 def _pairs(files: list, labels: list) -> list[tuple]:
     if len(files) == len(labels): return list(zip(files, labels, strict=True))
     raise DataError(

@@ -185,7 +185,7 @@ class DataLoaders:
         named = zip(names, self.loaders, strict=False)
         return "\n".join(f"{name}: {len(loader)} batches" for name, loader in named)
 
-# %% ../nbs/library/loaders.ipynb #05446e6a
+# %% ../nbs/library/loaders.ipynb #06423293
 def _fitted(loader, train):
     "A loader whose transforms have got what they take from a first batch to train with."
     if not (isinstance(loader, DataLoader) and isinstance(train, DataLoader)): return loader
@@ -265,7 +265,7 @@ def new(
     for name in {"_c", "_n_inp"} & vars(self).keys(): vars(changed)[name] = vars(self)[name]
     return changed
 
-# %% ../nbs/library/loaders.ipynb #b63e4120
+# %% ../nbs/library/loaders.ipynb #2dd00de7
 @patch
 def test_dl(
     self: DataLoaders,
@@ -288,7 +288,7 @@ def test_dl(
     plain = dict.fromkeys(("shuffle", "drop_last", "training", "skip_broken"), False)
     return like.new(self.train_ds.test(items, with_labels), **plain | changes)
 
-# %% ../nbs/library/loaders.ipynb #b6179855
+# %% ../nbs/library/loaders.ipynb #553a516b
 @patch
 def to(self: DataLoaders, device: str | torch.device) -> "DataLoaders":
     "Let the batches come on another device."

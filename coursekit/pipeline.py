@@ -23,7 +23,9 @@ from .messages import DataError, brief, checked_position, is_missing, name_of
 
 # %% ../nbs/library/pipeline.ipynb #c532cca0
 # what a step that opens pictures can take; what has a method `read` too
-_OPENED = (str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray)
+_OPENED = (
+    str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray
+)
 _NOT_OPENED = ("category", "multicategory", "regression", "points", "ids")
 
 
@@ -100,7 +102,7 @@ class Pipeline:
 
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
 
-# %% ../nbs/library/pipeline.ipynb #014a3fd4
+# %% ../nbs/library/pipeline.ipynb #aa068afc
 def _own_step(step: Callable) -> Callable:
     if isinstance(step, type) and hasattr(step, "setup"): step = step()
     return copy(step) if hasattr(step, "setup") else step
@@ -174,8 +176,8 @@ def checked_split(
 
 
 def _are_sides(splits, most: int) -> bool:
-    if not isinstance(splits, list | tuple | L) or not 2 <= len(splits) <= most: return False
-    return all(isinstance(side, Iterable) for side in splits)
+    if not isinstance(splits, list | tuple | L): return False
+    return 2 <= len(splits) <= most and all(isinstance(side, Iterable) for side in splits)
 
 
 def _check_once(sides: tuple, name: str) -> None:
