@@ -62,8 +62,8 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, datasets, digits, downloads, drawn_bears, events, exercises,
-    exporting, extras, finder, heads, hooks, image_loaders, image_search,
+    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears, events,
+    exercises, exporting, extras, finder, heads, hooks, image_loaders, image_search,
     interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
     multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
     ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
@@ -82,6 +82,7 @@ from .checkpoints import *  # noqa: F403
 from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
 from .data import *  # noqa: F403
+from .data_loader import *  # noqa: F403
 from .datasets import *  # noqa: F403
 from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
@@ -232,8 +233,8 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, datasets, digits, downloads, drawn_bears, events, exercises,
-    exporting, extras, finder, heads, hooks, image_loaders, image_search,
+    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears, events,
+    exercises, exporting, extras, finder, heads, hooks, image_loaders, image_search,
     interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
     multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
     ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,

@@ -17,7 +17,8 @@ from fastcore.xtras import Path
 from torch import Tensor
 
 from .batches import apply_transform
-from .data import RandomSplitter, folder_contents, item_at
+from .data import RandomSplitter
+from .items import folder_contents, item_at
 from .loaders import DataLoaders, ways_to_loaders
 from .messages import DataError, brief, listed, name_of
 from .pipeline import Datasets, Pipeline, call_step, checked_split
@@ -88,16 +89,8 @@ class DataBlock:
         n_inp: int | None = None,  # how many blocks are inputs; all but the last if None
     ):
         self.parts = {name: value for name, value in locals().items() if name != "self"}
-        self.blocks = [
-            as_block(block) for block in listed(blocks) or [TransformBlock, TransformBlock]
-        ]
-        if isinstance(get_items, TransformBlock) or getattr(
-            get_items, "__name__", ""
-        ).endswith("Block"):
-            raise TypeError(
-                f"get_items is {name_of(get_items)}, a block: put the blocks into "
-                "brackets, DataBlock((ImageBlock, CategoryBlock), ...)"
-            )
+        self.blocks = list(map(as_block, listed(blocks) or [TransformBlock] * 2))
+        _check_no_block(get_items)
         self.get_items, self.splitter = get_items, splitter or RandomSplitter()
         self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
         self.getters = _getters(getters, get_x, get_y, self.n_inp, len(self.blocks))
@@ -144,38 +137,26 @@ class DataBlock:
         if len(items): return items
         if self.get_items is None:
             raise DataError(f"the source holds no items: it is {brief(source)}")
-        raise DataError(
-            f"{name_of(self.get_items)} found no items in "
-            f"{brief(source)}{folder_contents(source)}"
-        )
+        place = f"{brief(source)}{folder_contents(source)}"
+        raise DataError(f"{name_of(self.get_items)} found no items in {place}")
 
     def _split(self, items) -> tuple[list[int], list[int]]:
         name = name_of(self.splitter)
         sides = checked_split(self.splitter(items), items, name, most=2)
-        for side, other, what in zip(
-            sides, reversed(sides), ("training", "validation"), strict=True
-        ):
-            if side or (
-                what == "validation" and getattr(self.splitter, "all_to_train", False)
-            ):
-                continue
+        meant = False, getattr(self.splitter, "all_to_train", False)
+        for i, what in enumerate(("training", "validation")):
+            if sides[i] or meant[i]: continue
             raise DataError(
                 f"the {what} set is empty: of {len(items)} items {name} put "
-                f"{len(other)} on the other side. Change the share, or the splitter"
+                f"{len(sides[1 - i])} on the other side. Change the share, or the splitter"
             )
         return sides
 
     def _pipelines(self) -> list[Pipeline]:
-        pairs = [
-            (listed(getter), block)
-            for getter, block in zip(self.getters, self.blocks, strict=True)
-        ]
-        return [
-            Pipeline(
-                getter + block.type_tfms, block.kind, len(getter) if block.type_tfms else 0
-            )
-            for getter, block in pairs
-        ]
+        def made(getter: list, block: TransformBlock) -> Pipeline:
+            opener = len(getter) if block.type_tfms else 0
+            return Pipeline(getter + block.type_tfms, block.kind, opener)
+        return list(map(made, map(listed, self.getters), self.blocks))
 
     def datasets(
         self,
@@ -203,6 +184,9 @@ class DataBlock:
 ways_to_loaders.append(DataBlock)
 
 # %% ../nbs/library/blocks.ipynb #2cb42b3d
+def _several(given) -> bool: return isinstance(given, list | tuple | L)
+
+
 def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
     if get_y is not None and n == n_inp:
         raise ValueError(
@@ -214,15 +198,23 @@ def _getters(getters, get_x, get_y, n_inp: int, n: int) -> list:
             raise ValueError("give either getters, or get_x and get_y")
         found = list(getters)
     else:
-        found = (
-            list(get_x) if isinstance(get_x, list | tuple | L) else [get_x] * n_inp
-        ) + (list(get_y) if isinstance(get_y, list | tuple | L) else [get_y] * (n - n_inp))
+        def each(given, n): return listed(given) if _several(given) else [given] * n
+        found = each(get_x, n_inp) + each(get_y, n - n_inp)
     if len(found) != n:
         raise ValueError(
             f"{len(found)} getters for {n} blocks: each block needs one, None for the "
             "item itself"
         )
     return found
+
+
+def _check_no_block(get_items) -> None:
+    named = getattr(get_items, "__name__", "")
+    if not isinstance(get_items, TransformBlock) and not named.endswith("Block"): return
+    raise TypeError(
+        f"get_items is {name_of(get_items)}, a block: put the blocks into brackets, "
+        "DataBlock((ImageBlock, CategoryBlock), ...)"
+    )
 
 # %% ../nbs/library/blocks.ipynb #b7a31b72
 def as_block(given) -> TransformBlock:
@@ -255,16 +247,11 @@ def _check_labels(
     for pipeline in dsets.pipelines[dsets.n_inp:]:
         # a mask, say, would have to be opened
         if pipeline.kind not in ("category", "multicategory", "regression"): continue
-        found = [
-            _labelled_by(pipeline, item, len(dsets.train)) for item in dsets.valid._raw()
-        ]
-        if (
-            pipeline.kind == "category"
-            and len(pipeline.vocab) == 1
-            and not getattr(pipeline.steps[-1], "given", True)
-        ):
+        for item in dsets.valid.raw(): _labelled_by(pipeline, item, len(dsets.train))
+        found_itself = not getattr(pipeline.steps[-1], "given", True)
+        if pipeline.kind == "category" and len(pipeline.vocab) == 1 and found_itself:
             raise DataError(
-                f"all {len(found) + len(dsets.train)} items have one label, "
+                f"all {len(dsets.valid) + len(dsets.train)} items have one label, "
                 f"{pipeline.vocab[0]!r}: there is nothing to tell apart. Look at "
                 f"{pipeline}; if it is meant so, say CategoryBlock(vocab=...)"
             )
@@ -276,17 +263,14 @@ _OTHER_WAYS = (
 )
 
 
-def _labelled_by(pipeline: Pipeline, item, n: int):
-    try: return pipeline(item)
+def _labelled_by(pipeline: Pipeline, item, n: int) -> None:
+    try: pipeline(item)
     except DataError as error:
-        alone = n > 1 and len(pipeline.vocab or ()) == n
-        hint = (
-            ". Every training item has a label of its own: look at what get_y returns"
-            if alone
-            else _OTHER_WAYS
-            if pipeline.vocab
-            else ""
-        )
+        hint = _OTHER_WAYS if pipeline.vocab else ""
+        if n > 1 and len(pipeline.vocab or ()) == n:
+            hint = (
+                ". Every training item has a label of its own: look at what get_y returns"
+            )
         raise DataError(f"the validation item {brief(item)}: {error}{hint}") from error
 
 # %% ../nbs/library/blocks.ipynb #b9c80020
@@ -314,9 +298,9 @@ def _looks(value) -> str:
     if isinstance(value, Image.Image):
         return f"{type(value).__name__}, {value.width} wide and {value.height} high"
     if isinstance(value, Tensor):
-        return f"{str(value.dtype)[6:]} tensor {tuple(value.shape)}" + (
-            f" from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
-        )
+        said = f"{str(value.dtype)[6:]} tensor {tuple(value.shape)}"
+        if not value.numel(): return said
+        return f"{said} from {value.min():.3g} to {value.max():.3g}"
     return brief(value)
 
 
@@ -329,13 +313,12 @@ class _Stops(Exception): "The summary has said where it breaks."
 def _attempt(what: str, do: Callable, *args):
     try: return do(*args)
     except Exception as error:
-        print(
-            f"\nIt breaks here, at {what}:\n  "
-            f"{error if isinstance(error, DataError) else f'{type(error).__name__}: {error}'}"
-        )
+        said = str(error)
+        if not isinstance(error, DataError): said = f"{type(error).__name__}: {said}"
+        print(f"\nIt breaks here, at {what}:\n  {said}")
         raise _Stops from error
 
-
+# %% ../nbs/library/blocks.ipynb #4d5d4d7d
 @patch
 def summary(
     self: DataBlock,
@@ -352,28 +335,18 @@ def summary(
 
 def _tell(block: DataBlock, source, bs: int, show: bool, kwargs: dict) -> None:
     print("Items")
-    items = _attempt("finding the items", lambda: block._items(source))
-    _say(
-        name_of(block.get_items) if block.get_items else "the source itself",
-        f"{len(items)} items, the first: {brief(item_at(items, 0))}",
-    )
-    train, valid = _attempt("the split", lambda: block._split(items))
+    items = _attempt("finding the items", block._items, source)
+    found = f"{len(items)} items, the first: {brief(item_at(items, 0))}"
+    _say(name_of(block.get_items) if block.get_items else "the source itself", found)
+    train, valid = _attempt("the split", block._split, items)
     _say(name_of(block.splitter), f"{len(train)} to train on, {len(valid)} to validate on")
-    dsets = _attempt(
-        "the labels",
-        lambda: (
-            block.datasets(items)
-            if block.get_items is None
-            else block.new(get_items=None).datasets(items)
-        ),
-    )
-    for vocab in [
-        pipeline.vocab for pipeline in dsets._targets if pipeline.vocab is not None
-    ]:
-        _say("vocabulary", f"{len(vocab)} labels: {brief(list(vocab))}")
-    parts = _tell_item(dsets)
-    steps, kinds = block.all_item_tfms, dsets.kinds
-    parts = _tell_steps("Transforms of this item", steps, parts, kinds)
+    with_items = block if block.get_items is None else block.new(get_items=None)
+    dsets = _attempt("the labels", with_items.datasets, items)
+    for pipeline in dsets.targets:
+        if pipeline.vocab is None: continue
+        _say("vocabulary", f"{len(pipeline.vocab)} labels: {brief(list(pipeline.vocab))}")
+    parts, kinds = _tell_item(dsets), dsets.kinds
+    _tell_steps("Transforms of this item", block.all_item_tfms, parts, kinds)
     _tell_batch(block, dsets, min(bs, len(dsets.train)), show, kwargs)
 
 
@@ -381,9 +354,8 @@ def _tell_item(dsets: Datasets) -> tuple:
     item, made = dsets.train.item(0), []
     print(f"\nOne training item: {brief(item)}")
     for i, pipeline in enumerate(dsets.pipelines):
-        print(
-            f" {'input' if i < dsets.n_inp else 'target'}{'' if pipeline.steps else ': the item as it is'}"
-        )
+        what = "input" if i < dsets.n_inp else "target"
+        print(f" {what}" if pipeline.steps else f" {what}: the item as it is")
         value = item
         for step in pipeline.steps:
             value = _attempt(name_of(step), call_step, step, value)
@@ -396,10 +368,8 @@ def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) 
     print(f"\n{title}" + ("" if steps else ": none"))
     for step in steps:
         step = step.fitted(lambda now=parts: list(zip(now, kinds, strict=True)))
-        before, parts = (
-            parts,
-            _attempt(f"the transform {step}", apply_transform, step, parts, kinds, True),
-        )
+        before, what = parts, f"the transform {step}"
+        parts = _attempt(what, apply_transform, step, parts, kinds, True)
         changed = [now for was, now in zip(before, parts, strict=True) if was is not now]
         _say(str(step), "; ".join(map(_looks, changed)) or "changes nothing here")
     return parts
@@ -408,11 +378,8 @@ def _tell_steps(title: str, steps: list[Transform], parts: tuple, kinds: tuple) 
 def _tell_batch(
     block: DataBlock, dsets: Datasets, bs: int, show: bool, kwargs: dict
 ) -> None:
-    dls = DataLoaders.from_dsets(
-        dsets.train,
-        dsets.valid,
-        **{"bs": bs, "after_item": block.all_item_tfms, "num_workers": 0} | kwargs,
-    )
+    how = {"bs": bs, "after_item": block.all_item_tfms, "num_workers": 0} | kwargs
+    dls = DataLoaders.from_dsets(dsets.train, dsets.valid, **how)
     print(f"\nA batch of {bs}, stacked and moved to {dls.device}")
     batch = _attempt("stacking the items of a batch", dls.one_batch)
     for kind, part in zip(dsets.kinds, batch, strict=True):

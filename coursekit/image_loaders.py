@@ -15,8 +15,8 @@ from fastcore.xtras import Path
 from .blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
 from .blocks import TransformBlock
 from .data import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter
-from .data import RegexLabeller, folder_contents, get_image_files, parent_label
-from .data import using_attr
+from .data import RegexLabeller, get_image_files, parent_label, using_attr
+from .items import folder_contents
 from .loaders import DataLoaders, ways_to_loaders
 from .messages import DataError, brief
 from .transforms import PILImage
@@ -41,25 +41,14 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`: `bs`, `num_workers`, ...
     ) -> "ImageDataLoaders":
         "Labels are the names of the folders that the files lie in."
-        if valid_pct is None: _check_folders(Path(path), train, valid)
-        splitter = (
-            GrandparentSplitter(train, valid)
-            if valid_pct is None
-            else RandomSplitter(valid_pct, seed)
-        )
-        find = (
-            get_image_files
-            if valid_pct is not None
-            else partial(get_image_files, folders=[train, valid])
-        )
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock(vocab)),
-            find,
-            splitter,
-            get_y=parent_label,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
+        find, splitter = get_image_files, RandomSplitter(valid_pct or 0, seed)
+        if valid_pct is None:
+            _check_folders(Path(path), train, valid)
+            find = partial(get_image_files, folders=[train, valid])
+            splitter = GrandparentSplitter(train, valid)
+        blocks = ImageBlock(img_cls), CategoryBlock(vocab)
+        block = DataBlock(blocks, find, splitter, None, parent_label, None, item_tfms,
+                          batch_tfms)
         return cls.from_dblock(block, path, path=path, **kwargs)
 
     @classmethod
@@ -76,13 +65,10 @@ class ImageDataLoaders(DataLoaders):
         **kwargs,  # for `DataLoaders.from_dsets`
     ) -> "ImageDataLoaders":
         "Labels are what a function says of each path."
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_y=label_func,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
+        blocks = ImageBlock(img_cls), CategoryBlock
+        splitter = RandomSplitter(valid_pct, seed)
+        block = DataBlock(blocks, None, splitter, None, label_func, None, item_tfms,
+                          batch_tfms)
         return cls.from_dblock(block, fnames, path=path, **kwargs)
 
     @classmethod
@@ -144,19 +130,14 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are columns of a table."
         pref = Path(path) / folder if folder else Path(path)
-        splitter = (
-            RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)
-        )
+        if valid_col is None: splitter = RandomSplitter(valid_pct, seed)
+        else: splitter = ColSplitter(valid_col)
         if y_block is None:
             y_block = _usual_block("category" if label_delim is None else "multicategory")
-        block = DataBlock(
-            (ImageBlock(img_cls), y_block),
-            splitter=splitter,
-            get_x=ColReader(fn_col, pref, suff),
-            get_y=ColReader(label_col, label_delim=label_delim),
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
+        files = ColReader(fn_col, pref, suff)
+        labels = ColReader(label_col, label_delim=label_delim)
+        block = DataBlock((ImageBlock(img_cls), y_block), None, splitter, files, labels,
+                          None, item_tfms, batch_tfms)
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
@@ -177,14 +158,9 @@ class ImageDataLoaders(DataLoaders):
     ) -> "ImageDataLoaders":
         "Files and labels are lists. Raises `DataError` if they differ in length."
         items = _pairs(list(fnames), list(labels))
-        block = DataBlock(
-            (ImageBlock(img_cls), y_block or _block_for(labels)),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_x=ColReader(0),
-            get_y=ColReader(1),
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
+        blocks = ImageBlock(img_cls), y_block or _block_for(labels)
+        block = DataBlock(blocks, None, RandomSplitter(valid_pct, seed), ColReader(0),
+                          ColReader(1), None, item_tfms, batch_tfms)
         return cls.from_dblock(block, items, path=path, **kwargs)
 
     @classmethod
@@ -205,7 +181,7 @@ class ImageDataLoaders(DataLoaders):
             pd.read_csv(Path(path) / csv_fname, sep=delimiter or ","), path=path, **kwargs
         )
 
-
+# %% ../nbs/library/image_loaders.ipynb #f41b8b59
 def _pairs(files: list, labels: list) -> list[tuple]:
     if len(files) == len(labels): return list(zip(files, labels, strict=True))
     raise DataError(
@@ -223,11 +199,8 @@ def _block_for(labels: Sequence) -> Callable:
 
 
 def _check_folders(path: Path, *wanted: str) -> None:
-    there = (
-        [place.name for place in sorted(path.iterdir()) if place.is_dir()]
-        if path.is_dir()
-        else wanted
-    )
+    there = list(wanted)
+    if path.is_dir(): there = [at.name for at in sorted(path.iterdir()) if at.is_dir()]
     missing = [name for name in wanted if name not in there]
     if missing:
         raise DataError(

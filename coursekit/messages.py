@@ -23,13 +23,14 @@ from .images import short_path
 class DataError(RuntimeError):
     "Data that cannot be had or trusted. The message says what failed, and what to do."
 
-# %% ../nbs/library/messages.ipynb #d89af744
+# %% ../nbs/library/messages.ipynb #6024c2d6
 def is_missing(value) -> bool:
+    "Whether a value stands for nothing: None, nan, or what pandas has for it."
     if isinstance(value, numbers.Real): return math.isnan(value)
     # as pandas says it
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
-
+# %% ../nbs/library/messages.ipynb #d89af744
 def name_of(
     step,  # function, class or object
 ) -> str:
@@ -43,43 +44,50 @@ def name_of(
     return "your lambda" if own == "<lambda>" else maker if maker[:1].isupper() else own
 
 
-def listed(x) -> list:
-    return [] if x is None else list(x) if isinstance(x, list | tuple | L) else [x]
-
-
 def brief(value, limit: int = 80) -> str:
-    text = (
-        f"{len(value)} bytes"
-        if isinstance(value, bytes | bytearray | memoryview)
-        else short_path(value)
-        if isinstance(value, os.PathLike)
-        else repr(value)
-    )
+    "A value on one line, its middle left out where it is long."
+    if isinstance(value, bytes | bytearray | memoryview): text = f"{len(value)} bytes"
+    else: text = short_path(value) if isinstance(value, os.PathLike) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit - 30]}...{text[-27:]}"
 
+
+def counted(n: int, noun: str) -> str: return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def listed(x) -> list:
+    "Nothing, one thing or several, as a list."
+    return [] if x is None else list(x) if isinstance(x, list | tuple | L) else [x]
+
 # %% ../nbs/library/messages.ipynb #2cf3a97f
 def table_cell(row, col: str | int):
+    "What a row has in a column; raises `DataError` that names the columns there are."
     try:
         if isinstance(col, int) and hasattr(row, "iloc"): return row.iloc[col]
-        return (
-            getattr(row, col)
-            if hasattr(row, "_fields") and isinstance(col, str)
-            else row[col]
-        )
+        if hasattr(row, "_fields") and isinstance(col, str): return getattr(row, col)
+        return row[col]
     except (KeyError, IndexError, AttributeError, TypeError):
-        there = (
-            getattr(row, "index", None)
-            if hasattr(row, "iloc")
-            else getattr(row, "_fields", row)
-        )
+        there = getattr(row, "_fields", row)
+        if hasattr(row, "iloc"): there = getattr(row, "index", None)
+        there = brief(list(there) if isinstance(there, Iterable) else there)
+        raise DataError(f"there is no column {col!r} in {there}") from None
+
+
+def plain_label(label):
+    "A label as plain Python has it; raises `DataError` for several in one."
+    if isinstance(label, np.generic): return label.item()
+    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0: return label.item()
+    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor):
         raise DataError(
-            f"there is no column {col!r} in "
-            f"{brief(list(there) if isinstance(there, Iterable) else there)}"
-        ) from None
+            f"one label is wanted, this is a {type(label).__name__}: {brief(label)}. "
+            "Let get_y return one text or number; for several labels take "
+            "MultiCategoryBlock"
+        )
+    return label
 
 # %% ../nbs/library/messages.ipynb #5d3eddb3
 def checked_share(valid_pct: float) -> float:
+    "The share, if it is one; else `ValueError`."
     if not 0 <= valid_pct <= 1:
         raise ValueError(
             f"valid_pct={valid_pct}: the share of the items to validate on lies between "
@@ -89,34 +97,19 @@ def checked_share(valid_pct: float) -> float:
 
 
 def checked_position(i) -> int:
+    "A position as a plain number; raises `DataError` for what is none."
     try: return operator.index(i)
     except TypeError:
         raise DataError(
             f"{i!r} is no position in the list of items: a whole number is wanted"
         ) from None
 
-# %% ../nbs/library/messages.ipynb #02550264
-def plain_label(label):
-    if isinstance(label, np.generic) or (
-        isinstance(label, Tensor | np.ndarray) and label.ndim == 0
-    ):
-        return label.item()
-    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor):
-        raise DataError(
-            f"one label is wanted, this is a {type(label).__name__}: {brief(label)}. "
-            "Let get_y return one text or number; for several labels take "
-            "MultiCategoryBlock"
-        )
-    return label
 
-# %% ../nbs/library/messages.ipynb #b2a3e0b8
 def check_probabilities(pred: Tensor) -> None:
+    "Raise `ValueError` for numbers outside 0 to 1."
     if pred.numel() and not (0 <= pred.min() and pred.max() <= 1):
         raise ValueError(
             f"the predictions run from {pred.min():.3g} to {pred.max():.3g}, and "
             "probabilities are wanted: take those of get_preds, or the sigmoid of the "
             "scores"
         )
-
-# %% ../nbs/library/messages.ipynb #7cc62f80
-def counted(n: int, noun: str) -> str: return f"{n:,} {noun}" + ("" if n == 1 else "s")

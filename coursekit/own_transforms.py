@@ -7,16 +7,13 @@ __all__ = ['TensorImage', 'TensorMask', 'TensorPoint', 'TensorCategory', 'Tensor
            'RandTransform', 'ItemTransform']
 
 # %% ../nbs/library/own_transforms.ipynb #0e7c0de2
-import inspect
 import random
-from collections.abc import Callable, Sequence
-from typing import NewType, get_args, get_type_hints
+from collections.abc import Callable
+from typing import NewType
 
-import torch
-from PIL import Image
 from torch import Tensor
 
-from .transforms import PILImage, PILImageBW, Transform
+from .transforms import Transform
 
 # %% ../nbs/library/own_transforms.ipynb #0e7c0de4
 TensorImage = NewType("TensorImage", Tensor)
@@ -30,103 +27,6 @@ for _form in (TensorImage, TensorMask, TensorPoint, TensorCategory, TensorMultiC
         "as it is."
     )
 DisplayedTransform = Transform
-
-_KINDS = {"TensorImage": "image", "TensorMask": "mask", "TensorPoint": "points",
-          "TensorCategory": "category", "TensorMultiCategory": "multicategory"}
-# of a part that was handed over by itself
-_ANY = "any"
-
-
-def _fit(wanted, part, kind: str | None) -> int:
-    """How closely an annotation names a part: 3 its kind, 2 its type, 1 if there is none;
-    else 0."""
-    if wanted is None: return 1
-    several = wanted if isinstance(wanted, tuple) else get_args(wanted)
-    if several: return max(_fit(one, part, kind) for one in several)
-    named = _KINDS.get(getattr(wanted, "__name__", ""))
-    if named:
-        tensor = isinstance(part, Tensor) or kind == "category"
-        return 3 * (tensor and kind in (named, _ANY))
-    if not isinstance(wanted, type): return 0
-    if not issubclass(wanted, PILImage): return 2 * isinstance(part, wanted)
-    grey = wanted is not PILImageBW or getattr(part, "mode", "") == "L"
-    return 3 * (isinstance(part, Image.Image) and kind in ("image", _ANY) and grey)
-
-
-def _annotation(method: Callable):
-    "What is written beside the first argument after `self`; None if there is nothing."
-    names = list(inspect.signature(method).parameters)
-    return get_type_hints(method).get(names[1]) if len(names) > 1 else None
-
-# %% ../nbs/library/own_transforms.ipynb #0e7c0de6
-def adapt(
-    cls: type,  # a `Transform` with `encodes`
-) -> None:
-    "Let a class in fastai's form run where transforms run."
-    for name in ("encodes", "decodes"):
-        own = vars(cls).get(f"all_{name}", [vars(cls)[name]] if name in vars(cls) else [])
-        before = getattr(cls, f"_{name}", [])
-        setattr(
-            cls, f"_{name}", [*before, *((method, _annotation(method)) for method in own)]
-        )
-    given = {
-        name: method for name, method in vars(_InForm).items() if inspect.isfunction(method)
-    }
-    for name in given.keys() - vars(cls).keys(): setattr(cls, name, given[name])
-    if hasattr(cls, "setups"): cls.setup = lambda self, items: self.setups(items)
-
-
-class _InForm:
-    def apply(self, parts: tuple, kinds: tuple, training: bool = False) -> tuple:
-        "Change the parts that `encodes` takes."
-        return self._encoded(parts, kinds, 0 if training else 1)
-
-    def __call__(self, x, split_idx: int | None = None):
-        "The step on one part alone, or on a tuple of them."
-        if isinstance(x, tuple): return self._encoded(x, [_ANY] * len(x), split_idx)
-        return self._encoded((x,), [_ANY], split_idx)[0]
-
-    def decode(self, x, kinds: tuple | None = None):
-        "Back again, by `decodes`."
-        if not isinstance(x, tuple): return self._each("_decodes", (x,), [_ANY])[0]
-        return self._each("_decodes", x, kinds or [_ANY] * len(x))
-
-    def place(self, steps: Sequence[Transform]) -> float:
-        "Where it stands among the others, by fastai's `order`."
-        names = {kind.__name__ for step in steps for kind in type(step).__mro__}
-        if "ToTensor" in names: return self.order if self.order < 5 else 100 + self.order
-        if "IntToFloat" not in names: return self.order
-        if self.order >= 99: return self.order
-        return (-30 if self.order < 10 else 91) + self.order / 1000
-
-    def _encoded(self, parts: tuple, kinds: Sequence, side: int | None) -> tuple:
-        if hasattr(self, "before_call"):
-            self.before_call(parts if len(parts) > 1 else parts[0], side)
-        here = getattr(self, "split_idx", None) in (None, side)
-        if not (here and getattr(self, "do", True)): return parts
-        return (
-            tuple(self.encodes(parts))
-            if self.whole
-            else self._each("_encodes", parts, kinds)
-        )
-
-    def _each(self, name: str, parts: tuple, kinds: Sequence) -> tuple:
-        return tuple(
-            self._one(getattr(self, name), *both) for both in zip(parts, kinds, strict=True)
-        )
-
-    def _one(self, methods: list, part, kind: str | None):
-        fits = [_fit(wanted, part, kind) for _, wanted in methods]
-        if not any(fits): return part
-        # of equal ones the last, which a child may have written anew
-        best = max(range(len(fits)), key=lambda i: (fits[i], i))
-        return methods[best][0](self, _as_wanted(part, fits[best]))
-
-
-def _as_wanted(part, fit: int):
-    if fit < 3 or isinstance(part, Tensor | PILImage): return part
-    if not isinstance(part, Image.Image): return torch.as_tensor(part)
-    return (PILImageBW if part.mode == "L" else PILImage).create(part)
 
 # %% ../nbs/library/own_transforms.ipynb #0e7c0de8
 class RandTransform(Transform):

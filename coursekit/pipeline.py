@@ -17,21 +17,15 @@ from PIL import Image
 from fastcore.foundation import L
 from torch import Tensor
 
-from .data import ColReader, item_at
+from .data import ColReader
+from .items import item_at
 from .messages import DataError, brief, checked_position, is_missing, name_of
 
 # %% ../nbs/library/pipeline.ipynb #c532cca0
 # what a step that opens pictures can take; what has a method `read` too
 _OPENED = (
-    str,
-    os.PathLike,
-    bytes | bytearray | memoryview,
-    Image.Image,
-    Tensor,
-    np.ndarray,
+    str, os.PathLike, bytes | bytearray | memoryview, Image.Image, Tensor, np.ndarray
 )
-
-
 _NOT_OPENED = ("category", "multicategory", "regression", "points", "ids")
 
 
@@ -56,16 +50,8 @@ class Pipeline:
         kind: str | None = None,
         opener: int = 0,  # which step opens an item, if none of them has a `kind`
     ):
-        made = [
-            step() if isinstance(step, type) and hasattr(step, "setup") else step
-            for step in steps
-        ]
-        self.steps = [copy(step) if hasattr(step, "setup") else step for step in made]
-        kinds = [
-            getattr(step, "kind", None)
-            or getattr(getattr(step, "__self__", None), "kind", None)
-            for step in self.steps
-        ]
+        self.steps = list(map(_own_step, steps))
+        kinds = list(map(_kind_of, self.steps))
         self.kind = kind or next((found for found in reversed(kinds) if found), None)
         self.opener = next((i for i, found in enumerate(kinds) if found), opener)
 
@@ -93,10 +79,8 @@ class Pipeline:
     def setup(self, items: Sequence) -> None:
         "Let each step that can learn from the training items do so."
         for at, step in enumerate(self.steps):
-            if hasattr(step, "setup"):
-                step.setup(
-                    [_labelled(self.first_steps(at, item), item, step) for item in items]
-                )
+            if not hasattr(step, "setup"): continue
+            step.setup([labelled(self.first_steps(at, item), item, step) for item in items])
 
     def decode(self, value):
         "Back to what a person reads."
@@ -106,20 +90,28 @@ class Pipeline:
 
     @property
     def vocab(self) -> L | None:
-        return next(
-            (step.vocab for step in reversed(self.steps) if hasattr(step, "vocab")), None
-        )
+        "The vocabulary of the last step that has one."
+        with_one = (step for step in reversed(self.steps) if hasattr(step, "vocab"))
+        return next((step.vocab for step in with_one), None)
 
     @property
     def c(self) -> int | None:
         "How many outputs a model needs for it, if it is known."
-        return (
-            len(self.vocab)
-            if self.vocab is not None
-            else next((step.c for step in self.steps if hasattr(step, "c")), None)
-        )
+        if self.vocab is not None: return len(self.vocab)
+        return next((step.c for step in self.steps if hasattr(step, "c")), None)
 
     def __repr__(self): return " -> ".join(map(name_of, self.steps)) or "the item as it is"
+
+# %% ../nbs/library/pipeline.ipynb #aa068afc
+def _own_step(step: Callable) -> Callable:
+    if isinstance(step, type) and hasattr(step, "setup"): step = step()
+    return copy(step) if hasattr(step, "setup") else step
+
+
+# of a method too: PILImage.create opens a picture
+def _kind_of(step: Callable) -> str | None:
+    owner = getattr(step, "__self__", None)
+    return getattr(step, "kind", None) or getattr(owner, "kind", None)
 
 
 def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
@@ -135,6 +127,7 @@ def _check_name(getters: Sequence, name: str | os.PathLike) -> None:
 
 # %% ../nbs/library/pipeline.ipynb #c423395d
 def call_step(step: Callable, value):
+    "The step on a value; raises `DataError` that names both if it fails."
     try: return step(value)
     except DataError: raise
     except Exception as error:
@@ -143,20 +136,80 @@ def call_step(step: Callable, value):
         ) from error
 
 
-def _labelled(value, item, step: Callable):
+def labelled(value, item, step: Callable):
+    "The value, if there is one; raises `DataError` that names the item."
     kind = getattr(step, "kind", None)
     blank = isinstance(value, str) and not value.strip() and kind == "category"
+    if not (is_missing(value) or blank): return value
     hint = (
         "; if it is meant to have none, let it be an empty list: df.fillna('') before"
         if kind == "multicategory"
         else ""
     )
-    if is_missing(value) or blank:
+    raise DataError(
+        f"the item {brief(item)} has no label, it is {value!r}: label it or leave "
+        f"it out{hint}"
+    )
+
+# %% ../nbs/library/pipeline.ipynb #bb81ccae
+def checked_split(
+    splits,  # what a splitter gave
+    items: Sequence,
+    name: str,  # of the splitter
+    most: int = 2**31,  # lists of positions
+) -> tuple[list[int], ...]:
+    "The sides of a split as lists of positions; raises `DataError` for what is none."
+    if not _are_sides(splits, most):
         raise DataError(
-            f"the item {brief(item)} has no label, it is {value!r}: label it or leave "
-            f"it out{hint}"
+            f"{name} must give two lists of positions, to train and to validate on, not "
+            f"{brief(splits)}"
         )
-    return value
+    if any(isinstance(i, bool | np.bool_) for side in splits for i in side):
+        raise DataError(
+            f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask"
+        )
+    sides = tuple([checked_position(i) for i in side] for side in splits)
+    _check_once(sides, name)
+    _check_there(sides, items, name)
+    _check_apart(sides, name)
+    return sides
+
+
+def _are_sides(splits, most: int) -> bool:
+    if not isinstance(splits, list | tuple | L): return False
+    return 2 <= len(splits) <= most and all(isinstance(side, Iterable) for side in splits)
+
+
+def _check_once(sides: tuple, name: str) -> None:
+    for side in sides:
+        for i, following in pairwise(sorted(side)):
+            if i != following: continue
+            raise DataError(
+                f"{name} names item {i} more than once on one side: it would count as "
+                "several"
+            )
+
+
+def _check_there(sides: tuple, items: Sequence, name: str) -> None:
+    wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
+    if not wrong: return
+    hint = (
+        ". Positions are wanted, not labels of the table's index: "
+        "reset_index(drop=True) makes them the same"
+        if hasattr(items, "iloc")
+        else ""
+    )
+    raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
+
+
+def _check_apart(sides: tuple, name: str) -> None:
+    for at, side in enumerate(sides):
+        shared = set(side).intersection(i for other in sides[:at] for i in other)
+        if shared:
+            raise DataError(
+                f"{name} put {len(shared)} items on both sides, number {min(shared)} "
+                "for one: then validation proves nothing"
+            )
 
 # %% ../nbs/library/pipeline.ipynb #a387a137
 class Datasets:
@@ -175,28 +228,26 @@ class Datasets:
     ):
         self._all = items
         self.indices = self._everything = list(range(len(items)))
-        self.splits = (
-            (self.indices, [])
-            if splits is None
-            else checked_split(splits, items, "the split")
-        )
+        self.splits = self.indices, []
+        if splits is not None: self.splits = checked_split(splits, items, "the split")
         self.pipelines = [
             steps if isinstance(steps, Pipeline) else Pipeline(steps)
             for steps in tfms or [[]]
         ]
         self.n_inp = max(1, len(self.pipelines) - 1) if n_inp is None else n_inp
-        for pipeline in self.pipelines: pipeline.setup(self.train._raw())
+        for pipeline in self.pipelines: pipeline.setup(self.train.raw())
         if self.n_inp == 1 and len(self.train): self.pipelines[0].expect(self.train.item(0))
 
-    def _raw(self) -> "_Raw": return _Raw(self._all, self.indices)
+    def raw(self) -> Sequence:
+        "The items of this side one by one, as they were given."
+        return _Raw(self._all, self.indices)
 
     @property
     def items(self) -> Sequence:
         "The items of this side, before any pipeline."
         if self.indices is self._everything: return self._all
-        return (
-            self._all.iloc[self.indices] if hasattr(self._all, "iloc") else L(self._raw())
-        )
+        if hasattr(self._all, "iloc"): return self._all.iloc[self.indices]
+        return L(self.raw())
 
     def subset(self, side: int) -> "Datasets":
         "One side of the split: 0 to train, 1 to validate, 2 and more if there are such."
@@ -223,16 +274,17 @@ class Datasets:
     def vocab(self) -> L | None:
         """The labels in the order of their numbers; a list of them if several targets have
         labels."""
-        return self._of_targets([pipeline.vocab for pipeline in self._targets])
+        return self._of_targets([pipeline.vocab for pipeline in self.targets])
 
     @property
     def c(self) -> int | L | None:
         """How many outputs a model needs, where the targets say it: a number for each
         class, or for each value; a list for several targets."""
-        return self._of_targets([pipeline.c for pipeline in self._targets])
+        return self._of_targets([pipeline.c for pipeline in self.targets])
 
     @property
-    def _targets(self) -> list[Pipeline]:
+    def targets(self) -> list[Pipeline]:
+        "The pipelines of the targets; all if every part is an input."
         return self.pipelines[self.n_inp:] or self.pipelines
 
     @staticmethod
@@ -280,46 +332,3 @@ class _Raw(Sequence):
     def __init__(self, items, indices): self.items, self.indices = items, indices
     def __len__(self): return len(self.indices)
     def __getitem__(self, i): return item_at(self.items, self.indices[i])
-
-# %% ../nbs/library/pipeline.ipynb #bb81ccae
-def checked_split(
-    splits, items: Sequence, name: str, most: int = 2**31
-) -> tuple[list[int], ...]:
-    if not isinstance(splits, list | tuple | L) or not 2 <= len(splits) <= most or not all(
-            isinstance(side, Iterable) for side in splits):
-        raise DataError(
-            f"{name} must give two lists of positions, to train and to validate on, not "
-            f"{brief(splits)}"
-        )
-    if any(isinstance(i, bool | np.bool_) for side in splits for i in side):
-        raise DataError(
-            f"{name} gave true and false, positions are wanted: MaskSplitter takes a mask"
-        )
-    sides = tuple([checked_position(i) for i in side] for side in splits)
-    twice = [
-        i for side in sides for i, following in pairwise(sorted(side)) if i == following
-    ]
-    if twice:
-        raise DataError(
-            f"{name} names item {twice[0]} more than once on one side: it would count "
-            "as several"
-        )
-    wrong = [i for side in sides for i in side if not 0 <= i < len(items)]
-    hint = (
-        (
-            ". Positions are wanted, not labels of the table's index: "
-            "reset_index(drop=True) makes them the same"
-        )
-        if hasattr(items, "iloc")
-        else ""
-    )
-    if wrong:
-        raise DataError(f"{name} gave the index {wrong[0]} for {len(items)} items{hint}")
-    for at, side in enumerate(sides):
-        shared = set(side).intersection(*[[i for other in sides[:at] for i in other]])
-        if shared:
-            raise DataError(
-                f"{name} put {len(shared)} items on both sides, number {min(shared)} "
-                "for one: then validation proves nothing"
-            )
-    return sides

@@ -20,13 +20,6 @@ from .transforms import Transform
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-# %% ../nbs/library/showing.ipynb #496b5f25
-def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
-    if nrows and ncols: return nrows, ncols
-    if nrows: return nrows, math.ceil(n / nrows)
-    ncols = ncols or math.ceil(math.sqrt(n))
-    return math.ceil(n / ncols), ncols
-
 # %% ../nbs/library/showing.ipynb #889e9693
 def undo_transforms(transforms: Sequence[Transform], parts: tuple, kinds: tuple) -> tuple:
     for step in reversed(transforms):
@@ -37,12 +30,9 @@ def undo_transforms(transforms: Sequence[Transform], parts: tuple, kinds: tuple)
 
 def _shown(kind: str | None, value) -> str:
     if isinstance(value, float): return f"{value:.3g}"
+    if isinstance(value, Tensor) and value.ndim == 0: return str(value.item())
     if isinstance(value, Tensor):
-        return str(
-            value.item()
-            if value.ndim == 0
-            else [round(v, 3) for v in value.flatten()[:6].tolist()]
-        )
+        return str([round(v, 3) for v in value.flatten()[:6].tolist()])
     if not isinstance(value, list | tuple | L): return str(value)
     return "; ".join(_shown(None, each) for each in value) or "none"
 
@@ -78,6 +68,13 @@ def _pixels(points: Tensor, ax: "plt.Axes") -> np.ndarray:
     height, width = ax.images[0].get_array().shape[:2]
     return (to_np(points).reshape(-1, 2) + 1) / 2 * np.array([width, height]) - 0.5
 
+# %% ../nbs/library/showing.ipynb #496b5f25
+def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
+    if nrows and ncols: return nrows, ncols
+    if nrows: return nrows, math.ceil(n / nrows)
+    ncols = ncols or math.ceil(math.sqrt(n))
+    return math.ceil(n / ncols), ncols
+
 # %% ../nbs/library/showing.ipynb #af927bf3
 def show_parts(
     # parts of a batch, on the CPU: pictures `(n, channels, height, width)`, targets `(n,
@@ -94,25 +91,24 @@ def show_parts(
 ) -> None:
     """Show the items of a batch: pictures in a grid with their targets, other things as a
     table."""
-    import matplotlib.pyplot as plt
-    n = min(len(batch[0]), max_n if not (nrows and ncols) else min(max_n, nrows * ncols))
+    n = min(len(batch[0]), max_n, nrows * ncols if nrows and ncols else max_n)
     items = [tuple(part[i] for part in batch) for i in range(n)]
     decoded = [decode(item) if decode else item for item in items]
     if "image" not in kinds: return _show_table(decoded, kinds)
-    rows, columns = _grid(n, nrows, ncols)
-    axes = list(
-        plt.subplots(
-            rows,
-            columns,
-            figsize=figsize or (columns * 2, rows * 2.2),
-            squeeze=False,
-            layout="constrained",
-        )[1].flat
-    )
-    for ax in axes[n:]: ax.remove()
+    axes = _new_axes(n, *_grid(n, nrows, ncols), figsize)
     for ax, item, value in zip(axes, items, decoded, strict=False):
         _draw_parts(ax, item, kinds, value, channels)
         if compared and kinds.count("points") > 1: _compare_points(ax, ax is axes[0])
+
+
+def _new_axes(n: int, rows: int, columns: int, figsize: tuple | None) -> list:
+    import matplotlib.pyplot as plt
+    figure = plt.figure(
+        figsize=figsize or (columns * 2, rows * 2.2), layout="constrained"
+    )
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[n:]: ax.remove()
+    return axes[:n]
 
 
 def _show_table(decoded: Sequence, kinds: tuple) -> None:
@@ -126,11 +122,8 @@ def _show_table(decoded: Sequence, kinds: tuple) -> None:
 def _row(item: Sequence, kinds: tuple) -> dict:
     rest = [i for i, value in enumerate(item) if not isinstance(value, dict)]
     last = rest[-2:] if len(rest) > 1 and kinds[rest[-1]] == kinds[rest[-2]] else rest[-1:]
-    names = (
-        dict(zip(last, ("target", "predicted"), strict=False))
-        if len(rest) < len(item)
-        else {}
-    )
+    names = dict(zip(last, ("target", "predicted"), strict=False))
+    if len(rest) == len(item): names = {}
     columns = [
         value if isinstance(value, dict) else {names.get(i, i): value}
         for i, value in enumerate(item)
