@@ -1884,6 +1884,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.resizing.Window.huge': ('library/resizing.html#window.huge', 'coursekit/resizing.py'),
                                     'coursekit.resizing._along': ('library/resizing.html#_along', 'coursekit/resizing.py'),
                                     'coursekit.resizing._box': ('library/resizing.html#_box', 'coursekit/resizing.py'),
+                                    'coursekit.resizing._is_side': ('library/resizing.html#_is_side', 'coursekit/resizing.py'),
                                     'coursekit.resizing.height_width': ('library/resizing.html#height_width', 'coursekit/resizing.py'),
                                     'coursekit.resizing.one_of': ('library/resizing.html#one_of', 'coursekit/resizing.py'),
                                     'coursekit.resizing.picture_among': ('library/resizing.html#picture_among', 'coursekit/resizing.py'),
