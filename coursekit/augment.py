@@ -8,15 +8,14 @@ __all__ = ['BatchTransform', 'Flip', 'Dihedral', 'Rotate', 'Zoom', 'Warp', 'Brig
 
 # %% ../nbs/library/augment.ipynb #052f10da
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import all_places, map_points, matrices, relight
+from .geometry import map_points, matrices
+from .one_pass import one_pass
 from .resizing import PadMode, height_width, one_of, picture_among
 from .resizing import scale_and_ratio
 from .transforms import Transform
@@ -49,12 +48,8 @@ class BatchTransform(Transform):
         if not 0 <= p <= 1: raise ValueError(f"p={p}: a chance lies between 0 and 1")
         if mode not in ("bilinear", "nearest", "bicubic"):
             raise ValueError(f"mode={mode!r}: choose 'bilinear', 'nearest' or 'bicubic'")
-        self.p, self.mode, self.pad_mode, self.batch = (
-            p,
-            mode,
-            one_of("pad_mode", pad_mode, PadMode),
-            batch,
-        )
+        self.p, self.mode, self.batch = p, mode, batch
+        self.pad_mode = one_of("pad_mode", pad_mode, PadMode)
         self.size = None if size is None else height_width(size)
 
     def where(self, n: int, height: int, width: int, training: bool) -> Tensor | None:
@@ -78,9 +73,8 @@ class BatchTransform(Transform):
         values = usual(count) if draw is None else draw(count) if callable(draw) else draw
         values = torch.as_tensor(values, dtype=torch.float32)
         values = values[:count] if values.ndim else values
-        return torch.where(
-            torch.rand(count) < (self.p if p is None else p), values, neutral
-        ).expand(n)
+        changed = torch.rand(count) < (self.p if p is None else p)
+        return torch.where(changed, values, neutral).expand(n)
 
     def draw(self, parts, kinds, training):
         shown = picture_among(parts, kinds, self)
@@ -90,9 +84,8 @@ class BatchTransform(Transform):
                 "belongs into batch_tfms"
             )
         n, (height, width) = len(shown), shown.shape[-2:]
-        return _Drawn(
-            self.where(n, height, width, training), self.light(n, training), self.size
-        )
+        matrix = self.where(n, height, width, training)
+        return _Drawn(matrix, self.light(n, training), self.size)
 
     def image(self, batch, drawn):
         if batch.ndim != 4:
@@ -100,11 +93,12 @@ class BatchTransform(Transform):
                 f"{self} takes a batch (pictures, channels, height, width), not shape "
                 f"{tuple(batch.shape)}; for one picture use picture[None]"
             )
-        return _one_pass(batch, *drawn, self.mode, self.pad_mode)
+        return one_pass(batch, *drawn, self.mode, self.pad_mode)
 
     def mask(self, masks, drawn):
-        moved = _one_pass(
-            masks[:, None].float(), drawn.matrix, None, drawn.size, "nearest", self.pad_mode
+        floats = masks[:, None].float()
+        moved = one_pass(
+            floats, drawn.matrix, None, drawn.size, "nearest", self.pad_mode
         )
         return moved[:, 0].to(masks.dtype)
 
@@ -129,6 +123,7 @@ class BatchTransform(Transform):
 
 # %% ../nbs/library/augment.ipynb #c1822eaa
 def uniform(low: float, high: float) -> Callable:
+    "A function that draws as many numbers between `low` and `high` as it is told."
     return lambda n: torch.empty(n).uniform_(low, high)
 
 # %% ../nbs/library/augment.ipynb #d7352bcd
@@ -141,21 +136,15 @@ class JoinedTransforms(BatchTransform):
         self.mode, self.pad_mode = first.mode, first.pad_mode
 
     def where(self, n, height, width, training):
-        maps = [
-            each
-            for each in (step.where(n, height, width, training) for step in self.steps)
-            if each is not None
-        ]
+        found = [step.where(n, height, width, training) for step in self.steps]
+        maps = [each for each in found if each is not None]
         matrix = maps.pop(0) if maps else None
         for each in maps: matrix = matrix @ each
         return matrix
 
     def light(self, n, training):
-        lights = [
-            each
-            for each in (step.light(n, training) for step in self.steps)
-            if each is not None
-        ]
+        found = [step.light(n, training) for step in self.steps]
+        lights = [each for each in found if each is not None]
         if not lights: return None
         factor, shift = lights.pop(0)
         for more, further in lights: factor, shift = more * factor, more * shift + further
@@ -163,125 +152,9 @@ class JoinedTransforms(BatchTransform):
 
     def __repr__(self): return " + ".join(map(repr, self.steps))
 
-# %% ../nbs/library/augment.ipynb #224656b8
-_BYTES, _IDENTITY = torch.arange(256) / 255, torch.eye(3)
-
-
-def _one_pass(
-    batch: Tensor,
-    matrix: Tensor | None,
-    light: tuple | None,
-    size: tuple | None,
-    mode: str,
-    pad_mode: str,
-) -> Tensor:
-    "Floats of a batch of bytes or floats, relit, seen through maps, at a new size."
-    n, size = len(batch), size or tuple(batch.shape[-2:])
-    if matrix is None and size != tuple(batch.shape[-2:]):
-        matrix = torch.eye(3).expand(n, 3, 3)
-    if (matrix is None and light is None) or n == 0:
-        return batch if batch.is_floating_point() else batch.float().div_(255)
-    way = _each_alone if batch.device.type == "cpu" else _all_together
-    return way(batch, matrix, light, size, mode, pad_mode).to(
-        batch.dtype if batch.is_floating_point() else torch.float32
-    )
-
-
-def _all_together(batch, matrix, light, size, mode, pad_mode):
-    floats = batch.float() if batch.is_floating_point() else batch.float() / 255
-    if light is not None:
-        floats = relight(floats, *(each.to(floats).view(-1, 1, 1, 1) for each in light))
-    if matrix is None: return floats
-    floats = _averaged(floats, min(_shrinks(matrix, floats.shape[-2:], size)), mode)
-    return _looked_up(
-        floats, matrix.to(floats) @ all_places(*size, floats.device), size, mode, pad_mode
-    )
-
-
-def _each_alone(batch, matrix, light, size, mode, pad_mode):
-    old = tuple(batch.shape[-2:])
-    with _ONE_THREAD:
-        if matrix is None: matrix = _IDENTITY.expand(len(batch), 3, 3)
-        everywhere, made = all_places(*size), torch.empty(*batch.shape[:2], *size)
-        places, shrinks = torch.empty_like(everywhere), _shrinks(matrix, old, size)
-        for i, floats in enumerate(_floats(batch, light)):
-            if size == old and torch.equal(matrix[i], _IDENTITY): made[i] = floats
-            else:
-                torch.matmul(matrix[i], everywhere, out=places)
-                made[i] = _looked_up(
-                    _averaged(floats[None], shrinks[i], mode),
-                    places[None],
-                    size,
-                    mode,
-                    pad_mode,
-                )[0]
-        return made
-
-
-class _OneThread:
-    """Let PyTorch work with one thread for a while; several Python threads may do so at
-    once."""
-    def __init__(self): self.lock, self.inside, self.usual = threading.Lock(), 0, 1
-
-    def __enter__(self):
-        with self.lock:
-            if self.inside == 0: self.usual = torch.get_num_threads()
-            self.inside += 1
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error):
-        torch.set_num_threads(self.usual)
-        with self.lock: self.inside -= 1
-
-
-_ONE_THREAD = _OneThread()
-
-
-def _floats(batch, light):
-    """Each picture as floats, relit; those from bytes in the same memory one after the
-    other."""
-    if batch.dtype != torch.uint8:
-        for i, picture in enumerate(batch):
-            yield (
-                picture.float()
-                if light is None
-                else relight(picture.float(), light[0][i], light[1][i])
-            )
-        return
-    table = (
-        _BYTES.expand(len(batch), 256)
-        if light is None
-        else relight(_BYTES, light[0][:, None], light[1][:, None])
-    )
-    index, floats = (
-        torch.empty(batch[0].numel(), dtype=torch.int32),
-        torch.empty(batch[0].numel()),
-    )
-    for picture, row in zip(batch, table, strict=True):
-        torch.index_select(row, 0, index.copy_(picture.reshape(-1)), out=floats)
-        yield floats.view(picture.shape)
-
-
-def _looked_up(floats, places, size, mode, pad_mode):
-    "`places` are `(n, 3, height * width)`, before the division by the third number."
-    grid = places[:, :2].div_(places[:, 2:]).view(-1, 2, *size).permute(0, 2, 3, 1)
-    return F.grid_sample(floats, grid, mode, pad_mode, align_corners=False)
-
-
-def _shrinks(matrix, old: tuple, new: tuple) -> list[int]:
-    "How many old pixels there are to a new one, along a side, rounded down."
-    area = matrix[:, :2, :2].det().abs() * (old[0] * old[1] / (new[0] * new[1]))
-    return (area.sqrt() + 1e-3).int().tolist()
-
-
-def _averaged(floats, shrink: int, mode):
-    if shrink < 2 or mode == "nearest": return floats
-    return F.interpolate(
-        floats, [max(1, side // shrink) for side in floats.shape[-2:]], mode="area"
-    )
-
 # %% ../nbs/library/augment.ipynb #54065c19
 def checked_fraction(name: str, value: float, below: float) -> float:
+    "`value`, if it lies from 0 to below `below`; raises `ValueError`."
     if not 0 <= value < below:
         raise ValueError(f"{name}={value}: choose a number from 0 to below {below}")
     return value
@@ -466,22 +339,21 @@ class Contrast(BatchTransform):
 def _boxes(n: int, width: int, height: int, scale: tuple, ratio: tuple) -> Tensor:
     """Random boxes of a share `scale` of the area and a shape within `ratio`; the middle
     where ten tries do not fit."""
-    area, shape = (
-        low + (high - low) * chance
-        for (low, high), chance in zip(
-            (scale, map(math.log, ratio)), torch.rand(2, n, 10), strict=True
-        )
-    )
+    logs = tuple(map(math.log, ratio))
+    chances = zip((scale, logs), torch.rand(2, n, 10), strict=True)
+    area, shape = (low + (high - low) * chance for (low, high), chance in chances)
     sides = (area * width * height).sqrt() * torch.stack([shape / 2, -shape / 2]).exp()
     fits = (sides[0] <= width) & (sides[1] <= height)
     sides = sides.gather(2, fits.int().argmax(1).expand(2, n)[..., None])[..., 0].T
-    middle = torch.tensor(
-        [min(width, height * ratio[1]), min(height, width / ratio[0])], dtype=torch.float32
-    )
+    middle = torch.tensor(_largest(width, height, ratio), dtype=torch.float32)
     found = fits.any(1, keepdim=True)
-    return torch.cat(
-        [torch.where(found, sides, middle), torch.where(found, torch.rand(n, 2), 0.5)], 1
-    )
+    places = torch.where(found, torch.rand(n, 2), 0.5)
+    return torch.cat([torch.where(found, sides, middle), places], 1)
+
+
+def _largest(width: int, height: int, ratio: tuple) -> tuple[float, float]:
+    "Width and height of the largest part with a shape within `ratio`."
+    return min(width, height * ratio[1]), min(height, width / ratio[0])
 
 
 class RandomResizedCropBatch(BatchTransform):
@@ -503,23 +375,16 @@ class RandomResizedCropBatch(BatchTransform):
 
     def where(self, n, height, width, training):
         if training:
-            box = _boxes(
-                1 if self.batch else n, width, height, self.scale, self.ratio
-            ).expand(n, 4)
+            count = 1 if self.batch else n
+            box = _boxes(count, width, height, self.scale, self.ratio)
         else:
-            sides = min(width, height * self.ratio[1]), min(height, width / self.ratio[0])
-            box = torch.tensor(
-                [*(side * self.valid_scale for side in sides), 0.5, 0.5]
-            ).expand(n, 4)
+            largest = _largest(width, height, self.ratio)
+            box = torch.tensor([[*(side * self.valid_scale for side in largest), 0.5, 0.5]])
+        box = box.expand(n, 4)
         across, down = box[:, 0] / width, box[:, 1] / height
-        return matrices(
-            [
-                [across, 0, (1 - across) * (2 * box[:, 2] - 1)],
-                [0, down, (1 - down) * (2 * box[:, 3] - 1)],
-                [0, 0, 1],
-            ],
-            n,
-        )
+        x, y = ((1 - part) * (2 * place - 1)
+                for part, place in ((across, box[:, 2]), (down, box[:, 3])))
+        return matrices([[across, 0, x], [0, down, y], [0, 0, 1]], n)
 
 # %% ../nbs/library/augment.ipynb #084026e2
 def aug_transforms(
@@ -549,34 +414,28 @@ def aug_transforms(
             f"min_scale={min_scale} takes a random part of each picture, so the final "
             f"size is needed: aug_transforms(size=224, min_scale={min_scale})"
         )
-    shared, tfms = {"mode": mode, "pad_mode": pad_mode, "batch": batch}, []
-    if do_flip: tfms.append((Dihedral if flip_vert else Flip)(p=0.5, **shared))
     if max_warp * mult >= 0.5:
         raise ValueError(
             f"max_warp * mult is {max_warp * mult:.3g}, and a corner may move by less "
             f"than 0.5: choose a smaller mult, or max_warp={0.45 / mult:.2g}"
         )
+    shared, tfms = {"mode": mode, "pad_mode": pad_mode, "batch": batch}, []
+    if do_flip: tfms.append((Dihedral if flip_vert else Flip)(p=0.5, **shared))
     if max_warp: tfms.append(Warp(max_warp * mult, p_affine, **shared))
     if max_rotate: tfms.append(Rotate(max_rotate * mult, p_affine, **shared))
     if min_zoom < 1 or max_zoom > 1:
         tfms.append(Zoom(min_zoom, max_zoom, p_affine, **shared))
     if max_lighting:
-        tfms += [
-            Brightness(max_lighting * mult, p_lighting, batch=batch),
-            Contrast(max_lighting * mult, p_lighting, batch=batch),
-        ]
-    if min_scale != 1:
-        high, wide = height_width(size)
-        # of the shape of the result
-        tfms.append(
-            RandomResizedCropBatch(size, min_scale, (wide / high, wide / high), **shared)
-        )
-    elif size is not None:
-        tfms.append(BatchTransform(size=size, mode=mode, pad_mode=pad_mode))
-    return tfms + (
-        []
-        if xtra_tfms is None
-        else list(xtra_tfms)
-        if isinstance(xtra_tfms, Sequence)
-        else [xtra_tfms]
-    )
+        lights = Brightness, Contrast
+        tfms += [light(max_lighting * mult, p_lighting, batch=batch) for light in lights]
+    if size is not None: tfms.append(_to_size(size, min_scale, shared))
+    if xtra_tfms is None: return tfms
+    return tfms + (list(xtra_tfms) if isinstance(xtra_tfms, Sequence) else [xtra_tfms])
+
+
+def _to_size(size: int | tuple, min_scale: float, shared: dict) -> BatchTransform:
+    "The step to the final size; a random part of the shape of the result, if below 1."
+    if min_scale == 1:
+        return BatchTransform(size=size, mode=shared["mode"], pad_mode=shared["pad_mode"])
+    high, wide = height_width(size)
+    return RandomResizedCropBatch(size, min_scale, (wide / high, wide / high), **shared)

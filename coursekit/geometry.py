@@ -11,39 +11,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# %% ../nbs/04_augmentation.ipynb #0e6d6b86
-def matrices(rows: Sequence[Sequence], n: int) -> Tensor:  # `(n, 3, 3)`
-    "Matrices from three rows of numbers or tensors `(n,)`."
-    return torch.stack(
-        [
-            torch.as_tensor(value, dtype=torch.float32).expand(n)
-            for row in rows
-            for value in row
-        ],
-        1,
-    ).view(n, 3, 3)
+# %% ../nbs/04_augmentation.ipynb #5656dfa8
+def matrices(
+    rows: Sequence[Sequence],  # three rows of three numbers, or tensors `(n,)`
+    n: int,  # pictures
+) -> Tensor:  # `(n, 3, 3)`
+    "A matrix for each picture."
+    values = [torch.as_tensor(value, dtype=torch.float32) for row in rows for value in row]
+    return torch.stack([value.expand(n) for value in values], 1).view(n, 3, 3)
 
-
+# %% ../nbs/04_augmentation.ipynb #f6dd301c
 def map_points(
     matrix: Tensor,  # maps `(n, 3, 3)`
     # places `(n, points, 2)`, x then y, from -1 to 1 between the outer edges of the picture
     points: Tensor,
-) -> Tensor:
+) -> Tensor:  # `(n, points, 2)`
     "Where each map takes its points."
     moved = points @ matrix[:, :, :2].mT + matrix[:, None, :, 2]
     return moved[..., :2] / moved[..., 2:]
 
 
-# `(3, height * width)`: x, y and 1
 def all_places(height: int, width: int, device=None) -> Tensor:
+    "The centres of all pixels, `(3, height * width)`: x, y and 1."
     y, x = ((2 * torch.arange(n, device=device) + 1) / n - 1 for n in (height, width))
-    return torch.stack(
-        [
-            x.expand(height, width),
-            y[:, None].expand(height, width),
-            torch.ones(height, width, device=device),
-        ]
-    ).view(3, -1)
+    x, y = x.expand(height, width), y[:, None].expand(height, width)
+    return torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
 
 # %% ../nbs/04_augmentation.ipynb #806defbd
 def relight(

@@ -18,7 +18,7 @@ from .augment import BatchTransform, checked_fraction, uniform
 from .resizing import PadMode, ChangesSize, picture_among, Window
 from .transforms import Transform
 
-
+# %% ../nbs/library/more_transforms.ipynb #72896719
 class _Colour(Transform):
     "A change of the colours of each picture of a batch, by its own number; in training."
     order = -5  # on floats from 0 to 1
@@ -42,7 +42,7 @@ class _Colour(Transform):
         floats = batch if batch.is_floating_point() else batch.float() / 255
         return floats if numbers is None else self.colours(floats, numbers.to(floats))
 
-
+# %% ../nbs/library/more_transforms.ipynb #a842bd76
 class Saturation(_Colour):
     """Stronger or paler colours, by a factor from `1 - max_lighting` to its inverse: the
     logits of each pixel go away from those of its grey, or towards them."""
@@ -66,7 +66,7 @@ class Saturation(_Colour):
         grey = (logits * weights).sum(1, keepdim=True)
         return torch.lerp(grey, logits, numbers.view(-1, 1, 1, 1)).sigmoid()
 
-
+# %% ../nbs/library/more_transforms.ipynb #faf263d1
 class Hue(_Colour):
     """Colours turned on their wheel by at most `max_hue` of its round, to either side; grey
     stays grey. The computing is torchvision's."""
@@ -159,7 +159,7 @@ class CropPad(ChangesSize):
 
     def __repr__(self): return f"CropPad({self.size[0]} x {self.size[1]}, {self.pad_mode})"
 
-
+# %% ../nbs/library/more_transforms.ipynb #d4aeaaeb
 _USUAL = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 _SMOOTH = {"antialias": True, "align_corners": False}
 _OF_TENSORS = {
@@ -179,7 +179,7 @@ def _two_ways(resamples) -> tuple[int, int]:
         ) from None
     return for_pictures, for_masks
 
-
+# %% ../nbs/library/more_transforms.ipynb #75f95ef8
 class RatioResize(ChangesSize):
     """Pictures whose longer side has `max_sz` pixels, in their own proportions. Pictures
     that are tensors know three ways to find new pixels: NEAREST, BILINEAR and BICUBIC."""

@@ -32,10 +32,8 @@ class Normalize(Transform):
         if mean is None and std is None: return
         if mean is None or std is None:
             raise ValueError(f"mean={mean}, std={std}: give both, or neither")
-        self.mean, self.std = (
-            torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
-            for values in (mean, std)
-        )
+        both = (torch.as_tensor(values, dtype=torch.float32) for values in (mean, std))
+        self.mean, self.std = (values.reshape(-1, 1, 1) for values in both)
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"{len(self.mean)} means and {len(self.std)} standard deviations: give "
@@ -97,7 +95,5 @@ class Normalize(Transform):
 
     def __repr__(self):
         if self.mean is None: return "Normalize()"
-        mean, std = (
-            [round(v, 3) for v in each.flatten().tolist()] for each in (self.mean, self.std)
-        )
-        return f"Normalize({mean}, {std})"
+        def rounded(values): return [round(v, 3) for v in values.flatten().tolist()]
+        return f"Normalize({rounded(self.mean)}, {rounded(self.std)})"

@@ -33,6 +33,7 @@ class PadMode:
 
 # %% ../nbs/library/resizing.ipynb #c71a30dc
 def one_of(name: str, value: str, choices: type) -> str:
+    "`value`, if it is one of the strings of `choices`; raises `ValueError`."
     known = [choice for key, choice in vars(choices).items() if not key.startswith("_")]
     if value not in known:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, known))}")
@@ -40,16 +41,10 @@ def one_of(name: str, value: str, choices: type) -> str:
 
 
 def height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (
-        (size, size)
-        if isinstance(size, int)
-        else tuple(size)
-        if isinstance(size, list | tuple)
-        else ()
-    )
-    if len(pair) != 2 or not all(
-        isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair
-    ):
+    "A size as (height, width); raises `ValueError` if it is none."
+    pair = (size, size) if isinstance(size, int) else size
+    pair = tuple(pair) if isinstance(pair, list | tuple) else ()
+    if len(pair) != 2 or not all(map(_is_side, pair)):
         raise ValueError(
             f"size={size!r}: give a whole number of pixels, or (height, width), each at "
             "least 1"
@@ -57,7 +52,12 @@ def height_width(size: int | Sequence[int]) -> tuple[int, int]:
     return pair
 
 
+def _is_side(side) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and side > 0
+
+
 def picture_among(parts: tuple, kinds: tuple, step: Transform) -> Image.Image | Tensor:
+    "The first picture or mask among the parts of an item; raises `DataError`."
     for part, kind in zip(parts, kinds, strict=True):
         if kind in ("image", "mask"): return part
     raise DataError(
@@ -65,16 +65,17 @@ def picture_among(parts: tuple, kinds: tuple, step: Transform) -> Image.Image | 
         f"{', '.join(map(str, kinds))}"
     )
 
-
+# %% ../nbs/library/resizing.ipynb #760e1118
 class Window(NamedTuple):
+    "Which part of a picture is shown, at what size."
     box: tuple[int, int, int, int]  # part of the picture: left, top, right, bottom
     to: tuple[int, int]  # width and height that this part is brought to
     # left and top of the window that is kept; negative where something is added
     start: tuple[int, int] = (0, 0)
 
     @property
-    # a photograph of many megapixels: Pillow may take means of blocks first
     def huge(self) -> bool:
+        "A photograph of many megapixels, of which Pillow may take means of blocks first?"
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top) > 16 * self.to[0] * self.to[1]
 
@@ -106,34 +107,25 @@ class ChangesSize(Transform):
                 "it belongs into item_tfms. A batch is resized by "
                 f"aug_transforms(size={self.size})"
             )
-        return self.window(
-            *(shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size), training
-        )
+        width, height = shown.shape[:-3:-1] if isinstance(shown, Tensor) else shown.size
+        return self.window(width, height, training)
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.pixels(picture, window)
-        return self._keep(
-            picture.crop(window.box).resize(
-                window.to,
-                Image.Resampling.BILINEAR,
-                reducing_gap=3 if window.huge else None,
-            ),
-            window,
-        )
+        gap = 3 if window.huge else None
+        part = picture.crop(window.box)
+        part = part.resize(window.to, Image.Resampling.BILINEAR, reducing_gap=gap)
+        return self._keep(part, window)
 
     def mask(self, mask, window):
-        return self._keep(
-            mask.crop(window.box).resize(window.to, Image.Resampling.NEAREST), window
-        )
+        part = mask.crop(window.box).resize(window.to, Image.Resampling.NEAREST)
+        return self._keep(part, window)
 
     def points(self, points, window):
         left, top, right, bottom = window.box
-        scale = points.new_tensor(
-            [window.to[0] / (right - left), window.to[1] / (bottom - top)]
-        )
-        return (points - points.new_tensor([left, top])) * scale - points.new_tensor(
-            window.start
-        )
+        scale = [window.to[0] / (right - left), window.to[1] / (bottom - top)]
+        corner, scale, start = map(points.new_tensor, ([left, top], scale, window.start))
+        return (points - corner) * scale - start
 
     def _keep(self, picture, window):
         (left, top), (height, width) = window.start, self.size
@@ -167,14 +159,13 @@ class ChangesSize(Transform):
                 part[None], to, mode="bilinear", antialias=True, align_corners=False
             )[0]
         if part.shape[1:] == self.size: return part
-        return torch.from_numpy(
-            self._filled(part.permute(1, 2, 0).numpy(), window)
-        ).permute(2, 0, 1)
+        filled = self._filled(part.permute(1, 2, 0).numpy(), window)
+        return torch.from_numpy(filled).permute(2, 0, 1)
 
     def join(self, following):
         return ThenTensor(self) if type(following) is ToTensor else None
 
-
+# %% ../nbs/library/resizing.ipynb #92eac427
 class ThenTensor(Transform):
     """A change of size and the step to a tensor that follows it, at once: PyTorch resizes
     bytes faster than Pillow, with the same result."""
@@ -247,6 +238,7 @@ def _box(
 
 # %% ../nbs/library/resizing.ipynb #5de28e1b
 def scale_and_ratio(min_scale: float, max_scale: float, ratio: tuple) -> tuple:
+    "Shares of the area and shapes, checked; raises `ValueError`."
     if not 0 < min_scale <= max_scale <= 1:
         raise ValueError(
             f"min_scale={min_scale}, max_scale={max_scale}: shares of the area, 0 < "

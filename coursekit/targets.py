@@ -47,7 +47,7 @@ class ScalePoints(Transform):
 
     def points(self, points, size): return points * 2 / points.new_tensor(size) - 1
 
-
+# %% ../nbs/library/targets.ipynb #5ff566c6
 class ToMask:
     """A picture whose bytes are class numbers, opened as it is: colours of a palette are
     not looked up. Raises `DataError` if it has several channels."""
@@ -75,7 +75,7 @@ class ToMask:
 
     def __repr__(self): return "ToMask"
 
-
+# %% ../nbs/library/targets.ipynb #4451c4b5
 def PointBlock(
     flip_pairs: Sequence | None = None,  # which points a mirror exchanges, `[(0, 1)]`
 ) -> TransformBlock:

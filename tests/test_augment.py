@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from coursekit import augment, resizing
+from coursekit import augment, one_pass, resizing
 from coursekit.augment import (
     BatchTransform,
     Brightness,
@@ -270,13 +270,13 @@ def a_batch(width: int, height: int, n: int = 3):
 @pytest.mark.parametrize("size", [(120, 120), (160, 90), (91, 143)])
 @pytest.mark.parametrize("name", MAPS)
 def test_batch_points_and_masks_follow_the_picture(name, size):
-    for way in ("_each_alone", "_all_together"):
+    for way in ("each_alone", "all_together"):
         torch.manual_seed(7)
         step = MAPS[name]
         parts = a_batch(*size)
         drawn = step.draw(parts, ITEM, True)
         new = drawn.size or (size[1], size[0])
-        pictures = getattr(augment, way)(
+        pictures = getattr(one_pass, way)(
             parts[0],
             torch.eye(3).expand(3, 3, 3) if drawn.matrix is None else drawn.matrix,
             None,
@@ -491,7 +491,7 @@ def test_both_ways_agree():
     drawn = step.draw((batch,), ("image",), True)
     one, two = (
         way(batch, drawn.matrix, drawn.light, (40, 50), "bilinear", "reflection")
-        for way in (augment._each_alone, augment._all_together)
+        for way in (one_pass.each_alone, one_pass.all_together)
     )
     assert torch.allclose(one, two, atol=1e-4)
 
