@@ -15,11 +15,12 @@ import torch
 from fastcore.foundation import L
 from torch import Tensor
 
-from .basics import show_image, to_np
+from .basics import to_np
 from .batches import to_cpu
 from .learner import Learner
 from .loaders import DataLoader
 from .messages import DataError
+from .notebook_tools import show_image
 from .showing import show_parts
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 from fastcore.foundation import L
 from torch import Tensor
 
-from .basics import show_image, to_np
+from .basics import to_np
+from .notebook_tools import show_image
 from .transforms import Transform
 
 if TYPE_CHECKING:

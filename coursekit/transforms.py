@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor
 
-from .basics import show_image
 from .messages import DataError, brief, is_missing, listed, name_of
 from .messages import plain_label
+from .notebook_tools import show_image
 from .pictures import eight_bits, picture_from
 
 # %% ../nbs/library/transforms.ipynb #b8af9a16

@@ -30,7 +30,6 @@ import coursekit.recipes
 import coursekit.vision
 from coursekit.app import classify_upload
 from coursekit.augment import Flip, aug_transforms
-from coursekit.basics import show_images
 from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock, RegressionBlock
 from coursekit.bodies import (
     AdaptiveConcatPool2d,
@@ -55,6 +54,7 @@ from coursekit.measures import accuracy
 from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategoryBlock
 from coursekit.normalize import Normalize, imagenet_stats
+from coursekit.notebook_tools import show_images
 from coursekit.resizing import Resize
 from coursekit.transforms import PILImage, PILImageBW, ToNumber
 from coursekit.vision import EvalFrozen, vision_learner
