@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from .events import Callback, LearnerError, check_number
+from .events import Callback, LearnerError
 from .losses import count_items
+from .misfits import check_number
 from .weights import are_numbers
 
 if TYPE_CHECKING:

@@ -191,7 +191,7 @@ def test_a_graph_is_drawn_where_somebody_looks(monkeypatch):
 
     fit(learner(), 2, cbs=ShowGraphCallback)
     assert not shown
-    monkeypatch.setattr(coursekit.callbacks, "_in_notebook", lambda: True)
+    monkeypatch.setattr(coursekit.callbacks, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     fit(learner(), 3, cbs=ShowGraphCallback)
     lines = [figure.axes[0].lines for figure in shown]
