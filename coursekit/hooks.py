@@ -168,7 +168,7 @@ def _layer_row(name: str, module: nn.Module, output) -> list[str]:
 def _layers(model: nn.Module, xb: tuple):
     "A table of the layers, with the shapes that they give for a batch."
     import pandas as pd
-    leaves = [(n, module) for n, module in model.named_modules() if not list(module.children())]
+    leaves = [pair for pair in model.named_modules() if not list(pair[1].children())]
     before = model.training
     with hook_outputs([module for _, module in leaves]) as outputs, torch.no_grad():
         model.eval()(*xb)
@@ -176,7 +176,7 @@ def _layers(model: nn.Module, xb: tuple):
     rows = [_layer_row(*leaf, out) for leaf, out in zip(leaves, outputs, strict=True)]
     return pd.DataFrame(rows, columns=["layer", "output", "parameters", "learns"])
 
-# %% ../nbs/library/hooks.ipynb #8271d1e9
+# %% ../nbs/library/hooks.ipynb #d063407e
 @patch
 def summary(self: Learner) -> str:
     """Layers with the shapes that they give and their parameters; then optimiser, loss and
@@ -188,7 +188,8 @@ def summary(self: Learner) -> str:
     every, free = total_params(self.model)
     opt = type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip("_")
     return _Text(
-        f"{type(self.model).__name__} with inputs {', '.join(map(_shape, xb))}\n\n{table}\n\n"
+        f"{type(self.model).__name__} with inputs {', '.join(map(_shape, xb))}\n\n"
+        f"{table}\n\n"
         f"{every:,} parameters, {free:,} of them learn\n"
         f"optimiser {opt}, loss {callable_name(self.loss_func)}, callbacks "
         f"{', '.join(map(repr, self.cbs))}"

@@ -143,7 +143,7 @@ def plot_loss(
     ax.legend()
     return ax
 
-# %% ../nbs/library/recorder.ipynb #bfbdeed1
+# %% ../nbs/library/recorder.ipynb #e4f33fad
 @patch
 def plot_metrics(
     self: Recorder,
@@ -166,7 +166,8 @@ def plot_metrics(
 
 
 def _plot_columns(ax, table) -> None:
-    for name in table: ax.plot(table.index, table[name], marker="o", markersize=3, label=name)
+    for name in table:
+        ax.plot(table.index, table[name], marker="o", markersize=3, label=name)
     several = len(table.columns) > 1
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss" if several else table.columns[0], parse_math=False)
