@@ -92,6 +92,7 @@ from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
 from .finder import *  # noqa: F403
+from .groups import *  # noqa: F403
 from .heads import *  # noqa: F403
 from .hooks import *  # noqa: F403
 from .image_loaders import *  # noqa: F403

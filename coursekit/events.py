@@ -7,14 +7,12 @@ __all__ = ['EVENTS', 'CancelFitException', 'CancelEpochException', 'CancelTrainE
            'CancelBatchException', 'CancelStepException', 'Callback', 'LearnerError']
 
 # %% ../nbs/library/events.ipynb #2a2faef0
-import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fastcore.basics import camel2snake
-from torch import Tensor
 
 if TYPE_CHECKING:
     from coursekit.loop import Learner
@@ -54,7 +52,7 @@ CANCELS = (
     CancelStepException,
 )
 
-# %% ../nbs/library/events.ipynb #a1ee24e8
+# %% ../nbs/library/events.ipynb #21b81815
 EVENTS = (  # in the order in which they come
     "before_fit",
     "before_epoch",
@@ -74,7 +72,7 @@ EVENTS = (  # in the order in which they come
     "after_fit",
 )
 
-
+# %% ../nbs/library/events.ipynb #a1ee24e8
 class Callback:
     """Something to do at moments of the training: a method named after each of them, which
     may read and change everything in `self.learn`. Those of one moment run by `order`,
@@ -82,7 +80,8 @@ class Callback:
     read, `self.epoch` does for `self.learn.epoch`, and so on; what is assigned to `self`
     stays with the callback."""
     order = 0
-    only_fit = False  # leave it out of `lr_find`, since it keeps, shows or decides something about a training?
+    # leave it out of `lr_find`: does it keep, show or decide something about a training?
+    only_fit = False
     learn: "Learner"
 
     def __getattr__(self, name: str):  # only for what the callback itself has not got
@@ -126,26 +125,3 @@ def callable_name(func: Callable) -> str:
     return getattr(func, "__name__", None) or (
         callable_name(func.func) if isinstance(func, partial) else type(func).__name__
     )
-
-# %% ../nbs/library/events.ipynb #0aa12384
-def check_number(learn: "Learner", loss: float) -> None:
-    if math.isfinite(loss): return
-    x = learn.xb[0] if learn.xb else None
-    if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all():
-        why = "the inputs hold nan or infinite numbers: look at the data"
-    elif any(
-        isinstance(y, Tensor) and y.is_floating_point() and not y.isfinite().all()
-        for y in learn.yb
-    ):
-        why = "the targets hold nan or infinite numbers: look at the data"
-    elif learn.train_iter or learn.epoch:
-        why = (
-            f"the learning rate was {learn.hyper('lr')[-1]:.3g}: try a tenth of it, or "
-            "lr_find; the weights are spoilt, make the model anew or load them"
-        )
-    else:
-        why = (
-            "at the first batch, before any step: look at the model's weights and at "
-            "logarithms and divisions in model and loss"
-        )
-    raise LearnerError(f"the loss is {loss} in {learn._where()}; {why}")

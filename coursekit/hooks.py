@@ -22,23 +22,16 @@ class _Hooks(list):
     "The last output of each module, None until there is one."
     def __init__(self, modules: Sequence[nn.Module], detach: bool):
         super().__init__([None] * len(modules))
-        self.detach, self.handles = (
-            detach,
-            [
-                module.register_forward_hook(partial(self._keep, i))
-                for i, module in enumerate(modules)
-            ],
-        )
+        self.detach = detach
+        keepers = [partial(self._keep, i) for i in range(len(modules))]
+        pairs = zip(modules, keepers, strict=True)
+        self.handles = [module.register_forward_hook(keep) for module, keep in pairs]
 
-    # a copy, the next layer may work in place
     def _keep(self, i: int, module, inputs, output) -> None:
-        if self.detach:
-            output = (
-                output.detach().to("cpu", copy=True)
-                if isinstance(output, Tensor)
-                else to_cpu(output)
-            )
-        self[i] = output
+        if not self.detach: self[i] = output
+        # a copy, the next layer may work in place
+        elif isinstance(output, Tensor): self[i] = output.detach().to("cpu", copy=True)
+        else: self[i] = to_cpu(output)
 
     @property
     def stored(self) -> list:
@@ -91,26 +84,17 @@ class ActivationStats(Callback):
         self.given, self.near, self.with_hist = modules, near, with_hist
 
     def before_fit(self) -> None:
-        leaves = {
-            name: module
-            for name, module in self.learn.model.named_modules()
-            if not list(module.children())
+        named, given = self.learn.model.named_modules(), self.given
+        chosen = {
+            name: module for name, module in named
+            if (not list(module.children()) if given is None
+                else any(module is one for one in given))
         }
-        chosen = (
-            leaves
-            if self.given is None
-            else {
-                name: module
-                for name, module in self.learn.model.named_modules()
-                if any(module is one for one in self.given)
-            }
-        )
-        self.names, self.stats, self._alive = (
-            [f"{name} {type(module).__name__}".strip() for name, module in chosen.items()],
-            [[] for _ in chosen],
-            [None] * len(chosen),
-        )
-        self.hists = [[] for _ in chosen]
+        kinds = [type(module).__name__ for module in chosen.values()]
+        pairs = zip(chosen, kinds, strict=True)
+        self.names = [f"{name} {kind}".strip() for name, kind in pairs]
+        self.stats, self.hists = [[] for _ in chosen], [[] for _ in chosen]
+        self._alive = [None] * len(chosen)
         self._handles = [
             module.register_forward_hook(partial(self._look, i))
             for i, module in enumerate(chosen.values())
@@ -122,11 +106,8 @@ class ActivationStats(Callback):
         if not self.learn.training or not isinstance(output, Tensor): return
         out = output.detach()
         values = out.float()
-        self.stats[i].append(
-            torch.stack(
-                [values.mean(), values.std(), (values.abs() < self.near).float().mean()]
-            )
-        )
+        near = (values.abs() < self.near).float().mean()
+        self.stats[i].append(torch.stack([values.mean(), values.std(), near]))
         if self.with_hist: self.hists[i].append(values.histc(40, 0, 10))
         active = (out != 0).flatten(2).any(2).any(0) if out.ndim > 2 else (out != 0).any(0)
         self._alive[i] = active if self._alive[i] is None else self._alive[i] | active
@@ -150,19 +131,15 @@ class ActivationStats(Callback):
     def dead_units(self, i: int) -> list[int]:
         """The units (channels) of one layer that gave exactly 0 for every item of the last
         epoch: they do no work."""
-        return (
-            []
-            if self._alive[i] is None
-            else torch.nonzero(~self._alive[i]).flatten().tolist()
-        )
+        if self._alive[i] is None: return []
+        return torch.nonzero(~self._alive[i]).flatten().tolist()
 
     def plot(self, figsize: tuple | None = None):
         "Statistics of all layers over the batches."
         import matplotlib.pyplot as plt
         axes = plt.subplots(1, 3, figsize=figsize or (11, 3), layout="constrained")[1]
-        for ax, label, k in zip(
-            axes, ("mean", "standard deviation", "share near zero"), range(3), strict=True
-        ):
+        labels = "mean", "standard deviation", "share near zero"
+        for k, (ax, label) in enumerate(zip(axes, labels, strict=True)):
             for i, name in enumerate(self.names):
                 if self.stats[i]: ax.plot(self.layer_stats(i)[k], label=name)
             ax.set(xlabel="batch", ylabel=label)
@@ -178,56 +155,44 @@ def total_params(
     return sum(n for n, _ in counts), sum(n for n, free in counts if free)
 
 
+def _shape(output) -> str:
+    return " x ".join(map(str, output.shape)) if isinstance(output, Tensor) else "-"
+
+
+def _layer_row(name: str, module: nn.Module, output) -> list[str]:
+    kind, (every, free) = type(module).__name__, total_params(module)
+    learns = "yes" if free else "no" if every else ""
+    return [f"{kind} ({name})" if name else kind, _shape(output), f"{every:,}", learns]
+
+
+def _layers(model: nn.Module, xb: tuple):
+    "A table of the layers, with the shapes that they give for a batch."
+    import pandas as pd
+    leaves = [pair for pair in model.named_modules() if not list(pair[1].children())]
+    before = model.training
+    with hook_outputs([module for _, module in leaves]) as outputs, torch.no_grad():
+        model.eval()(*xb)
+    model.train(before)
+    rows = [_layer_row(*leaf, out) for leaf, out in zip(leaves, outputs, strict=True)]
+    return pd.DataFrame(rows, columns=["layer", "output", "parameters", "learns"])
+
+# %% ../nbs/library/hooks.ipynb #d063407e
 @patch
 def summary(self: Learner) -> str:
     """Layers with the shapes that they give and their parameters; then optimiser, loss and
     callbacks. As a text to print."""
-    import pandas as pd
-    batch = self.dls.one_batch()
-    batch = to_device(batch, self.device)
+    batch = to_device(self.dls.one_batch(), self.device)
     n_inp = getattr(self.dls, "n_inp", 1)
     xb = tuple(batch[:n_inp]) if isinstance(batch, tuple | list) else (batch,)
-    leaves = [
-        (name, module)
-        for name, module in self.model.to(self.device).named_modules()
-        if not list(module.children())
-    ]
-    before = self.model.training
-    with hook_outputs([module for _, module in leaves]) as outputs, torch.no_grad():
-        self.model.eval()(*xb)
-    self.model.train(before)
-    def shape(output):
-        return " x ".join(map(str, output.shape)) if isinstance(output, Tensor) else "-"
-    rows = [
-        [
-            f"{type(module).__name__} ({name})" if name else type(module).__name__,
-            shape(out),
-            f"{(counts := total_params(module))[0]:,}",
-            "yes" if counts[1] else "no" if counts[0] else "",
-        ]
-        for (name, module), out in zip(leaves, outputs, strict=True)
-    ]
-    table = pd.DataFrame(
-        rows, columns=["layer", "output", "parameters", "learns"]
-    ).to_string(index=False, justify="left")
+    table = _layers(self.model.to(self.device), xb).to_string(index=False, justify="left")
     every, free = total_params(self.model)
-    given = f"{type(self.model).__name__} with inputs {', '.join(shape(x) for x in xb)}"
+    opt = type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip("_")
     return _Text(
-        "\n".join(
-            [
-                given,
-                "",
-                table,
-                "",
-                f"{every:,} parameters, {free:,} of them learn",
-                (
-                    "optimiser "
-                    f"{type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip('_')}, "
-                    f"loss {callable_name(self.loss_func)}, callbacks "
-                    f"{', '.join(map(repr, self.cbs))}"
-                ),
-            ]
-        )
+        f"{type(self.model).__name__} with inputs {', '.join(map(_shape, xb))}\n\n"
+        f"{table}\n\n"
+        f"{every:,} parameters, {free:,} of them learn\n"
+        f"optimiser {opt}, loss {callable_name(self.loss_func)}, callbacks "
+        f"{', '.join(map(repr, self.cbs))}"
     )
 
 

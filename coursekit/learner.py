@@ -79,14 +79,8 @@ class _Keep(Callback):
     order = 70
 
     def __init__(self, with_input: bool, with_loss: bool):
-        (
-            self.with_input,
-            self.with_loss,
-            self.inputs,
-            self.preds,
-            self.targets,
-            self.losses,
-        ) = with_input, with_loss, [], [], [], []
+        self.with_input, self.with_loss = with_input, with_loss
+        self.inputs, self.preds, self.targets, self.losses = [], [], [], []
 
     def after_batch(self) -> None:
         learn = self.learn
@@ -127,31 +121,36 @@ def get_preds(
 ) -> tuple:  # (inputs,) predictions, targets (, decoded) (, losses), in ordinary memory
     """Predictions and targets of a whole loader, in the order of its items; targets are
     None if it has none. What `skip_broken` left out is neither here nor in `dl.items`."""
+    keep = _Keep(with_input, with_loss)
+    self._listen(keep, self.dls[ds_idx] if dl is None else dl, cbs)
+    scores = join_batches(keep.preds)
+    usual, decodes = reading(self.loss_func, kind_of_target(self.dls), scores)
+    preds = (act or usual)(scores)
+    found = [join_batches(keep.inputs)] if with_input else []
+    found += [preds, join_batches(keep.targets)]
+    if with_decoded: found.append(decodes(preds))
+    if with_loss: found.append(join_batches(keep.losses))
+    return tuple(found)
+
+
+@patch
+def _listen(self: Learner, keep: _Keep, dl, cbs) -> None:
     self._ready()
-    keep, asked = _Keep(with_input, with_loss), self.dls[ds_idx] if dl is None else dl
-    used = _in_order(asked)
+    used = _in_order(dl)
     quiet = [cb for cb in self.cbs if isinstance(cb, ProgressCallback | Recorder)]
     with self.removed_cbs(quiet), self.added_cbs([*L(cbs), keep]):
         self._one_validation(used)
-    if isinstance(asked, DataLoader): asked.left_out = used.left_out
+    if isinstance(dl, DataLoader): dl.left_out = used.left_out
     if not keep.preds: raise DataError(f"nothing to predict: {no_batch(used)}")
-    scores = join_batches(keep.preds)
-    usual, decodes = reading(self.loss_func, kind_of_target(self.dls), scores)
-    found = [(act or usual)(scores), join_batches(keep.targets)]
-    if with_input: found.insert(0, join_batches(keep.inputs))
-    if with_decoded: found.append(decodes(found[1 if with_input else 0]))
-    if with_loss: found.append(join_batches(keep.losses))
-    return tuple(found)
 
 # %% ../nbs/library/learner.ipynb #33af9242
 @patch
 def predict(
     self: Learner,
     item,  # as in training, or what needs no getter: a file, bytes, a picture, an array
-# what a person reads, a label as text; what it is as a tensor; the predictions `(classes,)`
-# in the order of `dls.vocab`
-) -> tuple:
-    "What the model says about one item."
+) -> tuple:  # what a person reads, what it is as a tensor, the predictions `(classes,)`
+    """What the model says about one item: a label as text, its number, and a probability
+    for each class in the order of `dls.vocab`."""
     dl = self.dls.test_dl([item], num_workers=0)
     inputs, preds, _, decoded = self.get_preds(dl=dl, with_input=True, with_decoded=True)
     said = self._words(dl, inputs, decoded)[0]
@@ -169,7 +168,7 @@ def _words(self: Learner, dl, inputs, decoded) -> list:
     decode = getattr(self.dls.train_ds, "decode", lambda item: item)
     return [decode(tuple(part[i] for part in batch))[-1] for i in range(len(decoded))]
 
-
+# %% ../nbs/library/learner.ipynb #5d805b0f
 @patch
 def show_results(
     self: Learner,
@@ -190,24 +189,26 @@ def show_results(
             "DataBlock"
         )
     dl = dl.new(shuffle=shuffle, drop_last=False, training=False, bs=max_n, num_workers=0)
-    batch = dl.one_batch()
+    *parts, kinds = self._truth_and_guess(dl)
+    decode = getattr(dl.source, "decode", lambda item: item)
+    def both(item): return (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1])
+    show_parts(
+        parts, (*kinds, kinds[-1]), both, max_n, nrows, ncols, figsize, compared=True
+    )
+    if "image" in kinds and kinds[-1] in ("category", "multicategory"):
+        _colour_titles([bool((a == b).all()) for a, b in zip(*parts[-2:], strict=True)])
+
+
+@patch
+def _truth_and_guess(self: Learner, dl: DataLoader) -> tuple:
+    "One batch: its inputs, targets and what the model says, decoded; and their kinds."
     inputs, _, targets, decoded = self.get_preds(
-        dl=[batch], with_input=True, with_decoded=True
+        dl=[dl.one_batch()], with_input=True, with_decoded=True
     )
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     kinds = dl.kinds or (*[None] * len(inputs), None)
-    truth, guess = (
-        dl.decode_batch((*inputs, targets), kinds),
-        dl.decode_batch((*inputs, decoded), kinds),
-    )
-    decode = getattr(dl.source, "decode", lambda item: item)
-    def both(item): return (*decode(item[:-1]), decode((*item[:-2], item[-1]))[-1])
-    shown = (*truth, guess[-1])
-    show_parts(
-        shown, (*kinds, kinds[-1]), both, max_n, nrows, ncols, figsize, compared=True
-    )
-    if "image" in kinds and kinds[-1] in ("category", "multicategory"):
-        _colour_titles([bool((a == b).all()) for a, b in zip(*shown[-2:], strict=True)])
+    truth = dl.decode_batch((*inputs, targets), kinds)
+    return (*truth, dl.decode_batch((*inputs, decoded), kinds)[-1], kinds)
 
 
 def _colour_titles(right: list[bool]) -> None:

@@ -13,8 +13,7 @@ from .losses import same_meaning
 
 # %% ../nbs/05_learner.ipynb #1146d2c8
 def _answers(pred: Tensor, target: Tensor, axis: int) -> Tensor:
-    """The targets in the shape of the answers, which is that of `pred` without the axis of
-    the classes."""
+    "The targets in the shape of the answers: that of `pred` without the axis of classes."
     shape = list(pred.shape)
     classes = shape.pop(axis)
     if classes == 1:
@@ -23,30 +22,14 @@ def _answers(pred: Tensor, target: Tensor, axis: int) -> Tensor:
             "always 0: for yes or no take accuracy_multi, for numbers mse or mae"
         )
     if list(target.shape) == shape: return target
-    hint = (
-        (
-            ": if they mark one class with a 1, give target.argmax(-1); if they may mark "
-            "several, take accuracy_multi"
-        )
-        if target.shape == pred.shape
-        else ""
-    )
     if not same_meaning(target.shape, shape):
+        hint = ": if they mark one class with a 1, give target.argmax(-1); if they may " \
+            "mark several, take accuracy_multi" if target.shape == pred.shape else ""
         raise ValueError(
             f"for predictions {tuple(pred.shape)} the targets should be {tuple(shape)}, "
             f"a class for each item, and they are {tuple(target.shape)}{hint}"
         )
     return target.reshape(shape)
-
-# %% ../nbs/05_learner.ipynb #6790ca3c
-def made_alike(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    if pred.shape == target.shape: return pred, target
-    if not same_meaning(pred.shape, target.shape):
-        raise ValueError(
-            f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} are not "
-            "one for one: as many numbers are wanted on both sides"
-        )
-    return pred.reshape(target.shape), target
 
 # %% ../nbs/05_learner.ipynb #04f86c88
 def accuracy(
@@ -67,7 +50,7 @@ def error_rate(
     "One minus the accuracy."
     return 1 - accuracy(pred, target, axis)
 
-
+# %% ../nbs/05_learner.ipynb #be29db6b
 def top_k_accuracy(
     pred: Tensor,  # scores or probabilities `(batch, classes)`
     target: Tensor,  # classes `(batch,)`
@@ -81,14 +64,22 @@ def top_k_accuracy(
             f"k={k}: with {pred.shape[axis]} classes the number of guesses lies between "
             f"1 and {pred.shape[axis] - 1}"
         )
-    return (
-        (pred.topk(k, axis).indices == _answers(pred, target, axis).unsqueeze(axis))
-        .any(axis)
-        .float()
-        .mean()
-    )
+    guesses = pred.topk(k, axis).indices
+    hit = guesses == _answers(pred, target, axis).unsqueeze(axis)
+    return hit.any(axis).float().mean()
 
+# %% ../nbs/05_learner.ipynb #6790ca3c
+def made_alike(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    "Predictions and targets in one shape; raises `ValueError` if they are not as many."
+    if pred.shape == target.shape: return pred, target
+    if not same_meaning(pred.shape, target.shape):
+        raise ValueError(
+            f"predictions {tuple(pred.shape)} and targets {tuple(target.shape)} are not "
+            "one for one: as many numbers are wanted on both sides"
+        )
+    return pred.reshape(target.shape), target
 
+# %% ../nbs/05_learner.ipynb #feeff871
 def accuracy_multi(
     pred: Tensor,  # scores `(batch, labels)`
     target: Tensor,  # 0 or 1, in the same shape
@@ -98,11 +89,10 @@ def accuracy_multi(
     """Share of all labels of all items that are right; raises `ValueError` unless there is
     a target for each prediction."""
     pred, target = made_alike(pred, target)
-    return (
-        (((pred.sigmoid() if sigmoid else pred) > thresh) == target.bool()).float().mean()
-    )
+    probability = pred.sigmoid() if sigmoid else pred
+    return ((probability > thresh) == target.bool()).float().mean()
 
-# %% ../nbs/05_learner.ipynb #0150d6cb
+
 def mse(
     pred: Tensor,  # numbers, any shape
     target: Tensor,  # as many numbers
@@ -110,7 +100,7 @@ def mse(
     "Mean squared error; raises `ValueError` unless there is a target for each prediction."
     return F.mse_loss(*made_alike(pred, target))
 
-
+# %% ../nbs/05_learner.ipynb #0150d6cb
 def mae(
     pred: Tensor,  # numbers, any shape
     target: Tensor,  # as many numbers

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from .events import Callback, LearnerError, check_number
+from .events import Callback, LearnerError
 from .losses import count_items
+from .misfits import check_number
 from .weights import are_numbers
 
 if TYPE_CHECKING:
@@ -36,33 +37,16 @@ class Recorder(Callback):
         self.before_fit()
 
     def before_fit(self) -> None:
-        self.losses, self.lrs, self.iters, self.values, self.times, self.final_record = (
-            [],
-            [],
-            [],
-            [],
-            [],
-            L(),
-        )
-        (
-            self._smooth,
-            self._count,
-            self._first,
-            self._loss_sum,
-            self._seen,
-            self._start,
-            self.log,
-        ) = 0.0, 0, 0, 0.0, 0, time.perf_counter(), L()
+        self.losses, self.lrs, self.iters, self.values, self.times = [], [], [], [], []
+        self._smooth, self._count, self._first = 0.0, 0, 0
+        self._begin()
         if hasattr(self, "learn"): self._first = self.learn.epoch
 
-    def before_epoch(self) -> None:
-        self._start, self.final_record, self._loss_sum, self._seen = (
-            time.perf_counter(),
-            L(),
-            0.0,
-            0,
-        )
-        self.log = L([self.learn.epoch])
+    def before_epoch(self) -> None: self._begin(self.learn.epoch)
+
+    def _begin(self, *log) -> None:
+        self._start, self.final_record, self.log = time.perf_counter(), L(), L(log)
+        self._loss_sum, self._seen = 0.0, 0
 
     def before_validate(self) -> None:
         self._loss_sum, self._seen = 0.0, 0
@@ -103,42 +87,39 @@ class Recorder(Callback):
         self.times.append(time.perf_counter() - self._start)
         self.log = self.log[:1] + self.values[-1] + self.log[1:] + [self.times[-1]]
 
-    def state_dict(self) -> dict:
-        "All that it has kept, for a run that is to go on later."
-        names = "losses", "lrs", "iters", "times", "_smooth", "_first"
-        kept = {name: getattr(self, name) for name in names}
-        return kept | {"values": [list(row) for row in self.values]}
-
-    def load_state_dict(self, state: dict) -> None:
-        rows, losses, names = state["values"], state["losses"], self.metric_names
-        lists = [losses, state["lrs"], state["iters"], state["times"]]
-        lists += [[value for value in row if value is not None] for row in rows]
-        lengths = {len(rows), len(state["iters"]), len(state["times"])}
-        widths = {len(row) for row in rows} | {len(names) - 2}
-        if len(lengths) > 1 or len(widths) > 1 or not all(map(are_numbers, lists)):
-            raise LearnerError(f"its table is not one of {', '.join(names)}")
-        self.__dict__.update(state, values=[L(row) for row in rows], _count=len(losses))
-
     @property
     def metric_names(self) -> list[str]:
         "Headings of the table."
-        return [
-            "epoch",
-            "train_loss",
-            "valid_loss",
-            *(metric.name for metric in self.learn.metrics),
-            "time",
-        ]
+        names = [metric.name for metric in self.learn.metrics]
+        return ["epoch", "train_loss", "valid_loss", *names, "time"]
 
     @property
     def table(self):
         "The epochs as a pandas table; time in seconds."
         import pandas as pd
-        rows = [
-            [self._first + i, *row, seconds]
-            for i, (row, seconds) in enumerate(zip(self.values, self.times, strict=True))
-        ]
-        return pd.DataFrame(rows, columns=self.metric_names).set_index("epoch")
+        rows = enumerate(zip(self.values, self.times, strict=True), self._first)
+        cells = [[epoch, *row, seconds] for epoch, (row, seconds) in rows]
+        return pd.DataFrame(cells, columns=self.metric_names).set_index("epoch")
+
+# %% ../nbs/library/recorder.ipynb #6d062682
+@patch
+def state_dict(self: Recorder) -> dict:
+    "All that it has kept, for a run that is to go on later."
+    names = "losses", "lrs", "iters", "times", "_smooth", "_first"
+    kept = {name: getattr(self, name) for name in names}
+    return kept | {"values": [list(row) for row in self.values]}
+
+
+@patch
+def load_state_dict(self: Recorder, state: dict) -> None:
+    rows, losses, names = state["values"], state["losses"], self.metric_names
+    lists = [losses, state["lrs"], state["iters"], state["times"]]
+    lists += [[value for value in row if value is not None] for row in rows]
+    lengths = {len(rows), len(state["iters"]), len(state["times"])}
+    widths = {len(row) for row in rows} | {len(names) - 2}
+    if len(lengths) > 1 or len(widths) > 1 or not all(map(are_numbers, lists)):
+        raise LearnerError(f"its table is not one of {', '.join(names)}")
+    self.__dict__.update(state, values=[L(row) for row in rows], _count=len(losses))
 
 # %% ../nbs/library/recorder.ipynb #97790497
 @patch
@@ -152,23 +133,17 @@ def plot_loss(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
     skip = skip_start if len(self.losses) > 2 * skip_start else 0
-    ax.plot(
-        range(skip + 1, len(self.losses) + 1),
-        [float(loss) for loss in self.losses[skip:]],
-        label="training, smoothed",
-    )
-    valid = [
-        (i, row[1])
-        for i, row in zip(self.iters, self.values, strict=True)
-        if row[1] is not None
-    ]
+    losses = [float(loss) for loss in self.losses[skip:]]
+    ax.plot(range(skip + 1, len(self.losses) + 1), losses, label="training, smoothed")
+    rows = zip(self.iters, self.values, strict=True)
+    valid = [(i, row[1]) for i, row in rows if row[1] is not None]
     if with_valid and valid:
         ax.plot(*zip(*valid, strict=True), marker="o", label="validation")
     ax.set(xlabel="batch", ylabel="loss")
     ax.legend()
     return ax
 
-
+# %% ../nbs/library/recorder.ipynb #e4f33fad
 @patch
 def plot_metrics(
     self: Recorder,
@@ -182,24 +157,22 @@ def plot_metrics(
     names = [["train_loss", "valid_loss"], *([name] for name in table.columns[2:])]
     ncols = ncols or min(3, math.ceil(len(names) / (nrows or 1)))
     nrows = nrows or math.ceil(len(names) / ncols)
-    axes = plt.subplots(
-        nrows,
-        ncols,
-        figsize=figsize or (3.6 * ncols, 2.8 * nrows),
-        squeeze=False,
-        layout="constrained",
-    )[1]
+    size = figsize or (3.6 * ncols, 2.8 * nrows)
+    axes = plt.subplots(nrows, ncols, figsize=size, squeeze=False, layout="constrained")[1]
     for ax in list(axes.flat)[len(names):]: ax.remove()
     for ax, columns in zip(axes.flat, names, strict=False):
-        for name in columns:
-            ax.plot(
-                table.index, table[name].astype(float), marker="o", markersize=3, label=name
-            )
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("loss" if len(columns) > 1 else columns[0], parse_math=False)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        if len(columns) > 1: ax.legend()
+        _plot_columns(ax, table[columns].astype(float))
     return axes
+
+
+def _plot_columns(ax, table) -> None:
+    for name in table:
+        ax.plot(table.index, table[name], marker="o", markersize=3, label=name)
+    several = len(table.columns) > 1
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss" if several else table.columns[0], parse_math=False)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if several: ax.legend()
 
 # %% ../nbs/library/recorder.ipynb #7c681d40
 class ProgressCallback(Callback):
@@ -228,31 +201,22 @@ class ProgressCallback(Callback):
 
     def after_batch(self) -> None:
         if hasattr(self, "_screen") and time.perf_counter() > self._next:
-            self._show(
-                "training" if self.learn.training else "validation", self.learn.iter + 1
-            )
+            what = "training" if self.learn.training else "validation"
+            self._show(what, self.learn.iter + 1)
 
     def _show(self, what: str, done: int = 0) -> None:
         self._next = time.perf_counter() + self.every
         losses = self.learn.recorder.losses
         loss = f", loss {float(losses[-1]):.4f}" if losses else ""
-        self._screen.bar(
-            f"epoch {self.learn.epoch} of {self.learn.n_epoch}, {what}{loss}",
-            done,
-            self.learn.n_iter if done else 0,
-        )
+        text = f"epoch {self.learn.epoch} of {self.learn.n_epoch}, {what}{loss}"
+        self._screen.bar(text, done, self.learn.n_iter if done else 0)
 
     def after_epoch(self) -> None:
         row = self.learn.recorder.values[-1]  # noqa: PD011
         seconds = time.perf_counter() - self._start
-        self._screen.row(
-            self._names,
-            [
-                str(self.learn.epoch),
-                *("-" if value is None else f"{value:.6f}" for value in row),
-                f"{int(seconds // 60):02}:{int(seconds % 60):02}",
-            ],
-        )
+        numbers = ["-" if value is None else f"{value:.6f}" for value in row]
+        clock = f"{int(seconds // 60):02}:{int(seconds % 60):02}"
+        self._screen.row(self._names, [str(self.learn.epoch), *numbers, clock])
 
     def after_fit(self) -> None:
         if hasattr(self, "_screen"): self._screen.end()
@@ -293,31 +257,21 @@ class _NotebookScreen:
             self._html((f"<table>{self._table}</table>" if self._table else "") + below)
         )
 
-
+# %% ../nbs/library/recorder.ipynb #fdd2f1a0
 class _Lines:
     "A line for each epoch; above the next one a bar, where somebody looks at a terminal."
     def __init__(self, bar: bool):
         from tqdm import tqdm
-        self._print, self._bar, self._first = (
-            tqdm.write,
-            tqdm(
-                leave=False,
-                disable=None if bar else True,
-                file=sys.stderr,
-                bar_format="{desc} {bar} {n_fmt} of {total_fmt}",
-            ),
-            True,
-        )
+        form, hidden = "{desc} {bar} {n_fmt} of {total_fmt}", None if bar else True
+        self._bar = tqdm(leave=False, disable=hidden, file=sys.stderr, bar_format=form)
+        self._print, self._first = tqdm.write, True
 
     def row(self, names: list[str], row: list[str]) -> None:
         if self._first: self._print("  ".join(f"{name:>10}" for name in names))
         self._first = False
-        self._print(
-            "  ".join(
-                f"{text:>{max(10, len(name))}}"
-                for name, text in zip(names, row, strict=True)
-            )
-        )
+        widths = [max(10, len(name)) for name in names]
+        cells = (f"{text:>{width}}" for text, width in zip(row, widths, strict=True))
+        self._print("  ".join(cells))
 
     def bar(self, text: str, done: int, total: int) -> None:
         if self._bar.disable: return

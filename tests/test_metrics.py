@@ -17,8 +17,6 @@ from coursekit.learner import Learner
 from coursekit.loaders import DataLoaders
 from coursekit.metrics import Metric, sklearn_metric
 
-NAMED = set(m.__all__) - {"AccumMetric", "Metric", "sklearn_metric"}  # by a name of fastai
-
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -44,6 +42,7 @@ def over_batches(metric: Metric, pred: torch.Tensor, target: torch.Tensor) -> fl
     return metric.value
 
 
+BUILDERS = {"AccumMetric", "Metric", "sklearn_metric"}
 OF_FASTAI = (  # of fastai 2.8.12, over the same three batches
     ("Precision()", "two", 0.526315789),
     ("Precision(average='macro')", "scores", 0.332745726),
@@ -93,7 +92,7 @@ def test_same_answer_as_fastai(call, data, answer):
 
 def test_every_metric_was_asked():
     asked = {call.partition("(")[0] for call, _, _ in OF_FASTAI}
-    assert asked == NAMED
+    assert asked == set(m.__all__) - BUILDERS
 
 
 def test_areas_of_labels_and_of_two_classes():  # where fastai 2.8.12 raises
@@ -112,7 +111,7 @@ def test_large_scores_keep_their_order():
     assert m.APScoreMulti()(labels, torch.tensor([[0.0], [0.0], [1.0]])) == 1
 
 
-@pytest.mark.parametrize("name", sorted(NAMED))
+@pytest.mark.parametrize("name", sorted(set(m.__all__) - BUILDERS))
 def test_arguments_are_known_and_a_misspelt_one_is_refused(name):
     make = getattr(m, name)
     assert make.__name__ == name and make.__doc__.endswith(".")
