@@ -421,7 +421,7 @@ def learned(monkeypatch):
 
     torch.manual_seed(0)
     weights = torchvision.models.resnet18().state_dict()
-    monkeypatch.setattr(coursekit.vision, "_fetched", lambda name, _: weights)
+    monkeypatch.setattr(coursekit.bodies, "_fetched", lambda name, _: weights)
 
 
 def test_normalisation_is_the_learners_own(folder, learned):
