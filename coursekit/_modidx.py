@@ -2112,6 +2112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'coursekit/vision.py'),
                                   'coursekit.vision._malloc': ('library/vision.html#_malloc', 'coursekit/vision.py'),
                                   'coursekit.vision._normalized': ('library/vision.html#_normalized', 'coursekit/vision.py'),
+                                  'coursekit.vision._refuse_unknown': ('library/vision.html#_refuse_unknown', 'coursekit/vision.py'),
                                   'coursekit.vision.vision_learner': ('library/vision.html#vision_learner', 'coursekit/vision.py')},
             'coursekit.weights': { 'coursekit.weights._after_a_step': ('library/weights.html#_after_a_step', 'coursekit/weights.py'),
                                    'coursekit.weights._check_size': ('library/weights.html#_check_size', 'coursekit/weights.py'),

@@ -299,7 +299,7 @@ def no_network(monkeypatch, tmp_path):
         asked.append((url, more))
         raise DataError("tried 2 times: no connection")
 
-    monkeypatch.setattr(coursekit.vision, "download_url", download)
+    monkeypatch.setattr(coursekit.bodies, "download_url", download)
     return asked
 
 
@@ -350,7 +350,7 @@ def test_weights_are_fetched_once_and_checked(monkeypatch, tmp_path, server, cac
         "get_model_weights",
         lambda _: type("Weights", (), {"DEFAULT": Known}),
     )
-    assert coursekit.vision.download_url is download_url
+    assert coursekit.bodies.download_url is download_url
     for _ in range(2):
         body = create_body(resnet18)
         assert torch.equal(body[0].weight, model.conv1.weight)
@@ -592,9 +592,9 @@ def test_squeezenet(folder, name, monkeypatch):
     known = squeezenet1_1()
     asked = []
     monkeypatch.setattr(
-        coursekit.vision, "_fetched", lambda *given: asked.append(given) or known.state_dict()
+        coursekit.bodies, "_fetched", lambda *given: asked.append(given) or known.state_dict()
     )
-    arch = squeezenet1_1 if name == "torchvision" else getattr(coursekit.vision, name)
+    arch = squeezenet1_1 if name == "torchvision" else getattr(coursekit.bodies, name)
     learn = learner(loaders(folder), arch, pretrained=True)
     assert asked == [("squeezenet1_1", None)]
     body, head = learn.model
@@ -987,7 +987,7 @@ def test_predict_takes_every_form_before_and_after_export(folder, tmp_path):
     wanted = learn.get_preds(dl=learn.dls.test_dl(learn.dls.train_ds._all))[0]
     wanted = wanted[get_image_files(folder).index(file)]
     forms = [file, str(file), file.read_bytes(), Image.open(file), file.open("rb")]
-    forms += [np.array(Image.open(file)), coursekit.data.PILImage.create(file)]
+    forms += [np.array(Image.open(file)), coursekit.transforms.PILImage.create(file)]
     for one in (learn, load_learner(learn.export(tmp_path / "export.pkl"))):
         for form in forms:
             torch.testing.assert_close(one.predict(form)[2], wanted)
@@ -1091,7 +1091,7 @@ def test_after_broken_files_all_positions_agree(folder):
     assert [good[i] for i in order] == list(items) and len(losses) == 12
     found.plot_top_losses(12)
     for ax, file, loss in zip(plt.gcf().axes, items, losses, strict=True):
-        shown = coursekit.data.PILImage.create(file).resize((24, 24))
+        shown = coursekit.transforms.PILImage.create(file).resize((24, 24))
         assert f"is {file.parent.name}" in ax.get_title() and f"loss {loss:.2f}" in ax.get_title()
         assert abs(ax.images[0].get_array().mean() * 255 - np.asarray(shown).mean()) < 3
     plt.close("all")
