@@ -25,6 +25,7 @@ from torch.utils.data import TensorDataset
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+import coursekit.bodies
 import coursekit.recipes
 import coursekit.vision
 from coursekit.app import classify_upload
@@ -55,7 +56,7 @@ from coursekit.messages import DataError
 from coursekit.multilabel import MultiCategoryBlock
 from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.resizing import Resize
-from coursekit.transforms import PILImageBW, ToNumber
+from coursekit.transforms import PILImage, PILImageBW, ToNumber
 from coursekit.vision import EvalFrozen, vision_learner
 
 
@@ -987,7 +988,7 @@ def test_predict_takes_every_form_before_and_after_export(folder, tmp_path):
     wanted = learn.get_preds(dl=learn.dls.test_dl(learn.dls.train_ds._all))[0]
     wanted = wanted[get_image_files(folder).index(file)]
     forms = [file, str(file), file.read_bytes(), Image.open(file), file.open("rb")]
-    forms += [np.array(Image.open(file)), coursekit.transforms.PILImage.create(file)]
+    forms += [np.array(Image.open(file)), PILImage.create(file)]
     for one in (learn, load_learner(learn.export(tmp_path / "export.pkl"))):
         for form in forms:
             torch.testing.assert_close(one.predict(form)[2], wanted)
@@ -1091,7 +1092,7 @@ def test_after_broken_files_all_positions_agree(folder):
     assert [good[i] for i in order] == list(items) and len(losses) == 12
     found.plot_top_losses(12)
     for ax, file, loss in zip(plt.gcf().axes, items, losses, strict=True):
-        shown = coursekit.transforms.PILImage.create(file).resize((24, 24))
+        shown = PILImage.create(file).resize((24, 24))
         assert f"is {file.parent.name}" in ax.get_title() and f"loss {loss:.2f}" in ax.get_title()
         assert abs(ax.images[0].get_array().mean() * 255 - np.asarray(shown).mean()) < 3
     plt.close("all")
