@@ -109,7 +109,8 @@ def _worded(
 ) -> Answer:
     label = max(probabilities, key=probabilities.get)
     def sure_of(one: str) -> str: return percent_text(probabilities[one])
-    best, limit = f"{label}, {sure_of(label)}", dict(zip(probabilities, limits, strict=True))
+    best = f"{label}, {sure_of(label)}"
+    limit = dict(zip(probabilities, limits, strict=True))
     said = [one for one, p in probabilities.items() if p >= limit[one]]
     if not several: said = [label] if label in said else []
     if several and said:
@@ -157,7 +158,8 @@ def _bar(label: str, p: float, said: bool) -> str:
     return ('<tr style="background:none"><th scope="row" '
             f'style="{cell};overflow-wrap:anywhere">{escape(label)}</th>'
             f'<td style="{cell};width:60%">{bar}</td>'
-            f'<td style="{cell};text-align:right;white-space:nowrap">{100 * p:.1f}%</td></tr>')
+            f'<td style="{cell};text-align:right;white-space:nowrap">'
+            f"{100 * p:.1f}%</td></tr>")
 
 
 def _answer_html(answer: Answer) -> str:
@@ -168,8 +170,8 @@ def _answer_html(answer: Answer) -> str:
     bars = _bars(answer) if answer.probabilities else ""
     return ('<div style="line-height:1.5;max-width:400px;margin:.5em 0 1em">'
             f'<div style="overflow-wrap:anywhere">{escape(answer.name)}</div>{picture}'
-            '<p role="status" style="font-size:1.25em;margin:.3em 0;overflow-wrap:anywhere">'
-            f"{escape(answer.words)}</p>{bars}</div>")
+            '<p role="status" style="font-size:1.25em;margin:.3em 0;'
+            f'overflow-wrap:anywhere">{escape(answer.words)}</p>{bars}</div>')
 
 # %% ../nbs/library/app.ipynb #e3a057e4
 def _said(words: str) -> str:
@@ -212,8 +214,9 @@ class _Page:
     def start_over(self, _) -> None:
         self.new_button()
         self.answers.value = _said(
-            f"Nothing has arrived. Were the files larger than {self.max_bytes / 1e6:.0f} MB "
-            "together? Then the server has dropped them. Please choose again, smaller ones.")
+            "Nothing has arrived. Were the files larger than "
+            f"{self.max_bytes / 1e6:.0f} MB together? Then the server has dropped them. "
+            "Please choose again, smaller ones.")
 
 # %% ../nbs/library/app.ipynb #c27d9766
 def classifier_app(

@@ -83,8 +83,8 @@ def _fetched(name: str, weights) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if not found.startswith(file.stem.rpartition("-")[2]):
-        raise DataError(f"{file.name} is damaged or was changed: its hash does not begin as "
-                        "its name says. Delete it and try again")
+        raise DataError(f"{file.name} is damaged or was changed: its hash does not begin "
+                        "as its name says. Delete it and try again")
     return safe_load(file)
 
 

@@ -70,7 +70,7 @@ def _alone(root: Path) -> Iterator[Path]:
 
 # %% ../nbs/library/cleaning.ipynb #3c6cfe54
 def _read_journal(root: Path) -> list[dict]:
-    "The rounds of cleaning that can be undone, each a dict with `moves` and `made` folders."
+    "The rounds of cleaning that can be undone: `moves`, and the folders that were `made`."
     file = root/_TRASH/"journal.json"
     if not file.exists(): return []
     try:
@@ -84,7 +84,8 @@ def _read_journal(root: Path) -> list[dict]:
 def _check_journal(found: dict) -> None:
     "Raise an error of whatever kind for what no cleaning has written."
     if found["format"] != _JOURNAL:
-        raise ValueError(f"its format is {found['format']!r}, this version knows {_JOURNAL!r}")
+        raise ValueError(
+            f"its format is {found['format']!r}, this version knows {_JOURNAL!r}")
     moves = [move for one in found["rounds"] for move in one["moves"]]
     asked = {"from", "to", "size", "mtime_ns"}
     if not moves or not all(move.keys() >= asked for move in moves):

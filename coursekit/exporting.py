@@ -110,7 +110,8 @@ class _Reader:
 
     def layer(self, node) -> nn.Module:
         made = self.part(node, "layer", "layers")
-        return made if isinstance(made, nn.Module) else _refuse("has this for a layer", node)
+        if not isinstance(made, nn.Module): _refuse("has this for a layer", node)
+        return made
 
     def body(self, create_body: Callable, arch, **given) -> nn.Module:
         """A network for pictures by its name, without its last layers and without fetching
@@ -295,7 +296,8 @@ def _prove(made: Learner, given: Learner) -> None:
 
 def _tell_what_stays(learn: Learner) -> None:
     "Warn of what a file does not hold, and predictions may need."
-    lost = [repr(cb) for cb in learn.cbs if not type(cb).__module__.startswith("coursekit.")]
+    lost = [repr(cb) for cb in learn.cbs
+            if not type(cb).__module__.startswith("coursekit.")]
     layers = learn.model.named_modules(remove_duplicate=False)
     lost += [f"the hooks of layer {name or 'model'}" for name, layer in layers
              if layer._forward_hooks or layer._forward_pre_hooks]

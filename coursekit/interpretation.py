@@ -204,7 +204,8 @@ class ClassificationInterpretation(Interpretation):
         ax = plt.figure(figsize=figsize, layout="constrained", **kwargs).gca()
         ax.imshow(shown, cmap=cmap, vmin=0)
         places = np.arange(len(names))
-        ax.set(title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places)
+        ax.set(title=title, xlabel="predicted", ylabel="actual")
+        ax.set(xticks=places, yticks=places)
         turn = 90 if max(map(len, names)) * len(names) > 24 else 0
         ax.set_xticklabels(names, rotation=turn, parse_math=False)
         ax.set_yticklabels(names, parse_math=False)
