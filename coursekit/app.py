@@ -7,13 +7,12 @@ __all__ = ['open_upload', 'Answer', 'classify_upload', 'uploaded', 'classifier_a
 
 # %% ../nbs/library/app.ipynb #b4e6980b
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from .images import ImageError, open_image
 from .learner import Learner
@@ -35,28 +34,27 @@ def open_upload(
     try: return PILImage.create(open_image(data, max_pixels))
     except ImageError as error: raise DataError(str(error)) from error
 
-# %% ../nbs/library/app.ipynb #50add866
+# %% ../nbs/library/app.ipynb #bfb0fd6e
 @dataclass
 class Answer:
     "What a model says about a picture that somebody sent, or why it says nothing."
-    name: str                                                # of the file
-    words: str                                               # the answer as a sentence
+    name: str  # of the file
+    words: str  # the answer as a sentence
     # the most probable label, even if it is not probable enough
     label: str | None = None
-    probability: float | None = None                         # of it
-    # those that are probable enough
-    labels: tuple = ()
+    probability: float | None = None  # of it
+    labels: tuple = ()  # those that are probable enough
     # of every label, in the order of the vocabulary
     probabilities: dict = field(default_factory=dict)
-    refused: str = ""                                        # why there is no answer
-    picture: Image.Image | None = None                       # small and upright
+    refused: str = ""  # why there is no answer
+    picture: Image.Image | None = None  # small and upright
 
-
-def _scores(learn: Learner, picture: PILImage) -> Tensor:
-    "Probabilities `(labels,)`."
+# %% ../nbs/library/app.ipynb #032397ab
+def _scores(learn: Learner, picture: PILImage) -> list[float]:
+    "Probabilities of the labels."
     n_inp = learn.dls.n_inp
     if n_inp > 1: raise DataError(f"this model takes {n_inp} inputs, and a picture is one")
-    return learn.predict(picture)[2]
+    return learn.predict(picture)[2].tolist()
 
 
 def _several(learn: Learner) -> bool:
@@ -71,19 +69,14 @@ def _thresholds(learn: Learner, threshold) -> list[float]:
     vocab = list(map(str, learn.dls.vocab))
     if isinstance(threshold, dict):
         threshold = [threshold.get(label, math.nan) for label in vocab]
-    found = (
-        np.broadcast_to(np.asarray(threshold, float), len(vocab)).tolist()
-        if np.size(threshold) in (1, len(vocab))
-        else []
-    )
-    if not found or not all(0 <= one <= 1 for one in found):
-        raise ValueError(
-            f"threshold={threshold}: a probability from 0 to 1 is wanted, or one for "
-            f"each of {vocab}"
-        )
-    return found
+    found = []
+    if np.size(threshold) in (1, len(vocab)):
+        found = np.broadcast_to(np.asarray(threshold, float), len(vocab)).tolist()
+    if found and all(0 <= one <= 1 for one in found): return found
+    raise ValueError(f"threshold={threshold}: a probability from 0 to 1 is wanted, or one "
+                     f"for each of {vocab}")
 
-
+# %% ../nbs/library/app.ipynb #0c3504fd
 def classify_upload(
     learn: Learner,  # a classifier of pictures, with one label or several
     data: bytes,  # what somebody sent
@@ -100,134 +93,132 @@ def classify_upload(
     try: picture = open_upload(data, max_bytes, max_pixels)
     except DataError as error:
         return Answer(name, f"No answer: {error}.", refused=str(error))
-    try: scores = _scores(learn, picture).tolist()
+    small = picture.to_thumb(size)
+    try: scores = _scores(learn, picture)
     # the visitor can do nothing about it, and should hear so
     except Exception as error:
         why = f"the model failed ({type(error).__name__}: {error})"
-        return Answer(
-            name,
-            f"No answer: {why}. This is no fault of the picture.",
-            refused=why,
-            picture=picture.to_thumb(size),
-        )
-    return _worded(
-        name,
-        dict(zip(map(str, learn.dls.vocab), scores, strict=True)),
-        limits,
-        _several(learn),
-        picture.to_thumb(size),
-    )
+        words = f"No answer: {why}. This is no fault of the picture."
+        return Answer(name, words, refused=why, picture=small)
+    probabilities = dict(zip(map(str, learn.dls.vocab), scores, strict=True))
+    return _worded(name, probabilities, limits, _several(learn), small)
 
 
 def _worded(
     name: str, probabilities: dict, limits: list[float], several: bool, small: Image.Image
 ) -> Answer:
     label = max(probabilities, key=probabilities.get)
-    best, said = (
-        f"{label}, {percent_text(probabilities[label])}",
-        [
-            one
-            for (one, p), limit in zip(probabilities.items(), limits, strict=True)
-            if p >= limit
-        ],
-    )
-    if several:
-        words = (
-            (
-                "I see: "
-                f"{', '.join(f'{one} ({percent_text(probabilities[one])})' for one in said)}."
-            )
-            if said
-            else f"None of these. The nearest is {best}."
-        )
+    def sure_of(one: str) -> str: return percent_text(probabilities[one])
+    best = f"{label}, {sure_of(label)}"
+    limit = dict(zip(probabilities, limits, strict=True))
+    said = [one for one, p in probabilities.items() if p >= limit[one]]
+    if not several: said = [label] if label in said else []
+    if several and said:
+        words = f"I see: {', '.join(f'{one} ({sure_of(one)})' for one in said)}."
+    elif several: words = f"None of these. The nearest is {best}."
+    elif said: words = f"It is: {best}."
     else:
-        said = [label] if label in said else []
-        words = f"It is: {best}." if said else f"I don't know. My best guess is {best}, and I want to be at least {percent_text(limits[list(probabilities).index(label)])} sure."
-    return Answer(
-        name, words, label, probabilities[label], tuple(said), probabilities, picture=small
-    )
+        words = (f"I don't know. My best guess is {best}, and I want to be at least "
+                 f"{percent_text(limit[label])} sure.")
+    of_label = probabilities[label]
+    return Answer(name, words, label, of_label, tuple(said), probabilities, picture=small)
 
-# %% ../nbs/library/app.ipynb #a0261ef3
+# %% ../nbs/library/app.ipynb #7a4e93d3
 def uploaded(
     given,  # a `FileUpload`, or its `value`: of ipywidgets 8 or 7
 ) -> list[tuple[str, bytes]]:  # names and contents
     "The files that were put into a `FileUpload`."
-    value = getattr(given, "value", given)
-    files = (
-        [{"name": name, **file} for name, file in value.items()]
-        if isinstance(value, dict)
-        else value
-    )
-    return [
-        (
-            str(file.get("name") or file.get("metadata", {}).get("name", "")),
-            bytes(file["content"]),
-        )
-        for file in files
-    ]
+    files = getattr(given, "value", given)
+    if isinstance(files, dict):
+        files = [{"name": name, **file} for name, file in files.items()]
+    def name_of(file): return file.get("name") or file.get("metadata", {}).get("name", "")
+    return [(str(name_of(file)), bytes(file["content"])) for file in files]
 
-
+# %% ../nbs/library/app.ipynb #8a16d954
 def _bars(answer: Answer, most: int = 12) -> str:
     "A row for each label; of many labels the most probable ones."
-    several = sorted(answer.probabilities, key=answer.probabilities.get, reverse=True)[
-        :most
-    ]
-    rows = [
-        _bar(label, p, label in answer.labels)
-        for label, p in answer.probabilities.items()
-        if label in several
-    ]
-    rest = len(answer.probabilities) - len(rows)
-    more = (
-        f"<div>and {counted(rest, 'other label')}, none of them more probable</div>"
-        if rest
-        else ""
-    )
-    return (
-        '<table style="border-collapse:collapse;width:100%;margin:.4em 0"><caption '
-        'style="text-align:left;padding:0">Probability of each '
-        f"label</caption>{''.join(rows)}</table>{more}"
-    )
+    p_of = answer.probabilities
+    shown = sorted(p_of, key=p_of.get, reverse=True)[:most]
+    rows = [_bar(label, p, label in answer.labels)
+            for label, p in p_of.items() if label in shown]
+    more, rest = "", len(p_of) - len(rows)
+    if rest:
+        more = f"<div>and {counted(rest, 'other label')}, none of them more probable</div>"
+    return ('<table style="border-collapse:collapse;width:100%;margin:.4em 0"><caption '
+            'style="text-align:left;padding:0">Probability of each '
+            f"label</caption>{''.join(rows)}</table>{more}")
 
 
 def _bar(label: str, p: float, said: bool) -> str:
     weight = "bold" if said else "normal"
-    cell = (
-        "padding:.15em .5em .15em "
-        f"0;text-align:left;background:none;color:inherit;font-weight:{weight}"
-    )
-    bar = (
-        '<div style="border:1px solid currentColor;height:.8em;min-width:4em"><div '
-        f'style="width:{100 * p:.1f}%;height:100%;background:currentColor"></div></div>'
-    )
-    return (
-        '<tr style="background:none"><th scope="row" '
-        f'style="{cell};overflow-wrap:anywhere">{escape(label)}</th><td '
-        f'style="{cell};width:60%">{bar}</td>'
-        "<td "
-        f'style="{cell};text-align:right;white-space:nowrap">{100 * p:.1f}%</td></tr>'
-    )
+    cell = ("padding:.15em .5em .15em 0;text-align:left;background:none;color:inherit;"
+            f"font-weight:{weight}")
+    bar = ('<div style="border:1px solid currentColor;height:.8em;min-width:4em"><div '
+           f'style="width:{100 * p:.1f}%;height:100%;background:currentColor"></div></div>')
+    return ('<tr style="background:none"><th scope="row" '
+            f'style="{cell};overflow-wrap:anywhere">{escape(label)}</th>'
+            f'<td style="{cell};width:60%">{bar}</td>'
+            f'<td style="{cell};text-align:right;white-space:nowrap">'
+            f"{100 * p:.1f}%</td></tr>")
 
 
 def _answer_html(answer: Answer) -> str:
-    alt = escape(f"The picture {answer.name}", quote=True)
-    picture = (
-        (
-            f'<img src="{data_address(answer.picture, 85)}" alt="{alt}" '
-            'style="max-width:100%;margin:0">'
-        )
-        if answer.picture is not None
-        else ""
-    )
+    alt, picture = escape(f"The picture {answer.name}", quote=True), ""
+    if answer.picture is not None:
+        address = data_address(answer.picture, 85)
+        picture = f'<img src="{address}" alt="{alt}" style="max-width:100%;margin:0">'
     bars = _bars(answer) if answer.probabilities else ""
-    return (
-        '<div style="line-height:1.5;max-width:400px;margin:.5em 0 1em"><div '
-        f'style="overflow-wrap:anywhere">{escape(answer.name)}</div>{picture}'
-        '<p role="status" style="font-size:1.25em;margin:.3em '
-        f'0;overflow-wrap:anywhere">{escape(answer.words)}</p>{bars}</div>'
-    )
+    return ('<div style="line-height:1.5;max-width:400px;margin:.5em 0 1em">'
+            f'<div style="overflow-wrap:anywhere">{escape(answer.name)}</div>{picture}'
+            '<p role="status" style="font-size:1.25em;margin:.3em 0;'
+            f'overflow-wrap:anywhere">{escape(answer.words)}</p>{bars}</div>')
+
+# %% ../nbs/library/app.ipynb #e3a057e4
+def _said(words: str) -> str:
+    return f'<p role="status" style="line-height:1.5">{escape(words)}</p>'
 
 
+class _Page:
+    "The widgets of an app; `ask` makes an answer of bytes and a name."
+    def __init__(self, ask: Callable, max_bytes: int, max_files: int):
+        import ipywidgets as widgets
+        self.ask, self.max_bytes, self.max_files = ask, max_bytes, max_files
+        self.row = widgets.Box(layout=widgets.Layout(flex_flow="row wrap"))
+        self.answers, wide = widgets.HTML(), widgets.Layout(width="auto")
+        self.again = widgets.Button(description="No answer?", layout=wide)
+        self.again.on_click(self.start_over)
+        self.new_button()
+
+    # the old one waits for ever if its message was dropped on the way
+    def new_button(self) -> None:
+        import ipywidgets as widgets
+        button = widgets.FileUpload(
+            accept="image/*", multiple=True, description="Choose pictures", icon="",
+            layout=widgets.Layout(width="auto"))
+        button.observe(self.answer, names="value")
+        self.row.children = [button, self.again]
+
+    def answer(self, change) -> None:
+        files = uploaded(change["new"])
+        if not files: return
+        self.answers.value = _said(f"Looking at {counted(len(files), 'file')} ...")
+        found = [self.ask(data, name) for name, data in files[:self.max_files]]
+        page, left = "".join(map(_answer_html, found)), len(files) - len(found)
+        if left:
+            page += _said(f"{counted(left, 'file')} more were not looked at: send at most "
+                          f"{self.max_files} at once.")
+        self.answers.value = page
+        # their bytes are needed no longer
+        change["owner"].value = ()
+
+    def start_over(self, _) -> None:
+        self.new_button()
+        self.answers.value = _said(
+            "Nothing has arrived. Were the files larger than "
+            f"{self.max_bytes / 1e6:.0f} MB together? Then the server has dropped them. "
+            "Please choose again, smaller ones.")
+
+# %% ../nbs/library/app.ipynb #c27d9766
 def classifier_app(
     learn: Learner,  # a classifier of pictures, with one label or several
     threshold: float | Sequence[float] | dict | None = None,  # as for `classify_upload`
@@ -242,64 +233,18 @@ def classifier_app(
     import ipywidgets as widgets
     # a slip is told now, not to the first visitor
     _thresholds(learn, threshold)
-    labels = ", ".join(map(str, list(learn.dls.vocab)[:20])) + (
-        f" and {len(learn.dls.vocab) - 20} more" if len(learn.dls.vocab) > 20 else ""
-    )
-    hint = (
-        f"Choose pictures, of up to {max_bytes / 1e6:.0f} MB together. This model "
-        f"knows: {labels}."
-    )
-    head = (
-        f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else ""
-    ) + f'<div style="line-height:1.5;max-width:40em">{escape(hint)}</div>'
-    row, answers = widgets.Box(layout=widgets.Layout(flex_flow="row wrap")), widgets.HTML()
-    again = widgets.Button(description="No answer?", layout=widgets.Layout(width="auto"))
+    def ask(data: bytes, name: str) -> Answer:
+        return classify_upload(learn, data, name, threshold, max_bytes, max_pixels)
+    page = _Page(ask, max_bytes, max_files)
+    head = widgets.HTML(_heading(title, list(map(str, learn.dls.vocab)), max_bytes))
+    clipped = widgets.Layout(overflow="hidden")
+    return widgets.VBox([head, page.row, page.answers], layout=clipped)
 
-    def say(words: str) -> str:
-        return f'<p role="status" style="line-height:1.5">{escape(words)}</p>'
 
-    def answer(change) -> None:
-        files = uploaded(change["new"])
-        if not files: return
-        answers.value = say(f"Looking at {counted(len(files), 'file')} ...")
-        found = [
-            classify_upload(learn, data, name, threshold, max_bytes, max_pixels)
-            for name, data in files[:max_files]
-        ]
-        left = len(files) - len(found)
-        answers.value = "".join(map(_answer_html, found)) + (
-            say(
-                f"{counted(left, 'file')} more were not looked at: send at most "
-                f"{max_files} at once."
-            )
-            if left
-            else ""
-        )
-        # their bytes are needed no longer
-        change["owner"].value = ()
-
-    # the old one waits for ever if its message was dropped on the way
-    def new_button() -> None:
-        button = widgets.FileUpload(
-            accept="image/*",
-            multiple=True,
-            description="Choose pictures",
-            icon="",
-            layout=widgets.Layout(width="auto"),
-        )
-        button.observe(answer, names="value")
-        row.children = [button, again]
-
-    def start_over(_) -> None:
-        new_button()
-        answers.value = say(
-            f"Nothing has arrived. Were the files larger than {max_bytes / 1e6:.0f} MB "
-            "together? Then the server has dropped them. Please choose again, smaller "
-            "ones."
-        )
-
-    new_button()
-    again.on_click(start_over)
-    return widgets.VBox(
-        [widgets.HTML(head), row, answers], layout=widgets.Layout(overflow="hidden")
-    )
+def _heading(title: str, vocab: list[str], max_bytes: int) -> str:
+    labels = ", ".join(vocab[:20]) + (f" and {len(vocab) - 20} more" if vocab[20:] else "")
+    hint = (f"Choose pictures, of up to {max_bytes / 1e6:.0f} MB together. This model "
+            f"knows: {labels}.")
+    large = "margin:.2em 0;font-size:1.4em"
+    head = f'<h2 style="{large}">{escape(title)}</h2>' if title else ""
+    return head + f'<div style="line-height:1.5;max-width:40em">{escape(hint)}</div>'

@@ -71,37 +71,33 @@ squeezenet1_1 = _later("squeezenet1_1")
 def _fetched(name: str, weights) -> dict[str, Tensor]:
     """The weights that torchvision names, kept where torch keeps them; fetched in bounded
     time and checked by the part of the hash in their name."""
-    import torchvision
-    known = torchvision.models.get_model_weights(name)
-    try:
-        chosen = (
-            known.DEFAULT
-            if weights is None
-            else known[weights.rpartition(".")[2]]
-            if isinstance(weights, str)
-            else weights
-        )
-    except KeyError:
-        raise ValueError(
-            f"{name} has no weights {weights!r}; it has {', '.join(known.__members__)}"
-        ) from None
-    file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
+    chosen = _chosen(name, weights)
+    file = Path(torch.hub.get_dir())/"checkpoints"/chosen.url.rpartition("/")[2]
     if not file.exists():
         try: download_url(chosen.url, file, tries=2)
         except DataError as error:
             raise DataError(
                 f"the weights of {name} cannot be had: {error}. efficientnet_lite0 has "
                 "weights that come from a package registry; or begin without any, "
-                "pretrained=False"
-            ) from error
+                "pretrained=False") from error
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if not found.startswith(file.stem.rpartition("-")[2]):
-        raise DataError(
-            f"{file.name} is damaged or was changed: its hash does not begin as its "
-            "name says. Delete it and try again"
-        )
+        raise DataError(f"{file.name} is damaged or was changed: its hash does not begin "
+                        "as its name says. Delete it and try again")
     return safe_load(file)
+
+
+def _chosen(name: str, weights):
+    "Which of torchvision's weights; its default if None. Raises `ValueError` for others."
+    import torchvision
+    known = torchvision.models.get_model_weights(name)
+    if weights is None: return known.DEFAULT
+    if not isinstance(weights, str): return weights
+    try: return known[weights.rpartition(".")[2]]
+    except KeyError:
+        have = ", ".join(known.__members__)
+        raise ValueError(f"{name} has no weights {weights!r}; it has {have}") from None
 
 # %% ../nbs/library/bodies.ipynb #f3d02429
 def body_named(arch: Callable | str) -> str:
@@ -119,23 +115,16 @@ def _whole(arch: Callable | str, pretrained: bool, weights=None) -> nn.Module:
     """The model of an architecture as its makers built it; raises `DataError` where its
     weights cannot be had."""
     if weights is not None and not _of_torchvision(arch):
-        raise ValueError(
-            f"weights={weights!r} is for torchvision's functions, and "
-            f"{body_named(arch)} is none: load others with learn.load, or "
-            "model.load_state_dict"
-        )
+        raise ValueError(f"weights={weights!r} is for torchvision's functions, and "
+                         f"{body_named(arch)} is none: load others with learn.load, or "
+                         "model.load_state_dict")
     if isinstance(arch, str): return _of_timm(arch, pretrained)
     if not callable(arch):
-        raise TypeError(
-            f"arch is {type(arch).__name__}: give a function that builds a model, "
-            "resnet18 say, or a timm name as text"
-        )
+        raise TypeError(f"arch is {type(arch).__name__}: give a function that builds a "
+                        "model, resnet18 say, or a timm name as text")
     if not _of_torchvision(arch):
-        return (
-            arch(pretrained=pretrained)
-            if {"pretrained", "kwargs"} & set(inspect.signature(arch).parameters)
-            else arch()
-        )
+        asks = {"pretrained", "kwargs"} & set(inspect.signature(arch).parameters)
+        return arch(pretrained=pretrained) if asks else arch()
     model = arch(weights=None)
     if pretrained:
         model.load_state_dict(_fetched(body_named(arch), weights))
@@ -154,27 +143,20 @@ def _of_timm(name: str, pretrained: bool) -> nn.Module:
                 "weights, or pretrained=False begins without any"
             ) from error
         near = get_close_matches(name, timm.list_models(), 4)
-        raise ValueError(
-            f"timm has no model {name!r}"
-            + (f"; {', '.join(near)} are near" if near else "")
-        ) from error
+        hint = f"; {', '.join(near)} are near" if near else ""
+        raise ValueError(f"timm has no model {name!r}{hint}") from error
 
 # %% ../nbs/library/bodies.ipynb #53a3c025
 def _take_channels(model: nn.Module, n_in: int, pretrained: bool) -> None:
     "Give the first layer `n_in` channels, as many as the pictures have, in place of three."
-    first = next(
-        (module for module in model.modules() if isinstance(module, nn.Conv2d)), None
-    )
+    layers = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first = next(layers, None)
     if n_in == (3 if first is None else first.in_channels): return
     if first is None:
-        raise LearnerError(
-            f"{type(model).__name__} has no convolution, so it cannot be made to take "
-            f"{n_in} channels"
-        )
-    first.in_channels, first.weight = (
-        n_in,
-        nn.Parameter(_for_channels(first.weight.data, n_in)),
-    )
+        raise LearnerError(f"{type(model).__name__} has no convolution, so it cannot be "
+                           f"made to take {n_in} channels")
+    first.in_channels = n_in
+    first.weight = nn.Parameter(_for_channels(first.weight.data, n_in))
     if not pretrained: first.reset_parameters()
 
 
@@ -184,9 +166,8 @@ def _for_channels(weight: Tensor, n_in: int) -> Tensor:
     two share all three, more than three begin at nought."""
     if n_in == 1: return weight.sum(1, keepdim=True)
     if n_in == 2: return weight[:, :2] * 1.5
-    return torch.cat(
-        [weight, weight.new_zeros(len(weight), n_in - 3, *weight.shape[2:])], 1
-    )
+    unknown = weight.new_zeros(len(weight), n_in - 3, *weight.shape[2:])
+    return torch.cat([weight, unknown], 1)
 
 # %% ../nbs/library/bodies.ipynb #e40b94da
 class _Features(nn.Module):
@@ -231,17 +212,13 @@ def _cut(model: nn.Module, cut) -> nn.Module:
     if callable(cut): return cut(model)
     if cut is None and hasattr(model, "forward_features"): return _Features(model)
     parts = list(model.children())
-    pools = [
-        i
-        for i, part in enumerate(parts)
-        if any("Pool" in type(module).__name__ for module in part.modules())
-    ]
+    def pools_in(part): return any("Pool" in type(m).__name__ for m in part.modules())
+    pools = [i for i, part in enumerate(parts) if pools_in(part)]
     if cut is None and not (pools and pools[-1]):
         raise LearnerError(
             f"{type(model).__name__} has no part for the pooling alone, to end before: "
             f"say where its body ends, cut=-1 for all but the last of its {len(parts)} "
-            "parts"
-        )
+            "parts")
     return nn.Sequential(*parts[:pools[-1] if cut is None else cut])
 
 # %% ../nbs/library/bodies.ipynb #8c0e110e
@@ -253,20 +230,13 @@ class AdaptiveConcatPool2d(nn.Module):
         size: int | tuple[int, int] = 1,  # height and width of what comes out
     ):
         super().__init__()
-        self.output_size, self.ap, self.mp = (
-            size,
-            nn.AdaptiveAvgPool2d(size),
-            nn.AdaptiveMaxPool2d(size),
-        )
+        self.output_size = size
+        self.ap, self.mp = nn.AdaptiveAvgPool2d(size), nn.AdaptiveMaxPool2d(size)
 
     def forward(self, x: Tensor) -> Tensor: return torch.cat([self.mp(x), self.ap(x)], 1)
 
 
-def sigmoid_range(
-    x: Tensor,
-    low: float,
-    high: float,
-) -> Tensor:
+def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
     "Any number, pressed between `low` and `high`."
     return torch.sigmoid(x) * (high - low) + low
 
@@ -276,10 +246,8 @@ class SigmoidRange(nn.Module):
     def __init__(self, low: float, high: float):
         super().__init__()
         if not low < high:
-            raise ValueError(
-                f"y_range=({low}, {high}): the first number is the lowest value, the "
-                "second the highest"
-            )
+            raise ValueError(f"y_range=({low}, {high}): the first number is the lowest "
+                             "value, the second the highest")
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor: return sigmoid_range(x, self.low, self.high)
@@ -305,33 +273,32 @@ def create_head(
 ) -> nn.Sequential:
     """The last layers of a classifier: pooling, then linear layers with batch norm, dropout
     and ReLU. Raises `ValueError` if `ps` does not fit."""
-    sizes = [
-        nf * 2 if pool and concat_pool else nf,
-        *([512] if lin_ftrs is None else lin_ftrs),
-        n_out,
-    ]
-    shares = [ps / 2] * (len(sizes) - 2) + [ps] if isinstance(ps, float | int) else list(ps)
-    if len(shares) != len(sizes) - 1:
-        raise ValueError(
-            f"ps has {len(shares)} shares for {len(sizes) - 1} linear layers: give one "
-            "number for all, or one for each"
-        )
-    layers = (
-        [AdaptiveConcatPool2d() if concat_pool else nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if pool
-        else []
-    )
+    hidden = [512] if lin_ftrs is None else lin_ftrs
+    sizes = [nf * 2 if pool and concat_pool else nf, *hidden, n_out]
+    shares = _shares(ps, len(sizes) - 1)
+    layers = []
+    if pool:
+        pooling = AdaptiveConcatPool2d() if concat_pool else nn.AdaptiveAvgPool2d(1)
+        layers += [pooling, nn.Flatten()]
     if lin_first: layers.append(nn.Dropout(shares.pop(0)))
     last = len(sizes) - 2
     for i, (inside, outside) in enumerate(pairwise(sizes)):
         if lin_first and i == last: layers.append(nn.Linear(inside, outside))
         else:
-            layers += _linear_step(
-                inside, outside, shares.pop(0), i > 0 or first_bn, i < last, lin_first
-            )
+            norm, relu = i > 0 or first_bn, i < last
+            share = shares.pop(0)
+            layers += _linear_step(inside, outside, share, norm, relu, lin_first)
     if bn_final: layers.append(nn.BatchNorm1d(n_out, momentum=0.01))
     if y_range is not None: layers.append(SigmoidRange(*y_range))
     return nn.Sequential(*layers)
+
+
+def _shares(ps: float | Sequence[float], n: int) -> list[float]:
+    "What dropout takes away before each of `n` linear layers."
+    shares = [ps / 2] * (n - 1) + [ps] if isinstance(ps, float | int) else list(ps)
+    if len(shares) == n: return shares
+    raise ValueError(f"ps has {len(shares)} shares for {n} linear layers: give one number "
+                     "for all, or one for each")
 
 
 def _linear_step(
@@ -339,9 +306,8 @@ def _linear_step(
 ) -> list[nn.Module]:
     before = [nn.BatchNorm1d(outside if lin_first else inside)] if norm else []
     if share: before.append(nn.Dropout(share))
-    linear = [nn.Linear(inside, outside, bias=not norm)] + (
-        [nn.ReLU(inplace=True)] if relu else []
-    )
+    linear = [nn.Linear(inside, outside, bias=not norm)]
+    if relu: linear.append(nn.ReLU(inplace=True))
     return linear + before if lin_first else before + linear
 
 
@@ -353,16 +319,12 @@ def _begin(head: nn.Module, init: Callable) -> None:
             if module.bias is not None: nn.init.zeros_(module.bias)
 
 # %% ../nbs/library/bodies.ipynb #e930dcb9
-def default_split(
-    model: nn.Sequential,
-) -> list[list[nn.Parameter]]:
+def default_split(model: nn.Sequential) -> list[list[nn.Parameter]]:
     "Two groups of layers, body and head."
     return [list(part.parameters()) for part in (model[0], model[1:])]
 
 
-def resnet_split(
-    model: nn.Sequential,
-) -> list[list[nn.Parameter]]:
+def resnet_split(model: nn.Sequential) -> list[list[nn.Parameter]]:
     "Three groups of layers: the early layers of a ResNet's body, the late ones, the head."
     return [list(part.parameters()) for part in (model[0][:6], model[0][6:], model[1:])]
 
@@ -373,6 +335,7 @@ def _squeezenet_split(model: nn.Sequential) -> list[list[nn.Parameter]]:
 
 # %% ../nbs/library/bodies.ipynb #f8bf01ec
 def usual_split(name: str, body: nn.Module) -> Callable:
+    "The function that splits a model with this body into its groups."
     n = len(body) if isinstance(body, nn.Sequential) else None
     if name.startswith("resnet") and n == 8: return resnet_split
     parts = isinstance(body[0], nn.Sequential) and len(body[0]) == 13 if n == 1 else False
@@ -380,6 +343,7 @@ def usual_split(name: str, body: nn.Module) -> Callable:
 
 
 def features_of(body: nn.Module, n_in: int) -> int:
+    "How many channels a body gives."
     if isinstance(body, _Features): return body.model.num_features
     was = body.training
     with torch.no_grad(): features = body.eval()(torch.zeros(1, n_in, 64, 64))
@@ -404,14 +368,10 @@ def create_vision_model(
     if isinstance(arch, nn.Module):
         raise TypeError(
             f"arch is a model already, of the class {type(arch).__name__}: give the "
-            "function that builds it, or put it into Learner(dls, model, ...)"
-        )
+            "function that builds it, or put it into Learner(dls, model, ...)")
     body = create_body(arch, n_in, pretrained, cut, weights)
     if isinstance(body, _Features) and not body.maps: head = {"pool": False} | head
-    new = (
-        create_head(features_of(body, n_in), n_out, **head)
-        if custom_head is None
-        else custom_head
-    )
+    new = custom_head
+    if new is None: new = create_head(features_of(body, n_in), n_out, **head)
     if init is not None: _begin(new, init)
     return nn.Sequential(body, new)

@@ -27,34 +27,22 @@ _TRASH, _JOURNAL = ".trash", "coursekit cleaning 1"
 @dataclass
 class Cleaned:
     "What was moved: into the trash, into another class, or back."
-    # pairs of (where it was, where it is)
-    deleted: L = field(default_factory=L)
-    # the same, for files with another label
-    changed: L = field(default_factory=L)
-    # files that are back at their place
-    restored: L = field(default_factory=L)
-    # how many times more one can undo
-    rounds_left: int = 0
+    deleted: L = field(default_factory=L)  # pairs of (where it was, where it is)
+    changed: L = field(default_factory=L)  # the same, for files with another label
+    restored: L = field(default_factory=L)  # files that are back at their place
+    rounds_left: int = 0  # how many times more one can undo
 
     def __repr__(self):
-        if self.restored or not (self.deleted or self.changed):
-            said = (
-                f"{counted(len(self.restored), 'file')} back in place"
-                if self.restored
-                else "nothing to do"
-            )
-            return said + (
-                f"; {counted(self.rounds_left, 'earlier cleaning')} can be undone too"
-                if self.restored and self.rounds_left
-                else ""
-            )
-        return (
-            f"{counted(len(self.deleted), 'file')} moved to {_TRASH}, "
-            f"{len(self.changed)} to another class. Make the loaders anew to train "
-            "without them; undo() puts all back"
-        )
+        if self.deleted or self.changed:
+            return (f"{counted(len(self.deleted), 'file')} moved to {_TRASH}, "
+                    f"{len(self.changed)} to another class. Make the loaders anew to train "
+                    "without them; undo() puts all back")
+        if not self.restored: return "nothing to do"
+        said = f"{counted(len(self.restored), 'file')} back in place"
+        if not self.rounds_left: return said
+        return f"{said}; {counted(self.rounds_left, 'earlier cleaning')} can be undone too"
 
-
+# %% ../nbs/library/cleaning.ipynb #2c4636d9
 @contextmanager
 def _alone(root: Path) -> Iterator[Path]:
     """Let one process at a time clean `root`, and leave nothing behind once there is
@@ -80,29 +68,32 @@ def _alone(root: Path) -> Iterator[Path]:
         ) from error
     finally: _remove_if_empty(trash)
 
-
+# %% ../nbs/library/cleaning.ipynb #3c6cfe54
 def _read_journal(root: Path) -> list[dict]:
+    "The rounds of cleaning that can be undone: `moves`, and the folders that were `made`."
     file = root/_TRASH/"journal.json"
     if not file.exists(): return []
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found["format"] != _JOURNAL:
-            raise ValueError(
-                f"its format is {found['format']!r}, this version knows {_JOURNAL!r}"
-            )
-        moves = [move for one in found["rounds"] for move in one["moves"]]
-        if not moves or not all(
-            move.keys() >= {"from", "to", "size", "mtime_ns"} for move in moves
-        ):
-            raise ValueError("it does not say what was moved")
-        for place in [place for one in found["rounds"] for place in one["made"]] + [
-            move[end] for move in moves for end in ("from", "to")
-        ]:
-            if Path(place).is_absolute() or ".." in Path(place).parts:
-                raise ValueError(f"it names a place outside the folder, {place!r}")
+        _check_journal(found)
         return found["rounds"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the journal {brief(file)} cannot be used: {error}") from error
+
+
+def _check_journal(found: dict) -> None:
+    "Raise an error of whatever kind for what no cleaning has written."
+    if found["format"] != _JOURNAL:
+        raise ValueError(
+            f"its format is {found['format']!r}, this version knows {_JOURNAL!r}")
+    moves = [move for one in found["rounds"] for move in one["moves"]]
+    asked = {"from", "to", "size", "mtime_ns"}
+    if not moves or not all(move.keys() >= asked for move in moves):
+        raise ValueError("it does not say what was moved")
+    places = [place for one in found["rounds"] for place in one["made"]]
+    for place in places + [move[end] for move in moves for end in ("from", "to")]:
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise ValueError(f"it names a place outside the folder, {place!r}")
 
 
 def _write_journal(root: Path, rounds: list[dict]) -> None:
@@ -112,7 +103,7 @@ def _write_journal(root: Path, rounds: list[dict]) -> None:
     text = json.dumps({"format": _JOURNAL, "rounds": rounds}, indent=1)
     with written_whole(file) as f: f.write(text.encode())
 
-# %% ../nbs/library/cleaning.ipynb #2f4eaf58
+# %% ../nbs/library/cleaning.ipynb #53b3f2b3
 def _move(source: Path, target: Path) -> None:
     "Rename without overwriting; raises `FileExistsError` if there is something already."
     try: os.link(source, target, follow_symlinks=False)
@@ -139,52 +130,46 @@ def _free(target: Path, taken: set) -> Path:
             return place
     raise DataError(f"a million files are called like {brief(target)}")
 
-
+# %% ../nbs/library/cleaning.ipynb #4ba1c69e
 def _plan(
     root: Path, delete: Iterable[Path], change: Iterable[tuple[Path, str]]
 ) -> tuple[list, list]:
+    "Pairs of (where it is, where it goes): files to delete, and files with another label."
+    wanted = [(Path(file), None) for file in delete]
+    wanted += [(Path(file), label) for file, label in change]
+    for file, n in Counter(file for file, _ in wanted).items():
+        if n > 1:
+            raise ValueError(
+                f"{brief(file)} is named twice: one thing can be done with a file")
     taken, plans = set(), ([], [])
-    wanted = [(Path(file), None) for file in delete] + [
-        (Path(file), label) for file, label in change
-    ]
-    twice = next(
-        (file for file, n in Counter(file for file, _ in wanted).items() if n > 1), None
-    )
-    if twice:
-        raise ValueError(
-            f"{brief(twice)} is named twice: one thing can be done with a file"
-        )
     for file, label in wanted:
-        if label is not None and (
-            label in ("", ".", "..", _TRASH)
-            or Path(label).name != label
-            or set(label) & {"\\", "\0"}
-        ):
-            raise ValueError(f"the label {label!r} cannot be the name of a folder")
-        if not os.path.lexists(file):
-            raise DataError(
-                f"{brief(file)} is not there any more, so nothing was moved. If a "
-                "cleaning was interrupted, undo it first; else make the cleaner anew"
-            )
-        if not file.is_relative_to(root) or ".." in file.relative_to(root).parts:
-            raise DataError(
-                f"{brief(file)} does not lie in {brief(root)}, so nothing was moved"
-            )
-        if label is not None and file.parent == root:
-            raise DataError(
-                f"{brief(file)} lies in no folder of a class, so it cannot go into "
-                "another one; nothing was moved"
-            )
-        target = (
-            root / _TRASH / file.relative_to(root)
-            if label is None
-            else file.parent.parent / label / file.name
-        )
-        if target == file: continue                          # it has that label already
+        _check(root, file, label)
+        target = (root/_TRASH/file.relative_to(root) if label is None
+                  else file.parent.parent/label/file.name)
+        if target == file: continue  # it has that label already
         plans[label is not None].append((file, _free(target, taken)))
     return plans
 
 
+def _check(root: Path, file: Path, label: str | None) -> None:
+    "Raise `ValueError` or `DataError` for a move that cannot be made."
+    no_name = label in ("", ".", "..", _TRASH)
+    if label is not None and (
+            no_name or Path(label).name != label or set(label) & {"\\", "\0"}):
+        raise ValueError(f"the label {label!r} cannot be the name of a folder")
+    if not os.path.lexists(file):
+        raise DataError(
+            f"{brief(file)} is not there any more, so nothing was moved. If a cleaning was "
+            "interrupted, undo it first; else make the cleaner anew")
+    if not file.is_relative_to(root) or ".." in file.relative_to(root).parts:
+        raise DataError(
+            f"{brief(file)} does not lie in {brief(root)}, so nothing was moved")
+    if label is not None and file.parent == root:
+        raise DataError(
+            f"{brief(file)} lies in no folder of a class, so it cannot go into another "
+            "one; nothing was moved")
+
+# %% ../nbs/library/cleaning.ipynb #b58b2f5d
 def clean_files(
     root: str | Path,  # folder in which all of it happens; the trash is in it
     delete: Iterable = (),  # files to move into the trash
@@ -204,26 +189,7 @@ def clean_files(
 
 def _do_moves(root: Path, moves: list[tuple[Path, Path]]) -> int:
     "Write the journal, then move; take it all back if a file refuses."
-    def inside(file: Path) -> str: return file.relative_to(root).as_posix()
-    rounds = _read_journal(root)
-    made = sorted(
-        {
-            inside(target.parent)
-            for _, target in moves
-            if _TRASH not in target.parts and not target.parent.exists()
-        }
-    )
-    entries = [
-        {"from": inside(source), "to": inside(target), **_mark(source)}
-        for source, target in moves
-    ]
-    rounds.append(
-        {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "made": made,
-            "moves": entries,
-        }
-    )
+    rounds = [*_read_journal(root), _round(root, moves)]
     _write_journal(root, rounds)
     for source, target in moves:
         try:
@@ -233,11 +199,23 @@ def _do_moves(root: Path, moves: list[tuple[Path, Path]]) -> int:
             _take_back(root, rounds)
             raise DataError(
                 f"{brief(source)} cannot be moved to {brief(target)} "
-                f"({error.strerror or error}), so nothing was moved"
-            ) from error
+                f"({error.strerror or error}), so nothing was moved") from error
     return len(rounds)
 
 
+def _round(root: Path, moves: list[tuple[Path, Path]]) -> dict:
+    "What the journal says of these moves."
+    def inside(file: Path) -> str: return file.relative_to(root).as_posix()
+    made = {inside(target.parent) for _, target in moves
+            if _TRASH not in target.parts and not target.parent.exists()}
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": sorted(made),
+        "moves": [{"from": inside(source), "to": inside(target), **_mark(source)}
+                  for source, target in moves],
+    }
+
+# %% ../nbs/library/cleaning.ipynb #2f4eaf58
 def undo_cleaning(
     root: str | Path,  # the folder that was cleaned
 ) -> Cleaned:

@@ -7,14 +7,12 @@ __all__ = ['load_learner']
 
 # %% ../nbs/library/exporting.ipynb #8571fedf
 import inspect
-import json
 import math
 import pkgutil
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -22,211 +20,18 @@ from fastcore.xtras import Path
 from torch import Tensor, nn
 
 from . import __version__
-from .augment import JoinedTransforms
 from .batches import default_device
 from .events import LearnerError
 from .export_files import bounded_json, packed, read_export
-from .export_parts import LIMITS, MODULE_FIELDS, PART_KINDS, TABLE, NoItems
-from .export_parts import given_arguments, import_path, library_name
+from .export_parts import LIMITS, PART_KINDS, TABLE, NoItems, import_path
 from .export_parts import limited_arguments, name_in_table, network_named
-from .export_parts import own_path, part_named, whole_number
+from .export_parts import part_named, whole_number
+from .export_writer import Writer, apart, describe, loaders_of
 from .files import written_whole
 from .learner import Learner
 from .loaders import DataLoader, DataLoaders
-from .losses import kind_of_target, read_as
 from .messages import DataError
 from .pipeline import Datasets, Pipeline
-from .resizing import ThenTensor
-from .transforms import FunctionTransform, ToTensor
-
-# %% ../nbs/library/exporting.ipynb #4e670f8a
-class _Writer:
-    "Turns parts into JSON; collects the tensors, and what belongs to the user."
-    def __init__(self): self.tensors, self.yours = {}, {}
-
-    def part(
-        self,
-        thing,
-        role: str,
-        where: str,  # what it belongs to, for messages
-    ) -> dict:
-        "A function or class by its name, an object by its class and what made it."
-        made = not (inspect.isroutine(thing) or isinstance(thing, type))
-        kind, name = type(thing) if made else thing, name_in_table(thing, role)
-        if name is None:
-            self.yours[path := own_path(kind, where)] = kind
-            return {"yours": path} | (self.own(thing, where) if made else {})
-        if not made: return {"part": name}
-        given = {key: tuple(value) if isinstance(value, list | L) else value
-                 for key, value in given_arguments(thing, kind).items()}
-        return {
-            "part": name,
-            "with": self.values(given, f"{where}, {{}} of {kind.__name__}"),
-        }
-
-    def own(self, thing, where: str) -> dict:
-        """All that an object of the user's keeps; of a network its layers, and the form of
-        weights."""
-        of_layers = MODULE_FIELDS if isinstance(thing, nn.Module) else ()
-        kept = {key: value for key, value in vars(thing).items() if key not in of_layers}
-        node = {"keeps": self.values(kept, f"{where}, {{}} of {type(thing).__name__}")}
-        if not of_layers: return node
-        lost = thing._non_persistent_buffers_set  # they are in no state_dict
-        loose = {key: self.value(thing._buffers[key], where) for key in lost}
-        weights = {key: list(value.shape) for key, value in thing._parameters.items()
-                   if value is not None}
-        buffers = {key: list(value.shape) for key, value in thing._buffers.items()
-                   if value is not None and key not in lost}
-        return node | {"layers": self.layers(thing, where), "weights": weights,
-                       "buffers": buffers, "loose": loose}
-
-    def values(self, values: dict, where: str) -> dict:
-        return {key: self.value(value, where.format(key)) for key, value in values.items()}
-
-    def value(self, value, where: str):
-        "A plain value as it is; layers, functions and tensors by what stands for them."
-        if isinstance(value, np.generic): value = value.item()
-        if value is None or type(value) in (bool, int, str): return value
-        if type(value) is float and math.isfinite(value): return value
-        if isinstance(value, tuple): return [self.value(each, where) for each in value]
-        if isinstance(value, list | L): return {"list": self.value(tuple(value), where)}
-        if isinstance(value, dict): return {"dict": self.value(tuple(value.items()), where)}
-        if isinstance(value, nn.Module): return self.layer(value, where)
-        if isinstance(value, type) or inspect.isroutine(value):
-            return self.part(value, "function", where)
-        if isinstance(value, Tensor):
-            self.tensors[name := f"given.{len(self.tensors)}"] = value
-            return {"tensor": name}
-        raise LearnerError(
-            f"{where}: {str(value)[:80]!r} is a {type(value).__name__}, which cannot "
-            "be stored: texts, numbers, true and false, lists and tensors can"
-        )
-
-    def layers(self, module: nn.Module, where: str) -> dict:
-        return {key: self.layer(inner, f"{where}, layer {key}")
-                for key, inner in module._modules.items() if inner is not None}
-
-    def layer(self, module: nn.Module, where: str = "the model") -> dict:
-        "A layer, and the layers in it; a network of a library by its name."
-        if name := name_in_table(module, "layers"):
-            if hasattr(module, "made_by") and not self.known(module):
-                return self.made_by(*module.made_by)
-            return {"part": name, "layers": self.layers(module, where)}
-        if hasattr(module, "made_by"): return self.made_by(*module.made_by)
-        library = type(module).__module__.partition(".")[0]
-        if library not in ("timm", "torchvision"): return self.part(module, "layer", where)
-        return {
-            "part": f"export_parts._of_{library}",
-            "with": library_name(module, library),
-        }
-
-    def known(self, module: nn.Module) -> bool:
-        return all(
-            name_in_table(m, "layer") or name_in_table(m, "layers")
-            for m in module.modules()
-        )
-
-    def made_by(self, maker: str, given: dict) -> dict:
-        "A network by the name of what built it."
-        if maker != "create_body": return {"part": f"recipes.{maker}", "with": given}
-        arch = given["arch"]
-        if isinstance(arch, str): arch = {"timm": arch.partition(".")[0]}
-        elif not inspect.isroutine(arch):
-            raise LearnerError(
-                f"the model: arch was {str(arch)[:80]}, a {type(arch).__name__}; in "
-                "its place write a function with def, and allow that one"
-            )
-        elif arch.__module__.startswith("torchvision."):
-            arch = {"torchvision": arch.__name__}
-        else: arch = self.part(arch, "architecture", "the model, arch of create_body")
-        return {"part": "bodies.create_body", "with": given | {"arch": arch}}
-
-# %% ../nbs/library/exporting.ipynb #c368f664
-def _apart(steps: Iterable) -> Iterator:
-    "Transforms as they were before they were joined."
-    for step in steps:
-        if isinstance(step, JoinedTransforms): yield from step.steps
-        elif isinstance(step, ThenTensor): yield from (step.first, ToTensor())
-        else: yield step.function if isinstance(step, FunctionTransform) else step
-
-
-def _needed(pipeline: Pipeline, is_input: bool) -> list:
-    """Of an input what opens a new item, without the getter before it, which knew the old
-    ones; of a target what says what its numbers mean, without the labeller."""
-    if is_input: return pipeline.steps[pipeline.opener:]
-    return [
-        step
-        for step in pipeline.steps
-        if name_in_table(step, "step") or hasattr(step, "decode")
-    ]
-
-
-def _of_parts(learn: Learner, writer: _Writer) -> list | None:
-    "How each part of an item is made; None where the loaders do not say it."
-    source = learn.dls.train_ds if learn.dls.loaders else None
-    if not isinstance(source, Datasets): return None
-    return [{"kind": pipeline.kind if pipeline.kind in PART_KINDS else None,
-             "steps": [writer.part(step, "step", "what opens an item")
-                       for step in _needed(pipeline, i < source.n_inp)]}
-            for i, pipeline in enumerate(source.pipelines)]
-
-
-def _of_loss(learn: Learner, writer: _Writer) -> dict | None:
-    """What makes predictions of scores: the loss, or that one of ours which reads them in
-    its way."""
-    loss, own = learn.loss_func, ("activation", "decodes")
-    usual = read_as(loss, kind_of_target(learn.dls))
-    kind = next((each for each in type(usual).mro() if name_in_table(each, "loss")), None)
-    if any(hasattr(loss, name) for name in own) and (
-        usual is not loss
-        or kind is None
-        or any(getattr(type(loss), name) is not getattr(kind, name) for name in own)
-    ):
-        return writer.part(loss, "loss", "loss_func")
-    return kind and {
-        "part": name_in_table(kind, "loss"),
-        "with": given_arguments(usual, kind),
-    }
-
-# %% ../nbs/library/exporting.ipynb #27229aac
-def _of_model(model: nn.Module, writer: _Writer) -> dict:
-    "The layers; the writer keeps the weights."
-    weights = model.state_dict()
-    odd = next(
-        (name for name, value in weights.items() if not isinstance(value, Tensor)), None
-    )
-    if odd:
-        raise LearnerError(
-            f"the model keeps {odd!r} among its weights, and it is no tensor"
-        )
-    writer.tensors |= {f"model.{name}": value for name, value in weights.items()}
-    last = any(w.ndim == 4 and not w.is_contiguous() and
-               w.is_contiguous(memory_format=torch.channels_last) for w in weights.values())
-    return {"layers": writer.layer(model), "channels_last": last}
-
-
-def _of_loader(loader: DataLoader, writer: _Writer) -> dict:
-    own = loader._given["collate_fn"]
-    steps = {name: [writer.part(step, "transform", f"the transforms {name}")
-                    for step in _apart(getattr(loader, name))]
-             for name in ("after_item", "after_batch")}
-    collate = own and writer.part(own, "function", "collate_fn")
-    return steps | {"bs": loader.bs, "collate": collate}
-
-
-def _loaders(learn: Learner) -> list:
-    return [each for each in learn.dls.loaders if isinstance(each, DataLoader)][:2]
-
-
-def _describe(learn: Learner, writer: _Writer) -> str:
-    "All that prediction needs, but for the numbers."
-    return json.dumps({
-        "model": _of_model(learn.model, writer),
-        "loss": _of_loss(learn, writer),
-        "parts": _of_parts(learn, writer),
-        "n_inp": learn.dls.n_inp,
-        "loaders": [_of_loader(loader, writer) for loader in _loaders(learn)],
-    }, separators=(",", ":"), allow_nan=False)
 
 # %% ../nbs/library/exporting.ipynb #8854b51a
 def _allowed(text: str, allow: Iterable) -> dict[str, Callable]:
@@ -238,18 +43,14 @@ def _allowed(text: str, allow: Iterable) -> dict[str, Callable]:
     # what was defined in the program itself, in another too
     for thing in filter(callable, allow):
         module = getattr(getattr(thing, "__self__", thing), "__module__", "")
-        things |= {
-            (path := import_path(thing)): thing,
-            f"__main__{path.removeprefix(module)}": thing,
-        }
-    if missing := sorted(
-        paths - {*things, *(path for path in allow if isinstance(path, str))}
-    ):
+        path = import_path(thing)
+        things |= {path: thing, f"__main__{path.removeprefix(module)}": thing}
+    named = {path for path in allow if isinstance(path, str)}
+    if missing := sorted(paths - things.keys() - named):
         names = ", ".join(path.rpartition(".")[2] for path in missing)
         raise DataError(
             f"it uses what is not part of coursekit: {', '.join(missing)}. If you know "
-            f"and trust it, import it and say load_learner(file, allow=[{names}])"
-        )
+            f"and trust it, import it and say load_learner(file, allow=[{names}])")
     try: return {path: things.get(path) or pkgutil.resolve_name(path) for path in paths}
     except (ImportError, AttributeError) as error:
         raise DataError(f"allow names what cannot be imported: {error}") from error
@@ -284,20 +85,19 @@ class _Reader:
         """What has its place in the table, and in the one of these roles that it is wanted
         for."""
         name = node["part"]
-        role = next(
-            (each for each in roles if type(name) is str and name in TABLE[each]), None
-        )
-        if role is None:
+        known = [each for each in roles if type(name) is str and name in TABLE[each]]
+        if not known:
             _refuse(f"names as {roles[0]} what coursekit {__version__} has not", name)
-        thing, how = part_named(name, role), {"layers": "layers"}.get(role, "with")
+        role, *_ = known
+        thing, how = part_named(name, role), "layers" if role == "layers" else "with"
         as_it_is = role in ("function", "architecture") or inspect.ismethod(thing)
-        if node.keys() != ({"part"} if as_it_is else {"part", how}) or not isinstance(
-                node.get(how, {}), dict):
-                    _refuse(f"uses the {role} {name} in a strange way", node)
+        wanted = {"part"} if as_it_is else {"part", how}
+        if node.keys() != wanted or not isinstance(node.get(how, {}), dict):
+            _refuse(f"uses the {role} {name} in a strange way", node)
         if as_it_is: return thing
         if role == "layers": return self.layers(thing, node["layers"])
         if name == "bodies.create_body": return self.body(thing, **node["with"])
-        self.plain &= not name.startswith(("recipes.", "exporting."))
+        self.plain &= not name.startswith(("recipes.", "export_parts."))
         return thing(**_checked(name, thing, node["with"]))
 
     def layers(self, thing: type, inner: dict) -> nn.Module:
@@ -310,19 +110,15 @@ class _Reader:
 
     def layer(self, node) -> nn.Module:
         made = self.part(node, "layer", "layers")
-        return (
-            made if isinstance(made, nn.Module) else _refuse("has this for a layer", node)
-        )
+        if not isinstance(made, nn.Module): _refuse("has this for a layer", node)
+        return made
 
     def body(self, create_body: Callable, arch, **given) -> nn.Module:
         """A network for pictures by its name, without its last layers and without fetching
         anything."""
         self.plain, given = False, _checked("bodies.create_body", create_body, given)
-        kind, name = (
-            next(iter(arch.items()))
-            if isinstance(arch, dict) and len(arch) == 1
-            else (0, 0)
-        )
+        one = isinstance(arch, dict) and len(arch) == 1
+        kind, name = next(iter(arch.items())) if one else (0, 0)
         if kind in ("timm", "torchvision"): arch = network_named(kind, name)
         else: arch = self.part(arch, "architecture")
         return create_body(arch, pretrained=False, **given)
@@ -371,11 +167,8 @@ def _checked(name: str, thing: Callable, given: dict) -> dict:
 def _tuples(value, depth: int = 0):
     if type(value) is list and depth < 3:
         return tuple(_tuples(each, depth + 1) for each in value)
-    return (
-        _refuse("holds this for plain data", value)
-        if isinstance(value, list | dict)
-        else value
-    )
+    plain = not isinstance(value, list | dict)
+    return value if plain else _refuse("holds this for plain data", value)
 
 # %% ../nbs/library/exporting.ipynb #6c1db1ad
 def _model(reader: _Reader, said: dict) -> nn.Module:
@@ -397,8 +190,7 @@ def _model(reader: _Reader, said: dict) -> nn.Module:
 def _no_label(item):
     raise DataError(
         "a learner from a file does not label items, it holds what prediction needs: "
-        "compare its predictions with your labels, or give it loaders, learn.dls = ..."
-    )
+        "compare its predictions with your labels, or give it loaders, learn.dls = ...")
 
 
 def _no_loss(pred, *targets) -> Tensor:
@@ -443,10 +235,8 @@ def _learner(reader: _Reader, text: str, device: torch.device, path: Path) -> Le
     """All of it: model, loaders without items, and a loss of the kind that the scores are
     for."""
     said = bounded_json(text)
-    model, sides = (
-        _model(reader, said["model"]),
-        _sides(reader, said["parts"], said["n_inp"]),
-    )
+    model = _model(reader, said["model"])
+    sides = _sides(reader, said["parts"], said["n_inp"])
     made = [_loader(reader, loader, side, device)
             for loader, side in zip(said["loaders"], sides, strict=False)]
     made = made or [DataLoader(side, device=device) for side in sides]
@@ -473,9 +263,8 @@ def _compare(made, given, where: str) -> None:
     if inspect.isroutine(given) or isinstance(given, type): return
     # what stands for a block of torchvision is another class
     ours = name_in_table(given, "layers")
-    if "forward" in vars(given) or (
-        name_in_table(made, "layers") if ours else type(made)
-    ) != (ours or type(given)):
+    kind = name_in_table(made, "layers") if ours else type(made)
+    if "forward" in vars(given) or kind != (ours or type(given)):
         raise LearnerError(
             f"{where}, a {type(given).__name__}, was changed after it was built, and "
             "cannot be stored: make it, or the network that it is in, a class"
@@ -490,31 +279,31 @@ def _compare(made, given, where: str) -> None:
 
 
 def _prove(made: Learner, given: Learner) -> None:
-    """Raise `LearnerError` if a learner is not what another one is; warn of what stays
-    behind."""
-    a, b = (
-        dict(each.model.named_modules(remove_duplicate=False)) for each in (made, given)
-    )
+    "Raise `LearnerError` if a learner is not what another one is."
+    a, b = (dict(one.model.named_modules(remove_duplicate=False)) for one in (made, given))
     for name, layer in b.items():
         _compare(a.get(name), layer, f"the layer {name}" if name else "the model")
-    for one, two in zip(_loaders(made), _loaders(given), strict=False):
+    for one, two in zip(loaders_of(made), loaders_of(given), strict=False):
         for name in ("after_item", "after_batch"):
-            steps = (_apart(getattr(each, name)) for each in (one, two))
+            steps = (apart(getattr(each, name)) for each in (one, two))
             for x, y in zip(*steps, strict=True): _compare(x, y, f"the transforms {name}")
-    kinds = [getattr(each.dls, "kinds", None) for each in (made, given)]
-    if kinds[0] != kinds[1]:
+    now, was = (getattr(each.dls, "kinds", None) for each in (made, given))
+    if now != was:
         raise LearnerError(
-            f"the parts of an item are {kinds[1]} and would come back as {kinds[0]}: "
-            "let the step that makes a part have a `kind`"
-        )
-    lost = [
-        repr(cb) for cb in given.cbs if not type(cb).__module__.startswith("coursekit.")
-    ]
-    lost += [f"the hooks of layer {name or 'model'}" for name, layer in b.items()
+            f"the parts of an item are {was} and would come back as {now}: let the step "
+            "that makes a part have a `kind`")
+
+
+def _tell_what_stays(learn: Learner) -> None:
+    "Warn of what a file does not hold, and predictions may need."
+    lost = [repr(cb) for cb in learn.cbs
+            if not type(cb).__module__.startswith("coursekit.")]
+    layers = learn.model.named_modules(remove_duplicate=False)
+    lost += [f"the hooks of layer {name or 'model'}" for name, layer in layers
              if layer._forward_hooks or layer._forward_pre_hooks]
     if lost:
         warnings.warn(f"not exported: {', '.join(lost)}. If predictions need that, add it "
-                           "again after load_learner", stacklevel=4)
+                      "again after load_learner", stacklevel=4)
 
 # %% ../nbs/library/exporting.ipynb #99e5cbf3
 @patch
@@ -528,16 +317,16 @@ def export(
     labellers, splitter, optimiser, metrics and callbacks stay behind. Raises
     `LearnerError`, with its name, for a part that cannot be stored. Nothing is written
     then."""
-    writer = _Writer()
-    text, file = _describe(self, writer), self.path / fname
+    writer = Writer()
+    text, file = describe(self, writer), self.path / fname
     reader = _Reader(writer.tensors, writer.yours)
     try: made = _learner(reader, text, torch.device("cpu"), self.path)
     except LearnerError: raise
     except Exception as error:
         raise LearnerError(
-            f"the learner cannot be built again from its file: {error}"
-        ) from error
+            f"the learner cannot be built again from its file: {error}") from error
     _prove(made, self)
+    _tell_what_stays(self)
     header, body = packed(text, writer.tensors)
     with written_whole(file) as f:
         f.write(header)
@@ -559,8 +348,7 @@ def load_learner(
         text, tensors = read_export(file)
         return _learner(_Reader(tensors, _allowed(text, allow)), text, device, file.parent)
     except Exception as error:
-        known = isinstance(error, DataError)
-        said = (
-            str(error) if known else f"it cannot be built: {type(error).__name__}: {error}"
-        )
+        said = str(error)
+        if not isinstance(error, DataError):
+            said = f"it cannot be built: {type(error).__name__}: {error}"
         raise DataError(f"{file}: {said[:600]}") from error

@@ -26,7 +26,7 @@ from .showing import show_parts
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-# %% ../nbs/library/interpretation.ipynb #a4f0f736
+# %% ../nbs/library/interpretation.ipynb #6b43a0cf
 class Interpretation:
     """What a learner says about every item of a loader: predictions, decoded predictions
     and losses, computed once."""
@@ -39,14 +39,8 @@ class Interpretation:
         decoded: Tensor,  # the predictions as targets
         losses: Tensor,  # `(n,)`
     ):
-        self.learn, self.dl, self.preds, self.targets, self.decoded, self.losses = (
-            learn,
-            dl,
-            preds,
-            targets,
-            decoded,
-            losses,
-        )
+        self.learn, self.dl, self.preds, self.targets = learn, dl, preds, targets
+        self.decoded, self.losses = decoded, losses
         self.vocab, self._kept = getattr(dl, "vocab", None), dl.kept
 
     @classmethod
@@ -67,9 +61,8 @@ class Interpretation:
                 f"DataLoaders.from_dsets, not {type(dl).__name__}"
             )
         dl = dl.ordered()
-        return cls(
-            learn, dl, *learn.get_preds(dl=dl, with_decoded=True, with_loss=True, act=act)
-        )
+        judged = learn.get_preds(dl=dl, with_decoded=True, with_loss=True, act=act)
+        return cls(learn, dl, *judged)
 
     def top_losses(
         self,
@@ -81,32 +74,20 @@ class Interpretation:
         most sure of it."""
         losses, order = self.losses.sort(descending=largest, stable=True)
         losses, order = losses[:k], order[:k]
-        return (
-            (losses, order, L(self.dl.source.item(self._kept[i]) for i in order))
-            if items
-            else (losses, order)
-        )
+        if not items: return losses, order
+        return losses, order, L(self.dl.source.item(self._kept[i]) for i in order)
 
     def _word(self, value: Tensor) -> str:
         if self._drawn: return ""
         pipelines = getattr(self.dl.source, "pipelines", None)
         said = pipelines[-1].decode(value) if pipelines else value.tolist()
-        return (
-            "; ".join(map(str, said)) or "none"
-            if isinstance(said, list | tuple | L)
-            else f"{said:.3g}"
-            if isinstance(said, float)
-            else str(said)
-        )
+        if isinstance(said, list | tuple | L): return "; ".join(map(str, said)) or "none"
+        return f"{said:.3g}" if isinstance(said, float) else str(said)
 
     # the probability of what was decided, where there is one
     def _sure(self, i: int) -> str:
-        if (
-            self.preds.ndim != 2
-            or self.targets.ndim != 1
-            or self.targets.is_floating_point()
-        ):
-            return ""
+        of_classes = self.preds.ndim == 2 and self.targets.ndim == 1
+        if not of_classes or self.targets.is_floating_point(): return ""
         return f", {self.preds[i].max():.2f}"
 
     def plot_top_losses(
@@ -121,17 +102,12 @@ class Interpretation:
         probability of the prediction."""
         order = self.top_losses(None, largest)[1]
         chosen = [int(i) for i in (order[:k] if isinstance(k, int) else order[list(k)])]
-        titles = (
-            [f"loss {self.losses[i]:.2g}" for i in chosen]
-            if self._drawn
-            else [
-                f"{self._word(self.decoded[i])}{self._sure(i)}\nis "
-                f"{self._word(self.targets[i])}\n"
-                f"loss {self.losses[i]:.2f}"
-                for i in chosen
-            ]
-        )
-        self._show(chosen, titles, nrows, ncols, figsize)
+        self._show(chosen, list(map(self._title, chosen)), nrows, ncols, figsize)
+
+    def _title(self, i: int) -> str:
+        if self._drawn: return f"loss {self.losses[i]:.2g}"
+        return (f"{self._word(self.decoded[i])}{self._sure(i)}\n"
+                f"is {self._word(self.targets[i])}\nloss {self.losses[i]:.2f}")
 
     def show_results(
         self,
@@ -142,9 +118,8 @@ class Interpretation:
     ) -> None:
         "Show chosen pictures with target and prediction."
         chosen = [int(i) for i in L(idxs)]
-        titles = [
-            "\n".join(map(self._word, (self.targets[i], self.decoded[i]))) for i in chosen
-        ]
+        titles = [f"{self._word(self.targets[i])}\n{self._word(self.decoded[i])}"
+                  for i in chosen]
         self._show(chosen, titles, nrows, ncols, figsize)
 
     @property
@@ -152,37 +127,28 @@ class Interpretation:
         return (self.dl.kinds or (None,))[-1] in ("points", "mask")
 
     def _show(self, chosen: list[int], titles: list[str], nrows, ncols, figsize) -> None:
-        import matplotlib.pyplot as plt
-        dl = self.dl.new(
-            _Some(self.dl.source, [self._kept[i] for i in chosen]),
-            bs=len(chosen),
-            num_workers=0,
-        )
+        n, some = len(chosen), _Some(self.dl.source, [self._kept[i] for i in chosen])
+        dl = self.dl.new(some, bs=n, num_workers=0)
         batch = dl.decode_batch(to_cpu(dl.one_batch()))
         if self._drawn:
-            kinds, parts = (
-                (*dl.kinds, dl.kinds[-1], None),
-                (*batch, self.decoded[chosen], titles),
-            )
-            return show_parts(
-                parts, kinds, None, len(chosen), nrows, ncols, figsize, compared=True
-            )
-        pictures = batch[0]
-        rows = nrows or -(-len(chosen) // (ncols or min(len(chosen), 5)))
-        columns = ncols or -(-len(chosen) // rows)
-        axes = list(
-            plt.subplots(
-                rows,
-                columns,
-                figsize=figsize or (columns * 2, rows * 2.7),
-                squeeze=False,
-                layout="constrained",
-            )[1].flat
-        )
-        for ax in axes[len(chosen):]: ax.remove()
-        for ax, picture, title in zip(axes, pictures, titles, strict=False):
+            kinds = *dl.kinds, dl.kinds[-1], None
+            parts = *batch, self.decoded[chosen], titles
+            return show_parts(parts, kinds, None, n, nrows, ncols, figsize, compared=True)
+        rows = nrows or -(-n // (ncols or min(n, 5)))
+        axes = _axes_for(n, rows, ncols or -(-n // rows), figsize)
+        for ax, picture, title in zip(axes, batch[0], titles, strict=False):
             show_image(picture.clamp(0, 1), ax=ax)
             ax.set_title(title, fontsize=9, parse_math=False)
+
+
+def _axes_for(n: int, rows: int, columns: int, figsize: tuple | None) -> list:
+    "Axes for `n` pictures in so many rows and columns."
+    import matplotlib.pyplot as plt
+    figsize = figsize or (columns * 2, rows * 2.7)
+    grid = {"figsize": figsize, "squeeze": False, "layout": "constrained"}
+    axes = plt.subplots(rows, columns, **grid)[1]
+    for ax in axes.flat[n:]: ax.remove()
+    return list(axes.flat[:n])
 
 
 class _Some:
@@ -196,7 +162,7 @@ class _Some:
         if name.startswith("__") or name == "dataset": raise AttributeError(name)
         return getattr(self.dataset, name)
 
-
+# %% ../nbs/library/interpretation.ipynb #a4f0f736
 class ClassificationInterpretation(Interpretation):
     """What a classifier confuses with what. Raises `DataError` where an item does not have
     exactly one class."""
@@ -217,9 +183,8 @@ class ClassificationInterpretation(Interpretation):
     def confusion_matrix(self) -> np.ndarray:
         "How many items of each class were taken for each class."
         n = len(self.vocab)
-        return to_np(
-            torch.bincount(self.targets * n + self.decoded, minlength=n * n).view(n, n)
-        )
+        counts = torch.bincount(self.targets * n + self.decoded, minlength=n * n)
+        return to_np(counts.view(n, n))
 
     def plot_confusion_matrix(
         self,
@@ -236,27 +201,16 @@ class ClassificationInterpretation(Interpretation):
         shown = self.confusion_matrix()
         if normalize: shown = shown / shown.sum(1, keepdims=True).clip(1)
         side, names = 1.5 + 0.6 * len(self.vocab), [str(name) for name in self.vocab]
-        ax = plt.figure(
-            figsize=figsize or (max(3.5, side),) * 2, layout="constrained", **kwargs
-        ).gca()
+        figsize = figsize or (max(3.5, side),) * 2
+        ax = plt.figure(figsize=figsize, layout="constrained", **kwargs).gca()
         ax.imshow(shown, cmap=cmap, vmin=0)
         places = np.arange(len(names))
-        ax.set(
-            title=title, xlabel="predicted", ylabel="actual", xticks=places, yticks=places
-        )
+        ax.set(title=title, xlabel="predicted", ylabel="actual")
+        ax.set(xticks=places, yticks=places)
         turn = 90 if max(map(len, names)) * len(names) > 24 else 0
         ax.set_xticklabels(names, rotation=turn, parse_math=False)
         ax.set_yticklabels(names, parse_math=False)
-        for (row, column), value in np.ndenumerate(shown) if plot_txt else ():
-            text = f"{value:.{norm_dec}f}" if normalize else str(value)
-            ax.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                color="white" if value > shown.max() / 2 else "black",
-            )
+        if plot_txt: _write_numbers(ax, shown, f".{norm_dec}f" if normalize else "")
         return ax
 
     def most_confused(
@@ -275,12 +229,13 @@ class ClassificationInterpretation(Interpretation):
     def print_classification_report(self) -> None:
         "Precision, recall and F1 score of each class, by scikit-learn."
         from sklearn.metrics import classification_report
-        print(
-            classification_report(
-                self.targets,
-                self.decoded,
-                labels=range(len(self.vocab)),
-                target_names=[str(name) for name in self.vocab],
-                zero_division=0,
-            )
-        )
+        names = [str(name) for name in self.vocab]
+        print(classification_report(self.targets, self.decoded, labels=range(len(names)),
+                                    target_names=names, zero_division=0))
+
+
+def _write_numbers(ax, shown: np.ndarray, form: str) -> None:
+    "Into each field of a table its number, light on dark and dark on light."
+    for (row, column), value in np.ndenumerate(shown):
+        color = "white" if value > shown.max() / 2 else "black"
+        ax.text(column, row, format(value, form), ha="center", va="center", color=color)

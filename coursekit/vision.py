@@ -57,34 +57,24 @@ class KeepMemory(Callback):
         # as large as the library itself lets them grow
         if self.learn.device.type == "cpu": _malloc(largest=2**25, free=2**26)
 
-# %% ../nbs/library/vision.ipynb #0a686637
+# %% ../nbs/library/vision.ipynb #c352434d
 def _normalized(dls: DataLoaders, body: nn.Module, n_in: int) -> DataLoaders:
     """The same loaders with the statistics of the body's own pictures, unless there are
     some already."""
     known = getattr(body, "pretrained_cfg", None)
-    if (
-        not known
-        or len(known["mean"]) != n_in
-        or not all(isinstance(loader, DataLoader) for loader in dls.loaders)
-    ):
-        return dls
+    ours = all(isinstance(loader, DataLoader) for loader in dls.loaders)
+    if not known or len(known["mean"]) != n_in or not ours: return dls
     own = Normalize(known["mean"], known["std"])
     there = [step for step in dls.train.after_batch if isinstance(step, Normalize)]
     if not there: return dls.new(after_batch=[*L(dls.train._given["after_batch"]), own])
-    if not (
-        torch.allclose(there[0].mean, own.mean, atol=0.02)
-        and torch.allclose(there[0].std, own.std, atol=0.02)
-    ):
-        warnings.warn(
-            (
-                f"the pictures go through {there[0]}, and the body has learned with {own}: "
-                "leave Normalize out, and the right one is added"
-            ),
-            stacklevel=3,
-        )
+    pairs = (there[0].mean, own.mean), (there[0].std, own.std)
+    if not all(torch.allclose(a, b, atol=0.02) for a, b in pairs):
+        warnings.warn(f"the pictures go through {there[0]}, and the body has learned with "
+                      f"{own}: leave Normalize out, and the right one is added",
+                      stacklevel=3)
     return dls
 
-
+# %% ../nbs/library/vision.ipynb #0a686637
 def vision_learner(
     dls: DataLoaders,
     # `efficientnet_lite0`, `resnet18`, another function of torchvision, or a timm name
@@ -126,19 +116,12 @@ def vision_learner(
     the training targets, in their unit, by a `ScaleShift` that fastai has not. Raises
     `DataError` where weights cannot be had, `LearnerError` where pictures and model do
     not fit."""
-    known = set(inspect.signature(create_vision_model).parameters) | set(
-        inspect.signature(create_head).parameters
-    )
-    if set(model) - known:
-        raise TypeError(
-            f"vision_learner has no argument {', '.join(sorted(set(model) - known))}"
-        )
+    _refuse_unknown(model)
     n_out = dls.c if n_out is None else n_out
     if isinstance(n_out, list | L):
         raise ValueError(
             f"the targets need {list(n_out)} outputs: n_out=... says how many the model "
-            "has, or custom_head=... how it makes them"
-        )
+            "has, or custom_head=... how it makes them")
     made = create_vision_model(arch, n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = usual_split(body_named(arch), made[0])
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)
@@ -152,3 +135,11 @@ def vision_learner(
 
 
 cnn_learner = vision_learner
+
+
+def _refuse_unknown(given: dict) -> None:
+    "Raise `TypeError` for what neither a model nor a head takes."
+    known = {name for make in (create_vision_model, create_head)
+             for name in inspect.signature(make).parameters}
+    if odd := sorted(set(given) - known):
+        raise TypeError(f"vision_learner has no argument {', '.join(odd)}")

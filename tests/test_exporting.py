@@ -247,7 +247,7 @@ def test_in_a_fresh_process(exported, pictures, tmp_path):
 # ---------------------------------------------------------------- every part
 def through(thing, role="transform"):
     "A part written as JSON and read again."
-    writer = exporting._Writer()
+    writer = exporting.Writer()
     node = writer.layer(thing) if role == "layer" else writer.part(thing, role, "here")
     reader = exporting._Reader(writer.tensors, writer.yours)
     node = json.loads(json.dumps(node, allow_nan=False))
@@ -467,7 +467,7 @@ def test_no_public_transform_is_left_out():
 
 def test_defaults_are_not_written():
     "So a file does not name an argument that another version of PyTorch has not."
-    writer = exporting._Writer()
+    writer = exporting.Writer()
     assert writer.layer(nn.InstanceNorm2d(3))["with"] == {"num_features": 3}
     assert writer.layer(nn.BatchNorm2d(3, eps=1e-3))["with"] == {"num_features": 3, "eps": 1e-3}
     assert writer.layer(nn.Linear(2, 3, bias=False))["with"]["bias"] is False
