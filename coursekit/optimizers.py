@@ -16,24 +16,19 @@ from .loop import even_mults
 
 # %% ../nbs/library/optimizers.ipynb #9cd01ef3
 def as_groups(params: Iterable) -> list[dict]:
+    "Groups as torch takes them, from tensors, lists of tensors or torch's dicts."
     groups = list(params)
     if not groups:
         raise ValueError("no parameters to optimise (was the generator used up?)")
-    if isinstance(groups[0], dict):
-        return [
-            group
-            | {
-                "params": [given]
-                if isinstance(given := group["params"], Tensor)
-                else list(given)
-            }
-            for group in groups
-        ]
-    if isinstance(groups[0], Tensor) or (
-        isinstance(groups[0], tuple) and isinstance(groups[0][0], str)
-    ):
-        return [{"params": groups}]
+    first = groups[0]
+    if isinstance(first, dict):
+        return [group | {"params": _listed(group["params"])} for group in groups]
+    named = isinstance(first, tuple) and isinstance(first[0], str)
+    if named or isinstance(first, Tensor): return [{"params": groups}]
     return [{"params": list(group)} for group in groups]
+
+
+def _listed(given) -> list: return [given] if isinstance(given, Tensor) else list(given)
 
 
 def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
@@ -57,7 +52,7 @@ def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
         )
     return lrs
 
-
+# %% ../nbs/library/optimizers.ipynb #a9e28c0b
 def _made(
     kind: type, params: Iterable, lr: float | slice | Sequence, **options
 ) -> torch.optim.Optimizer:
