@@ -899,6 +899,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.finder.Learner.lr_find': ('library/finder.html#learner.lr_find', 'coursekit/finder.py'),
                                   'coursekit.finder._curve': ('library/finder.html#_curve', 'coursekit/finder.py'),
                                   'coursekit.finder._suggestion': ('library/finder.html#_suggestion', 'coursekit/finder.py'),
+                                  'coursekit.finder._suggestions': ('library/finder.html#_suggestions', 'coursekit/finder.py'),
                                   'coursekit.finder.minimum': ('library/finder.html#minimum', 'coursekit/finder.py'),
                                   'coursekit.finder.slide': ('library/finder.html#slide', 'coursekit/finder.py'),
                                   'coursekit.finder.steep': ('library/finder.html#steep', 'coursekit/finder.py'),

@@ -98,11 +98,14 @@ def plot_sched(
     "Scheduled hyper-parameters over the batches."
     import matplotlib.pyplot as plt
     if not getattr(self, "hps", None):
-        raise LearnerError("nothing was scheduled yet: fit_one_cycle and fit_flat_cos do that, "
-                           "fit does not")
+        raise LearnerError(
+            "nothing was scheduled yet: fit_one_cycle and fit_flat_cos do that, fit "
+            "does not"
+        )
     keys = list(keys or self.hps)
     size = figsize or (4 * len(keys), 3)
-    axes = plt.subplots(1, len(keys), figsize=size, squeeze=False, layout="constrained")[1][0]
+    form = {"figsize": size, "squeeze": False, "layout": "constrained"}
+    axes = plt.subplots(1, len(keys), **form)[1][0]
     names = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}
     for ax, key in zip(axes, keys, strict=True):
         ax.plot(self.hps[key])
