@@ -13,9 +13,11 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from .events import Callback, CancelFitException, LearnerError
 from .messages import DataError
+from .schedules import ParamScheduler
 from .seeds import generators_of, random_states, set_random_states
 from .weights import are_numbers, fitting_opt, fitting_weights, safe_load
 from .weights import safe_save
@@ -311,3 +313,21 @@ def _marks(dl) -> dict:
         "workers": getattr(dl, "num_workers", 0),
         "seeded shuffling": len(generators_of(dl)),
     }
+
+# %% ../nbs/library/checkpoints.ipynb #5831face
+@patch
+def state_dict(self: ParamScheduler) -> dict:
+    "What a checkpoint keeps of it: the values so far."
+    return {"hps": self.hps}
+
+
+@patch
+def load_state_dict(
+    self: ParamScheduler,
+    state: dict,  # from a checkpoint
+) -> None:
+    "Go on with the values of a checkpoint; raises `LearnerError` for other schedules."
+    hps = state["hps"]
+    if hps.keys() != self.scheds.keys() or not all(map(are_numbers, hps.values())):
+        raise LearnerError(f"it scheduled {', '.join(map(str, hps))[:80]}")
+    self.hps = self.learn.recorder.hps = hps

@@ -207,7 +207,7 @@ def _suggestion(
     # a curve that only rises, as that of a model that has learned already: no rate is
     # better than a wrong one
     except ValueError as error:
-        warnings.warn(f"{name} has no suggestion: {error}. Look at the plot", stacklevel=3)
+        warnings.warn(f"{name} has no suggestion: {error}. Look at the plot", stacklevel=4)
         return math.nan
 
 # %% ../nbs/library/finder.ipynb #4e8bf839
@@ -237,27 +237,26 @@ def lr_find(
         self.recorder.__dict__.update(kept)
         if fresh: self.opt = None
         else: self.set_hyper("lr", before)
+    found = _suggestions(finder, funcs)
+    if show_plot:
+        finder.plot(suggestions={name: rate for name, rate in found if math.isfinite(rate)})
+    return namedtuple("SuggestedLRs", [name for name, _ in found])(*[r for _, r in found])
+
+
+def _suggestions(finder: LRFinder, funcs: Sequence[Callable]) -> list[tuple[str, float]]:
+    "The name of each function, and what it reads from the curve."
+    # a partial has its function's
+    names = [getattr(func, "__name__", None) or func.func.__name__ for func in funcs]
     if not finder.losses:
         warnings.warn(
             "the first loss is no number, before any step: look for nan in inputs and "
             "targets, dls.one_batch(), and in what model and loss give",
-            stacklevel=2,
+            stacklevel=3,
         )
-    lrs, losses = (
-        torch.tensor(values[num_it // 10 : -5]) for values in (finder.lrs, finder.losses)
-    )
-    # a partial has its function's
-    names = [getattr(func, "__name__", None) or func.func.__name__ for func in funcs]
-    found = [
-        _suggestion(func, name, lrs, losses, num_it) if finder.losses else math.nan
+        return [(name, math.nan) for name in names]
+    kept = slice(finder.num_it // 10, -5)
+    curve = torch.tensor(finder.lrs[kept]), torch.tensor(finder.losses[kept])
+    return [
+        (name, _suggestion(func, name, *curve, finder.num_it))
         for func, name in zip(funcs, names, strict=True)
     ]
-    if show_plot:
-        finder.plot(
-            suggestions={
-                name: rate
-                for name, rate in zip(names, found, strict=True)
-                if math.isfinite(rate)
-            }
-        )
-    return namedtuple("SuggestedLRs", names)(*found)

@@ -16,24 +16,19 @@ from .loop import even_mults
 
 # %% ../nbs/library/optimizers.ipynb #9cd01ef3
 def as_groups(params: Iterable) -> list[dict]:
+    "Groups as torch takes them, from tensors, lists of tensors or torch's dicts."
     groups = list(params)
     if not groups:
         raise ValueError("no parameters to optimise (was the generator used up?)")
-    if isinstance(groups[0], dict):
-        return [
-            group
-            | {
-                "params": [given]
-                if isinstance(given := group["params"], Tensor)
-                else list(given)
-            }
-            for group in groups
-        ]
-    if isinstance(groups[0], Tensor) or (
-        isinstance(groups[0], tuple) and isinstance(groups[0][0], str)
-    ):
-        return [{"params": groups}]
+    first = groups[0]
+    if isinstance(first, dict):
+        return [group | {"params": _listed(group["params"])} for group in groups]
+    named = isinstance(first, tuple) and isinstance(first[0], str)
+    if named or isinstance(first, Tensor): return [{"params": groups}]
     return [{"params": list(group)} for group in groups]
+
+
+def _listed(given) -> list: return [given] if isinstance(given, Tensor) else list(given)
 
 
 def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
@@ -57,7 +52,7 @@ def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
         )
     return lrs
 
-
+# %% ../nbs/library/optimizers.ipynb #a9e28c0b
 def _made(
     kind: type, params: Iterable, lr: float | slice | Sequence, **options
 ) -> torch.optim.Optimizer:
@@ -230,27 +225,11 @@ class LazyAdam(torch.optim.Optimizer):
             with torch.enable_grad(): loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    self._step_of(
-                        p,
-                        self.state[p],
-                        group["lr"],
-                        *group["betas"],
-                        group["eps"],
-                        group["weight_decay"],
-                    )
+                if p.grad is not None: self._step_of(p, self.state[p], group)
         return loss
 
-    def _step_of(
-        self,
-        p: Tensor,
-        state: dict,
-        lr: float,
-        mom: float,
-        sqr_mom: float,
-        eps: float,
-        wd: float,
-    ) -> None:
+    def _step_of(self, p: Tensor, state: dict, group: dict) -> None:
+        lr, wd, (mom, sqr_mom) = group["lr"], group["weight_decay"], group["betas"]
         if not state:
             state.update(
                 step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
@@ -259,24 +238,12 @@ class LazyAdam(torch.optim.Optimizer):
         grad = p.grad.coalesce() if p.grad.is_sparse else None
         rows = torch.arange(len(p), device=p.device) if grad is None else grad.indices()[0]
         slope = p.grad if grad is None else grad.values()
-        average = (
-            state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
-        )
-        square = (
-            state["exp_avg_sq"]
-            .index_select(0, rows)
-            .mul_(sqr_mom)
-            .addcmul_(slope, slope, value=1 - sqr_mom)
-        )
-        size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(eps)
-        new = (
-            p.index_select(0, rows)
-            .mul_(1 - lr * wd)
-            .addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
-        )
-        for table, values in (
-            (state["exp_avg"], average),
-            (state["exp_avg_sq"], square),
-            (p, new),
-        ):
+        average = state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(sqr_mom)
+        square.addcmul_(slope, slope, value=1 - sqr_mom)
+        size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(group["eps"])
+        new = p.index_select(0, rows).mul_(1 - lr * wd)
+        new.addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
+        tables = state["exp_avg"], state["exp_avg_sq"], p
+        for table, values in zip(tables, (average, square, new), strict=True):
             table.index_copy_(0, rows, values)

@@ -13,8 +13,10 @@ import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
 
+from .events import LearnerError
 from .learner import Learner
 from .loop import norm_bias_params
+from .recorder import Recorder
 from .schedules import ParamScheduler, combined_cos
 from . import finder  # noqa: F401 - its methods come with ours
 from . import precision  # noqa: F401 - its methods come with ours
@@ -85,6 +87,31 @@ def fit_flat_cos(
     rates = _group_rates(self, lr)
     scheds = {"lr": combined_cos(pct_start, rates, rates, rates / div_final)}
     self.fit(n_epoch, rates, wd, [ParamScheduler(scheds), *L(cbs)], start_epoch=start_epoch)
+
+# %% ../nbs/library/training.ipynb #6a2e8e98
+@patch
+def plot_sched(
+    self: Recorder,
+    keys: Sequence[str] | None = None,  # which ones; all that were scheduled if None
+    figsize: tuple | None = None,  # inches
+):
+    "Scheduled hyper-parameters over the batches."
+    import matplotlib.pyplot as plt
+    if not getattr(self, "hps", None):
+        raise LearnerError(
+            "nothing was scheduled yet: fit_one_cycle and fit_flat_cos do that, fit "
+            "does not"
+        )
+    keys = list(keys or self.hps)
+    size = figsize or (4 * len(keys), 3)
+    form = {"figsize": size, "squeeze": False, "layout": "constrained"}
+    axes = plt.subplots(1, len(keys), **form)[1][0]
+    names = {"lr": "learning rate", "mom": "momentum", "wd": "weight decay"}
+    for ax, key in zip(axes, keys, strict=True):
+        ax.plot(self.hps[key])
+        ax.set_xlabel("batch")
+        ax.set_ylabel(names.get(key, key), parse_math=False)
+    return axes
 
 # %% ../nbs/library/training.ipynb #38ea7747
 @patch
