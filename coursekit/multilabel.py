@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .label_measures import average_precision, f1_multi, precision_multi
 from .label_measures import recall_multi
-from .labels import EncodedMultiCategorize  # noqa: F401 - see _all_
+from .labels import EncodedMultiCategorize
 from .labels import MultiCategorize, MultiCategoryBlock
 from .measures import accuracy_multi
 from .messages import check_probabilities
