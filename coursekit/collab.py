@@ -60,17 +60,12 @@ class Embedding(nn.Embedding):
         self.ni, self.nf, self.std = ni, nf, std
         nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
 
-# %% ../nbs/library/collab.ipynb #26876db0
+# %% ../nbs/library/collab.ipynb #1d17a9ca
 def _checked_range(y_range) -> tuple | None:
     if y_range is None: return None
-    numbers = (
-        isinstance(y_range, tuple | list)
-        and len(y_range) == 2
-        and all(
-            isinstance(end, int | float | np.number) and np.isfinite(end) for end in y_range
-        )
-    )
-    if not numbers or not y_range[0] < y_range[1]:
+    pair = isinstance(y_range, tuple | list) and len(y_range) == 2
+    def number(end): return isinstance(end, int | float | np.number) and np.isfinite(end)
+    if not pair or not all(map(number, y_range)) or not y_range[0] < y_range[1]:
         raise ValueError(
             f"y_range={y_range!r}: the lowest and the highest prediction are wanted, "
             "say (0, 5.5)"
@@ -83,7 +78,7 @@ def _checked_factors(n_factors) -> int:
         raise ValueError(f"n_factors={n_factors!r}: a whole number, at least 1")
     return int(n_factors)
 
-
+# %% ../nbs/library/collab.ipynb #26876db0
 class EmbeddingDotBias(Module):
     """Dot product of the factors of user and item, plus the bias of each, within a range
     (Koren, Bell and Volinsky 2009)."""
@@ -97,22 +92,12 @@ class EmbeddingDotBias(Module):
         # gradients of the rows in the batch alone: for large tables, with `LazyAdam`
         sparse: bool = False,
     ):
-        self.n_factors, self.n_users, self.n_items, self.y_range, self.sparse = (
-            _checked_factors(n_factors),
-            n_users,
-            n_items,
-            _checked_range(y_range),
-            sparse,
-        )
-        sizes = (
-            (n_users, self.n_factors),
-            (n_items, self.n_factors),
-            (n_users, 1),
-            (n_items, 1),
-        )
-        self.u_weight, self.i_weight, self.u_bias, self.i_bias = (
-            Embedding(*size, sparse=sparse) for size in sizes
-        )
+        self.n_factors, self.y_range = _checked_factors(n_factors), _checked_range(y_range)
+        self.n_users, self.n_items, self.sparse = n_users, n_items, sparse
+        self.u_weight = Embedding(n_users, self.n_factors, sparse=sparse)
+        self.i_weight = Embedding(n_items, self.n_factors, sparse=sparse)
+        self.u_bias = Embedding(n_users, 1, sparse=sparse)
+        self.i_bias = Embedding(n_items, 1, sparse=sparse)
 
     def forward(
         self,
@@ -120,9 +105,8 @@ class EmbeddingDotBias(Module):
     ) -> Tensor:  # predicted ratings `(n,)`
         "The ratings that it expects."
         users, items = x.unbind(1)
-        scores = torch.linalg.vecdot(self.u_weight(users), self.i_weight(items)) + (
-            self.u_bias(users) + self.i_bias(items)
-        ).squeeze(1)
+        biases = (self.u_bias(users) + self.i_bias(items)).squeeze(1)
+        scores = torch.linalg.vecdot(self.u_weight(users), self.i_weight(items)) + biases
         return scores if self.y_range is None else sigmoid_range(scores, *self.y_range)
 
     @classmethod
@@ -152,13 +136,8 @@ class EmbeddingDotBias(Module):
             )
         name = list(self.classes)[is_item]
         numbers = {id: number for number, id in enumerate(self.classes[name])}
-        ids = (
-            [ids]
-            if isinstance(ids, str)
-            or not isinstance(ids, Iterable)
-            or getattr(ids, "ndim", 1) == 0
-            else list(ids)
-        )
+        single = not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0
+        if single or isinstance(ids, str): ids = [ids]
         ids = [plain_label(id) for id in ids]
         unknown = [id for id in ids if id not in numbers]
         if unknown:
@@ -186,7 +165,7 @@ class EmbeddingDotBias(Module):
         layer = self.i_weight if is_item else self.u_weight
         return layer.weight.detach().cpu()[self._numbers(arr, is_item)]
 
-# %% ../nbs/library/collab.ipynb #1aedda21
+# %% ../nbs/library/collab.ipynb #c32db816
 class UnknownIsMean(Callback):
     """Row 0 of each `Embedding`, which stands for ids that training has not seen, is the
     mean of the other rows whenever the model is asked."""
@@ -198,7 +177,7 @@ class UnknownIsMean(Callback):
         for layer in self.learn.model.modules():
             if isinstance(layer, Embedding): layer.weight[0] = layer.weight[1:].mean(0)
 
-
+# %% ../nbs/library/collab.ipynb #1aedda21
 def emb_sz_rule(
     n_cat: int,  # how many kinds there are
 ) -> int:
@@ -240,14 +219,9 @@ class EmbeddingNN(Module):
         y_range: tuple[float, float] | None = None,
         n_out: int = 1,  # numbers that come out: more for classes
     ):
-        self.n_out = n_out
-        self.emb_szs, self.layer_sizes, self.ps, self.embed_p, self.y_range = (
-            [tuple(size) for size in emb_szs],
-            list(layers),
-            ps,
-            embed_p,
-            _checked_range(y_range),
-        )
+        self.emb_szs, self.layer_sizes = [tuple(size) for size in emb_szs], list(layers)
+        self.ps, self.embed_p, self.n_out = ps, embed_p, n_out
+        self.y_range = _checked_range(y_range)
         self.embeds = nn.ModuleList(Embedding(*size) for size in self.emb_szs)
         shares = [ps] * len(self.layer_sizes) if isinstance(ps, float | int) else list(ps)
         if len(shares) != len(self.layer_sizes):
@@ -270,12 +244,11 @@ class EmbeddingNN(Module):
         x: Tensor,  # numbers of users and items `(n, 2)`
     ) -> Tensor:  # predicted ratings `(n,)`; scores `(n, n_out)` of several
         "The ratings that it expects."
-        scores = self.layers(
-            torch.cat([embed(x[:, i]) for i, embed in enumerate(self.embeds)], 1)
-        )
+        side_by_side = [embed(x[:, i]) for i, embed in enumerate(self.embeds)]
+        scores = self.layers(torch.cat(side_by_side, 1))
         return scores[:, 0] if self.n_out == 1 else scores
 
-
+# %% ../nbs/library/collab.ipynb #b446397a
 def collab_learner(
     dls: DataLoaders,  # of ratings, say from `CollabDataLoaders`
     n_factors: int = 50,  # numbers for each user and item
@@ -293,50 +266,49 @@ def collab_learner(
 ) -> Learner:
     """A learner that predicts ratings. Raises `ValueError` if there are ratings that
     `y_range` leaves out."""
-    ids, seen, config = ids_of(dls), getattr(dls, "rating_range", None), dict(config or {})
+    ids, config = ids_of(dls), dict(config or {})
     y_range = _checked_range(config.pop("y_range", None) if y_range is None else y_range)
+    _check_limits(y_range, getattr(dls, "rating_range", None))
+    if use_nn and sparse:
+        raise ValueError(
+            "sparse=True goes with the dot product, use_nn=False: the layers of a net have "
+            "no sparse gradients"
+        )
+    _tell_unused(use_nn, emb_szs=emb_szs, layers=layers, config=config)
+    if dls.kinds[-1] == "category":
+        _check_classes(use_nn, y_range)
+        y_range, config = None, config | {"n_out": dls.c}
+        loss_func = loss_func or CrossEntropyLossFlat()
+    if use_nn:
+        layers = layers or [_checked_factors(n_factors)]
+        model = EmbeddingNN(get_emb_sz(dls, emb_szs), layers, y_range=y_range, **config)
+    else:
+        model = EmbeddingDotBias.from_classes(
+            n_factors, ids.classes, y_range=y_range, sparse=sparse
+        )
+    if sparse: kwargs.setdefault("opt_func", LazyAdam)
+    learn = Learner(dls, model, loss_func=loss_func or MSELossFlat(), **kwargs)
+    return learn.add_cb(UnknownIsMean())
+
+# %% ../nbs/library/collab.ipynb #ef086c80
+def _check_limits(y_range: tuple | None, seen: tuple | None) -> None:
     if y_range and seen and not (y_range[0] <= seen[0] and seen[1] <= y_range[1]):
         raise ValueError(
             f"y_range={tuple(y_range)}, and there are ratings from {seen[0]:g} to "
             f"{seen[1]:g}, which it leaves out: begin and end a little beyond them, or "
             "look for wrong ratings"
         )
-    if use_nn and sparse:
+
+
+def _check_classes(use_nn: bool, y_range: tuple | None) -> None:
+    if not use_nn:
         raise ValueError(
-            "sparse=True goes with the dot product, use_nn=False: the layers of a net "
-            "have no sparse gradients"
+            "the ratings are classes, and the dot product gives one number: use_nn=True"
         )
-    _tell_unused(use_nn, emb_szs=emb_szs, layers=layers, config=config)
-    if dls.kinds[-1] == "category":
-        if not use_nn:
-            raise ValueError(
-                "the ratings are classes, and the dot product gives one number: use_nn=True"
-            )
-        if y_range:
-            warnings.warn(
-                f"y_range={y_range} is left out: scores of classes have no range",
-                stacklevel=2,
-            )
-        y_range, config, loss_func = (
-            None,
-            config | {"n_out": dls.c},
-            loss_func or CrossEntropyLossFlat(),
+    if y_range:
+        warnings.warn(
+            f"y_range={y_range} is left out: scores of classes have no range", stacklevel=3
         )
-    if use_nn:
-        model = EmbeddingNN(
-            get_emb_sz(dls, emb_szs),
-            layers or [_checked_factors(n_factors)],
-            y_range=y_range,
-            **config,
-        )
-    else:
-        model = EmbeddingDotBias.from_classes(
-            n_factors, ids.classes, y_range=y_range, sparse=sparse
-        )
-    if sparse: kwargs.setdefault("opt_func", LazyAdam)
-    return Learner(dls, model, loss_func=loss_func or MSELossFlat(), **kwargs).add_cb(
-        UnknownIsMean()
-    )
 
 
 def _tell_unused(use_nn: bool, **given) -> None:

@@ -49,11 +49,8 @@ class ToIds:
         titles: Sequence | None = None,  # what a person reads, for each of the items
     ):
         self.user_name, self.item_name = user_name, item_name
-        self.users, self.items, self.titles = (
-            list(users),
-            list(items),
-            None if titles is None else list(titles),
-        )
+        self.users, self.items = list(users), list(items)
+        self.titles = None if titles is None else list(titles)
         if self.titles is not None and len(self.titles) != len(self.items):
             raise DataError(
                 f"{len(self.titles)} titles for {len(self.items)} items: one for each "
@@ -69,10 +66,7 @@ class ToIds:
         "The ids of each column in the order of their numbers, as `dls.classes` has them."
         return self._vocabs
 
-    def title(
-        self,
-        number: int,
-    ) -> str:
+    def title(self, number: int) -> str:
         "What a person reads for an item."
         if not number or self.titles is None:
             return str(self._vocabs[self.item_name][number])
@@ -95,11 +89,9 @@ class ToIds:
                 f"rows are wanted, and {brief(rows)} is none or only one: put it into a "
                 "list"
             )
-        table = (
-            rows
-            if isinstance(rows, pd.DataFrame)
-            else pd.DataFrame([self._values(row, names) for row in rows], columns=names)
-        )
+        table = rows
+        if not isinstance(rows, pd.DataFrame):
+            table = pd.DataFrame([self._values(row, names) for row in rows], columns=names)
         missing = [name for name in names if name not in table]
         if missing:
             raise DataError(
@@ -133,21 +125,15 @@ class ToIds:
     def decode(self, numbers: Tensor) -> dict:
         "The ids, or the title, under the names of their columns."
         user, item = numbers.tolist()
-        shown = (
-            {self.item_name: self._vocabs[self.item_name][item]}
-            if self.titles is None
-            else {"title": self.title(item)}
-        )
+        shown = {"title": self.title(item)}
+        if self.titles is None: shown = {self.item_name: self._vocabs[self.item_name][item]}
         return {self.user_name: self._vocabs[self.user_name][user]} | shown
 
     def dataset(self, pipelines: Sequence[Pipeline]) -> "Ratings":
         "A dataset without ratings, for loaders that are read from a file."
         import pandas as pd
-        return Ratings(
-            pd.DataFrame(columns=list(self._vocabs)),
-            pipelines,
-            [torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)],
-        )
+        nothing = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)
+        return Ratings(pd.DataFrame(columns=list(self._vocabs)), pipelines, nothing)
 
     def __repr__(self): return f"ToIds({self.user_name}, {self.item_name})"
 
@@ -158,14 +144,19 @@ def _tell_unknown(name: str, values: "pd.Series", numbers: np.ndarray, vocab: L)
     here, there = label_type(plain_label(new[0])), label_type(vocab[1])
     hint = "" if here == there else f"; here an id is {here}, in training it was {there}"
     warnings.warn(
-        (
-            f"{name!r} has ids that training has not seen, {len(new)} in number, "
-            f"{brief(plain_label(new[0]))} for one: the mean of the {len(vocab) - 1:,} "
-            f"known ones stands in{hint}"
-        ),
+        f"{name!r} has ids that training has not seen, {len(new)} in number, "
+        f"{brief(plain_label(new[0]))} for one: the mean of the {len(vocab) - 1:,} known "
+        f"ones stands in{hint}",
         UnknownId,
         stacklevel=4,
     )
+
+
+def _places(column: "pd.Series", known: list) -> np.ndarray:
+    "The place of each id among those that are known, from 1 on; 0 for others."
+    import pandas as pd
+    codes, found = pd.factorize(column, use_na_sentinel=False)  # each is looked up once
+    return (pd.Index(known).get_indexer(found) + 1).astype(np.int64)[codes]
 
 # %% ../nbs/library/ratings.ipynb #58f39be9
 class Ratings(Datasets, TensorDataset):
@@ -233,55 +224,40 @@ def _named(table: "pd.DataFrame", *names) -> list:
     return names
 
 
-def _numbers_of(
-    table: "pd.DataFrame", user: str, item: str, rating: str, numbers: bool = True
-) -> Tensor | None:
-    """The ratings `(n,)`; raises `DataError` for gaps in any of the columns, and for what
-    is no number; warns where there is nobody to compare with."""
+def _check_columns(table: "pd.DataFrame", user: str, item: str, rating: str) -> None:
+    """Raises `DataError` for gaps in any of the columns, and for ids that are lists; warns
+    where there is nobody to compare with."""
     if not len(table): raise DataError("the table of ratings is empty")
-    for name in (user, item, rating):
-        gaps = table[name].isna().to_numpy()
-        if gaps.any():
-            raise DataError(
-                f"{gaps.sum():,} of {len(table):,} rows have no {name!r}, the first is "
-                f"row {gaps.argmax()}: fill them, or leave them out with "
-                f"ratings.dropna(subset=[{name!r}])"
-            )
+    for name in (user, item, rating): _check_gaps(table, name)
     for name, what in ((user, "user"), (item, "item")):
-        odd = (
-            next(
-                (
-                    value
-                    for value in table[name]
-                    if isinstance(value, list | dict | set | np.ndarray | Tensor)
-                ),
-                None,
-            )
-            if table[name].dtype == object
-            else None
-        )
-        if odd is not None:
-            raise DataError(
-                f"the column {name!r} holds {brief(odd)}, and an id is a number or a text"
-            )
+        _check_ids(table[name], name)
         if (table[name] == table[name].iloc[0]).all():
             warnings.warn(
-                f"all {len(table):,} ratings have the same {what} in the column "
-                f"{name!r}, "
-                f"{brief(plain_label(table[name].iloc[0]))}: there is nothing to "
-                "compare",
+                f"all {len(table):,} ratings have the same {what} in the column {name!r}, "
+                f"{brief(plain_label(table[name].iloc[0]))}: there is nothing to compare",
                 stacklevel=4,
             )
-    return _finite(table, rating) if numbers else None
 
 
-def _classes(table: "pd.DataFrame", pipeline: Pipeline) -> Tensor:
-    "The targets of rows by the steps of a block, `(n,)`: numbers of classes, say."
-    name, *steps = pipeline.steps
-    if isinstance(steps[-1], ToNumber): return _finite(table, name.name)
-    return torch.as_tensor([Pipeline(steps)(value) for value in table[name.name]])
+def _check_gaps(table: "pd.DataFrame", name: str) -> None:
+    gaps = table[name].isna().to_numpy()
+    if gaps.any():
+        raise DataError(
+            f"{gaps.sum():,} of {len(table):,} rows have no {name!r}, the first is row "
+            f"{gaps.argmax()}: fill them, or leave them out with "
+            f"ratings.dropna(subset=[{name!r}])"
+        )
 
 
+def _check_ids(column: "pd.Series", name: str) -> None:
+    if column.dtype != object: return
+    for value in column:
+        if isinstance(value, list | dict | set | np.ndarray | Tensor):
+            raise DataError(
+                f"the column {name!r} holds {brief(value)}, and an id is a number or a text"
+            )
+
+# %% ../nbs/library/ratings.ipynb #0913c408
 def _finite(table: "pd.DataFrame", rating: str) -> Tensor:
     "The ratings `(n,)`; raises `DataError` for one that is no finite number."
     import pandas as pd
@@ -313,9 +289,9 @@ def _ids_of(column: "pd.Series", name: str) -> list:
         )
     kinds = {label_type(value): value for value in found}
     if len(kinds) > 1:
+        each = " and ".join(f"{kinds[kind]!r}, which is {kind}" for kind in sorted(kinds))
         raise DataError(
-            f"the column {name!r} has ids of several types, "
-            f"{' and '.join(f'{value!r}, which is {kind}' for kind, value in sorted(kinds.items()))}: "
+            f"the column {name!r} has ids of several types, {each}: "
             f"ratings[{name!r}].astype(str) makes text of all"
         )
     return sorted(found)
@@ -324,6 +300,7 @@ def _ids_of(column: "pd.Series", name: str) -> list:
 def _without_twice(
     table: "pd.DataFrame", user: str, item: str, rating: str, duplicates: str
 ) -> "pd.DataFrame":
+    "The table with one rating for each pair of user and item, as `duplicates` says."
     if duplicates not in ("keep", "last", "mean"):
         raise ValueError(f"duplicates={duplicates!r}: 'keep', 'last' or 'mean'")
     twice = table.duplicated([user, item], keep=False).to_numpy()
@@ -331,20 +308,79 @@ def _without_twice(
     if duplicates == "last": return table.drop_duplicates([user, item], keep="last")
     if duplicates == "mean":
         table = table.assign(**{rating: _finite(table, rating).numpy()})
-        return table.assign(
-            **{rating: table.groupby([user, item], observed=True)[rating].transform("mean")}
-        ).drop_duplicates([user, item])
+        means = table.groupby([user, item], observed=True)[rating].transform("mean")
+        return table.assign(**{rating: means}).drop_duplicates([user, item])
     first = table.iloc[twice.argmax()]
     warnings.warn(
         f"{twice.sum():,} rows rate what the same user has rated in another row, {user} "
-        f"{brief(plain_label(first[user]))} and {item} "
-        f"{brief(plain_label(first[item]))} for one, and a random split may put one of "
-        "them on each side: duplicates='last' or 'mean' makes one of them",
+        f"{brief(plain_label(first[user]))} and {item} {brief(plain_label(first[item]))} "
+        "for one, and a random split may put one of them on each side: duplicates='last' "
+        "or 'mean' makes one of them",
         stacklevel=4,
     )
     return table
 
+# %% ../nbs/library/ratings.ipynb #197ca538
+def _split(
+    ratings: "pd.DataFrame", valid_pct: float, seed: int | None, splitter: Callable | None
+) -> list[Tensor]:
+    """Positions to train and to validate on. As `RandomSplitter`, without lists of millions
+    of numbers."""
+    if splitter is not None:
+        if not callable(splitter):
+            raise TypeError(
+                f"splitter={splitter!r}: a function of the table is wanted, say "
+                "RandomSplitter(0.2), or valid_pct=0.2"
+            )
+        train, valid = checked_split(splitter(ratings), ratings, "the splitter")
+        if not train: raise DataError("the splitter leaves no rating to train on")
+        return [torch.tensor(train), torch.tensor(valid, dtype=torch.long)]
+    order = torch.randperm(len(ratings), generator=generator_for(seed))
+    cut = int(checked_share(valid_pct) * len(ratings))
+    if cut == len(ratings):
+        raise DataError(
+            f"valid_pct={valid_pct} leaves none of {len(ratings)} ratings to train on"
+        )
+    return [order[cut:], order[:cut]]
 
+
+def _titles(
+    ratings: "pd.DataFrame", item: str, title_name: str | None, items: list
+) -> list | None:
+    "A title for each item, or its id where there is none."
+    if title_name is None: return None
+    if title_name not in ratings:
+        raise DataError(
+            f"there is no column {title_name!r} for the titles among "
+            f"{brief(list(ratings.columns))}"
+        )
+    first = ratings.dropna(subset=[title_name]).drop_duplicates(item)
+    titles = first[title_name].set_axis(first[item]).reindex(items)
+    return [str(id if is_missing(title) else title)
+            for id, title in zip(items, titles, strict=True)]
+
+
+class _Column:
+    "Reads the rating of a row."
+    def __init__(self, name: str): self.name = name
+    def __call__(self, row): return table_cell(row, self.name)
+    def __repr__(self): return str(self.name)
+
+
+def _target(name: str, y_block, values: "pd.Series") -> Pipeline:
+    "From a row to its rating; a block learns its classes from the training values."
+    steps = Pipeline([ToNumber(1)] if y_block is None else as_block(y_block).type_tfms)
+    if y_block is not None: steps.setup(values.tolist())
+    return Pipeline([_Column(name), *steps.steps])
+
+
+def _classes(table: "pd.DataFrame", pipeline: Pipeline) -> Tensor:
+    "The targets of rows by the steps of a block, `(n,)`: numbers of classes, say."
+    name, *steps = pipeline.steps
+    if isinstance(steps[-1], ToNumber): return _finite(table, name.name)
+    return torch.as_tensor([Pipeline(steps)(value) for value in table[name.name]])
+
+# %% ../nbs/library/ratings.ipynb #ce50bbd8
 class CollabDataLoaders(DataLoaders):
     """Loaders of ratings: a batch is (numbers of users and items `(bs, 2)`, ratings
     `(bs,)`)."""
@@ -377,7 +413,8 @@ class CollabDataLoaders(DataLoaders):
         """From a table. Raises `DataError` for gaps, ratings that are no numbers, ids of
         several types; warns if there is a single user or item."""
         user, item, rating = _named(ratings, user_name, item_name, rating_name)
-        _numbers_of(ratings, user, item, rating, y_block is None)
+        _check_columns(ratings, user, item, rating)
+        if y_block is None: _finite(ratings, rating)
         if y_block is not None and duplicates == "mean":
             raise ValueError(
                 "duplicates='mean' is for ratings that are numbers, and y_block makes "
@@ -385,22 +422,12 @@ class CollabDataLoaders(DataLoaders):
             )
         ratings = _without_twice(ratings, user, item, rating, duplicates)
         sides = _split(ratings, valid_pct, seed, splitter)
-        users, items = (
-            _ids_of(ratings[name].iloc[sides[0]], name) for name in (user, item)
-        )
+        known = ratings.iloc[sides[0]]
+        users, items = _ids_of(known[user], user), _ids_of(known[item], item)
         ids = ToIds(user, item, users, items, _titles(ratings, item, title_name, items))
-        rows = torch.from_numpy(
-            np.stack(
-                [
-                    _places(ratings[name], known)
-                    for name, known in ((user, users), (item, items))
-                ],
-                1,
-            )
-        )
-        steps = Pipeline([ToNumber(1)] if y_block is None else as_block(y_block).type_tfms)
-        if y_block is not None: steps.setup(ratings[rating].iloc[sides[0]].tolist())
-        target = Pipeline([_Column(rating), *steps.steps])
+        rows = [_places(ratings[user], users), _places(ratings[item], items)]
+        rows = torch.from_numpy(np.stack(rows, 1))
+        target = _target(rating, y_block, known[rating])
         pipelines, numbers = [Pipeline([ids]), target], _classes(ratings, target)
         # a side to validate on may be missing
         dsets = [
@@ -440,13 +467,6 @@ class CollabDataLoaders(DataLoaders):
         super().show_batch(b, max_n=max_n, **kwargs)
 
 
-def _places(column: "pd.Series", known: list) -> np.ndarray:
-    "The place of each id among those that are known, from 1 on; 0 for others."
-    import pandas as pd
-    codes, found = pd.factorize(column, use_na_sentinel=False)  # each is looked up once
-    return (pd.Index(known).get_indexer(found) + 1).astype(np.int64)[codes]
-
-
 def ids_of(
     dls: DataLoaders,  # of ratings; also those that `load_learner` makes
 ) -> ToIds:
@@ -457,51 +477,3 @@ def ids_of(
     raise TypeError(
         "these loaders are not made from ratings: CollabDataLoaders.from_df makes some"
     )
-
-
-class _Column:
-    "Reads the rating of a row."
-    def __init__(self, name: str): self.name = name
-    def __call__(self, row): return table_cell(row, self.name)
-    def __repr__(self): return str(self.name)
-
-
-def _split(
-    ratings: "pd.DataFrame", valid_pct: float, seed: int | None, splitter: Callable | None
-) -> list[Tensor]:
-    """Positions to train and to validate on. As `RandomSplitter`, without lists of millions
-    of numbers."""
-    if splitter is not None:
-        if not callable(splitter):
-            raise TypeError(
-                f"splitter={splitter!r}: a function of the table is wanted, say "
-                "RandomSplitter(0.2), or valid_pct=0.2"
-            )
-        train, valid = checked_split(splitter(ratings), ratings, "the splitter")
-        if not train: raise DataError("the splitter leaves no rating to train on")
-        return [torch.tensor(train), torch.tensor(valid, dtype=torch.long)]
-    order = torch.randperm(len(ratings), generator=generator_for(seed))
-    cut = int(checked_share(valid_pct) * len(ratings))
-    if cut == len(ratings):
-        raise DataError(
-            f"valid_pct={valid_pct} leaves none of {len(ratings)} ratings to train on"
-        )
-    return [order[cut:], order[:cut]]
-
-
-def _titles(
-    ratings: "pd.DataFrame", item: str, title_name: str | None, items: list
-) -> list | None:
-    if title_name is None: return None
-    if title_name not in ratings:
-        raise DataError(
-            f"there is no column {title_name!r} for the titles among "
-            f"{brief(list(ratings.columns))}"
-        )
-    first = ratings.dropna(subset=[title_name]).drop_duplicates(item)
-    return [
-        str(item if is_missing(title) else title)
-        for item, title in zip(
-            items, first[title_name].set_axis(first[item]).reindex(items), strict=True
-        )
-    ]

@@ -37,20 +37,10 @@ class Recommender:
         noise: float | None = None,
     ):
         model = learn.model
-        if noise is not None and not noise > 0:
-            raise ValueError(
-                f"noise={noise}: how far ratings usually are from what is expected, a "
-                "number above 0"
-            )
-        if not isinstance(model, EmbeddingDotBias):
-            raise TypeError(
-                "a Recommender needs the factors of an EmbeddingDotBias, and the model "
-                f"is a {type(model).__name__}: collab_learner without use_nn makes one"
-            )
+        _check_learner(model, noise)
         self.ids, self.y_range = ids_of(learn.dls), model.y_range
-        self.items = torch.cat(
-            [_row_of(model.i_weight), torch.ones(model.n_items, 1, dtype=torch.float64)], 1
-        )
+        ones = torch.ones(model.n_items, 1, dtype=torch.float64)
+        self.items = torch.cat([_row_of(model.i_weight), ones], 1)
         self.bias = _row_of(model.i_bias)[:, 0]
         people = torch.cat([_row_of(model.u_weight), _row_of(model.u_bias)], 1)[1:]
         if len(people) < 2:
@@ -58,21 +48,21 @@ class Recommender:
         self.mean, self.cov = people.mean(0), torch.cov(people.T)
         # a learner that was read from a file has no ratings
         self._rated = learn.dls.train_ds.tensors if len(learn.dls.train_ds) else None
-        if self._rated is not None:
-            self.counts = torch.bincount(
-                self._rated[0][:, 1], minlength=model.n_items
-            ).double()
         # not known: none is left out for it
-        else: self.counts = torch.full((model.n_items,), torch.inf, dtype=torch.float64)
-        if self._rated is None and noise is None:
+        self.counts = torch.full((model.n_items,), torch.inf, dtype=torch.float64)
+        if self._rated is not None:
+            numbers = self._rated[0][:, 1]
+            self.counts = torch.bincount(numbers, minlength=model.n_items).double()
+        self.noise = self._noise_of(learn) if noise is None else noise
+
+    def _noise_of(self, learn: Learner) -> float:
+        if self._rated is None:
             raise DataError(
                 "these loaders have no ratings, so the noise is not known: "
                 "Recommender(learn, noise=0.9), in the unit of the ratings"
             )
-        if noise is None:
-            expected, given = learn.get_preds(0)
-            noise = max((expected - given).square().mean().sqrt().item(), 1e-3)
-        self.noise = noise
+        expected, given = learn.get_preds(0)
+        return max((expected - given).square().mean().sqrt().item(), 1e-3)
 
     def _number(self, item) -> int:
         number = self.ids.classes[self.ids.item_name].o2i.get(plain_label(item), 0)
@@ -95,41 +85,15 @@ class Recommender:
     def _parts(self, answers: Mapping) -> tuple[Tensor, Tensor]:
         """For each answer what it adds to the mean person's row, `(factors + 1, answers)`,
         and the numbers of the items."""
-        try: answers = dict(answers)
-        except (TypeError, ValueError):
-            raise DataError(
-                f"answers are wanted as a dict, {{item: rating}}, and this is "
-                f"{brief(answers)}"
-            ) from None
+        answers = _checked_answers(answers, self.y_range)
         numbers = torch.tensor([self._number(item) for item in answers], dtype=torch.long)
-        try:
-            stars = torch.tensor(
-                [float(value) for value in answers.values()], dtype=torch.float64
-            )
-        except (TypeError, ValueError):
-            raise DataError(f"an answer is a rating, a number: {brief(answers)}") from None
-        if not stars.isfinite().all():
-            raise DataError(f"the rating {stars[~stars.isfinite()][0]} is no finite number")
-        if (
-            self.y_range
-            and len(stars)
-            and not (self.y_range[0] <= stars.min() and stars.max() <= self.y_range[1])
-        ):
-            raise DataError(
-                f"answers from {stars.min():g} to {stars.max():g}, and the ratings of "
-                f"this model lie between {self.y_range[0]:g} and {self.y_range[1]:g}"
-            )
+        stars = torch.tensor(list(answers.values()), dtype=torch.float64)
         rows = self.items[numbers]
         before = rows @ self.mean + self.bias[numbers]
         slope = self._slope(before)
         surprise = (stars - self._expected(before)) / slope
-        gain = (
-            self.cov
-            @ rows.T
-            @ torch.linalg.inv(
-                rows @ self.cov @ rows.T + torch.diag((self.noise / slope) ** 2)
-            )
-        )
+        noise = torch.diag((self.noise / slope) ** 2)
+        gain = self.cov @ rows.T @ torch.linalg.inv(rows @ self.cov @ rows.T + noise)
         return gain * surprise, numbers
 
     def expect(
@@ -138,12 +102,45 @@ class Recommender:
     ) -> Tensor:  # `(items,)`, by number; the first is for unknown items
         """The ratings to expect of this person. Raises `DataError` for items that training
         has not seen and ratings out of range."""
-        return self._expected(
-            self.items @ (self.mean + self._parts(answers)[0].sum(1)) + self.bias
+        row = self.mean + self._parts(answers)[0].sum(1)
+        return self._expected(self.items @ row + self.bias)
+
+# %% ../nbs/library/recommender.ipynb #da307697
+def _row_of(layer: nn.Embedding) -> Tensor: return layer.weight.detach().cpu().double()
+
+
+def _check_learner(model: nn.Module, noise: float | None) -> None:
+    if noise is not None and not noise > 0:
+        raise ValueError(
+            f"noise={noise}: how far ratings usually are from what is expected, a number "
+            "above 0"
+        )
+    if not isinstance(model, EmbeddingDotBias):
+        raise TypeError(
+            "a Recommender needs the factors of an EmbeddingDotBias, and the model is a "
+            f"{type(model).__name__}: collab_learner without use_nn makes one"
         )
 
 
-def _row_of(layer: nn.Embedding) -> Tensor: return layer.weight.detach().cpu().double()
+def _checked_answers(answers: Mapping, y_range: tuple | None) -> dict:
+    "From items to ratings; raises `DataError` for what is no rating or out of range."
+    try: answers = dict(answers)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"answers are wanted as a dict, {{item: rating}}, and this is {brief(answers)}"
+        ) from None
+    try: stars = {item: float(value) for item, value in answers.items()}
+    except (TypeError, ValueError):
+        raise DataError(f"an answer is a rating, a number: {brief(answers)}") from None
+    odd = [value for value in stars.values() if not np.isfinite(value)]
+    if odd: raise DataError(f"the rating {odd[0]} is no finite number")
+    low, high = min(stars.values(), default=0), max(stars.values(), default=0)
+    if stars and y_range and not (y_range[0] <= low and high <= y_range[1]):
+        raise DataError(
+            f"answers from {low:g} to {high:g}, and the ratings of this model lie between "
+            f"{y_range[0]:g} and {y_range[1]:g}"
+        )
+    return stars
 
 # %% ../nbs/library/recommender.ipynb #2cb8e2e3
 @patch
@@ -163,31 +160,26 @@ def suggest(
     scores = self.items @ (self.mean + parts.sum(1)) + self.bias
     allowed = self.counts >= min_ratings
     allowed[0] = allowed[numbers] = False
-    best = [
-        i
-        for i in scores.masked_fill(~allowed, -torch.inf)
-        .argsort(descending=True)[: max(n, 0)]
-        .tolist()
-        if allowed[i]
-    ]
+    order = scores.masked_fill(~allowed, -torch.inf).argsort(descending=True)
+    best = [i for i in order[:max(n, 0)].tolist() if allowed[i]]
     # (suggestions, answers)
     added = self.items[best] @ parts * self._slope(scores[best])[:, None]
-    vocab, rows = self.ids.classes[self.ids.item_name], []
-    for i, speaks in zip(best, added, strict=True):
-        order = [
-            j for j in speaks.argsort(descending=True)[:reasons].tolist() if speaks[j] > 0
-        ]
-        rows.append(
-            (
-                vocab[i],
-                self.ids.title(i),
-                self._expected(scores[i]).item(),
-                [(self.ids.title(int(numbers[j])), speaks[j].item()) for j in order],
-            )
-        )
-    return pd.DataFrame(rows, columns=["item", "title", "expected", "because"])
+    vocab = self.ids.classes[self.ids.item_name]
+    titles = [self.ids.title(i) for i in numbers.tolist()]
+    return pd.DataFrame({
+        "item": [vocab[i] for i in best],
+        "title": [self.ids.title(i) for i in best],
+        "expected": self._expected(scores[best]).tolist(),
+        "because": [_reasons(speaks, titles, reasons) for speaks in added],
+    }, columns=["item", "title", "expected", "because"])
 
 
+def _reasons(speaks: Tensor, titles: list[str], n: int) -> list[tuple[str, float]]:
+    "The n answers that speak most for a suggestion, and by how much."
+    best = speaks.argsort(descending=True)[:n].tolist()
+    return [(titles[i], speaks[i].item()) for i in best if speaks[i] > 0]
+
+# %% ../nbs/library/recommender.ipynb #feb40a59
 @patch
 def similar(
     self: Recommender,
@@ -229,21 +221,17 @@ def questions(
     cov, weight, chosen = self.cov.clone(), (self.items * known[:, None]).T @ self.items, []
     for _ in range(min(n, int((known > 0).sum()))):
         spread = self.items @ cov
-        told = (
-            ((spread @ weight) * spread).sum(1)
-            / ((spread * self.items).sum(1) + noise)
-            * known
-        )
+        told = ((spread @ weight) * spread).sum(1) * known
+        told = told / ((spread * self.items).sum(1) + noise)
         told[[0, *chosen]] = -1
         best = int(told.argmax())
         chosen.append(best)
-        cov = cov - known[best] * torch.outer(spread[best], spread[best]) / (
-            spread[best] @ self.items[best] + noise[best]
-        )
+        left = spread[best] @ self.items[best] + noise[best]
+        cov = cov - known[best] * torch.outer(spread[best], spread[best]) / left
     vocab = self.ids.classes[self.ids.item_name]
     return [vocab[i] for i in chosen]
 
-
+# %% ../nbs/library/recommender.ipynb #dc1701f7
 @patch
 def choices(
     self: Recommender,
@@ -251,11 +239,8 @@ def choices(
     """The ratings that people gave in training; if these are more than ten, or not known,
     five steps over their range."""
     low, high = self.y_range or (1, 5)
-    given = (
-        torch.arange(np.ceil(low), np.floor(high) + 1)
-        if self._rated is None
-        else self._rated[1].unique()
-    )
+    given = torch.arange(np.ceil(low), np.floor(high) + 1)
+    if self._rated is not None: given = self._rated[1].unique()
     if 2 <= len(given) <= 10: return given.tolist()
     if self._rated is not None: low, high = given.min().item(), given.max().item()
     return np.linspace(low, high, 5).round(3).tolist()
@@ -272,10 +257,8 @@ def ratings_of(
         raise DataError(f"there are no ratings of {self.ids.user_name} {user!r}")
     (pairs, stars), vocab = self._rated, self.ids.classes[self.ids.item_name]
     own = pairs[:, 0] == number
-    return {
-        vocab[i]: value
-        for i, value in zip(pairs[own, 1].tolist(), stars[own].tolist(), strict=True)
-    }
+    items = [vocab[i] for i in pairs[own, 1].tolist()]
+    return dict(zip(items, stars[own].tolist(), strict=True))
 
 # %% ../nbs/library/recommender.ipynb #39d09806
 def recommender_app(
@@ -292,52 +275,24 @@ def recommender_app(
     """A page on which anybody can rate a few items and get suggestions with reasons, in a
     notebook or with Voila."""
     import ipywidgets as widgets
-    items = list(
-        dict.fromkeys(
-            recommender.questions(n_questions) if questions is None else questions
-        )
-    )
-    ratings, limits = (
-        recommender.choices() if ratings is None else ratings,
-        recommender.y_range,
-    )
-    if limits and not all(limits[0] <= value <= limits[1] for value in ratings):
-        raise ValueError(
-            f"ratings={tuple(ratings)}, and those of this model lie between "
-            f"{limits[0]:g} and {limits[1]:g}"
-        )
-    ids, choices = (
-        recommender.ids,
-        [("not seen", ""), *((f"{value:g}", value) for value in ratings)],
-    )
-    menus = [
-        widgets.Dropdown(
-            options=choices,
-            value="",
-            description=ids.title(recommender._number(item)),
-            style={"description_width": "17em"},
-            layout=widgets.Layout(width="25em", max_width="98%"),
-        )
-        for item in items
-    ]
+    ratings = recommender.choices() if ratings is None else ratings
+    _check_choices(ratings, recommender.y_range)
+    if questions is None: questions = recommender.questions(n_questions)
+    items = list(dict.fromkeys(questions))
+    menus = [_menu(recommender, item, ratings) for item in items]
+    style = "margin:.2em 0;font-size:1.4em"
+    head = f'<h2 style="{style}">{escape(title)}</h2>' if title else ""
     head = widgets.HTML(
-        (f'<h2 style="margin:.2em 0;font-size:1.4em">{escape(title)}</h2>' if title else "")
-        + (
-            '<div style="line-height:1.5;max-width:40em">Rate what you have seen. Nothing '
-            "is stored.</div>"
-        )
+        f'{head}<div style="line-height:1.5;max-width:40em">Rate what you have seen. '
+        "Nothing is stored.</div>"
     )
     button, answer = widgets.Button(description="Suggest"), widgets.HTML()
 
     def suggest(_) -> None:
-        answers = {
-            item: menu.value
-            for item, menu in zip(items, menus, strict=True)
-            if menu.value not in ("", None)
-        }
-        answer.value = _suggestions_html(
-            recommender.suggest(answers, n, min_ratings), bool(answers), min_ratings
-        )
+        chosen = zip(items, menus, strict=True)
+        answers = {item: m.value for item, m in chosen if m.value not in ("", None)}
+        found = recommender.suggest(answers, n, min_ratings)
+        answer.value = _suggestions_html(found, bool(answers), min_ratings)
 
     button.on_click(suggest)
     return widgets.VBox(
@@ -345,35 +300,47 @@ def recommender_app(
     )
 
 
+def _check_choices(ratings: Sequence[float], limits: tuple | None) -> None:
+    if limits and not all(limits[0] <= value <= limits[1] for value in ratings):
+        raise ValueError(
+            f"ratings={tuple(ratings)}, and those of this model lie between {limits[0]:g} "
+            f"and {limits[1]:g}"
+        )
+
+
+def _menu(recommender: Recommender, item, ratings: Sequence[float]):
+    "What one can say of an item: not seen, or one of the ratings."
+    import ipywidgets as widgets
+    return widgets.Dropdown(
+        options=[("not seen", ""), *((f"{value:g}", value) for value in ratings)],
+        value="",
+        description=recommender.ids.title(recommender._number(item)),
+        style={"description_width": "17em"},
+        layout=widgets.Layout(width="25em", max_width="98%"),
+    )
+
+# %% ../nbs/library/recommender.ipynb #421f9813
 def _suggestions_html(found: "pd.DataFrame", answered: bool, min_ratings: int) -> str:
     few = f": no other item has {min_ratings} ratings" if min_ratings else ""
     if not len(found): return f'<p role="status">There is nothing to suggest{few}.</p>'
-    words = (
-        ""
-        if answered
-        else "You have rated nothing, so this is what the mean person likes. "
-    )
-    def reasons(because: list) -> str:
-        return (
-            "; ".join(f"{escape(name)} (+{much:.2f})" for name, much in because)
-            or "what most people like"
-        )
-    rows = "".join(
-        (
-            f'<tr><td style="text-align:left">{escape(row.title)}</td><td '
-            f'style="text-align:right">{row.expected:.1f}</td><td '
-            f'style="text-align:left">{reasons(row.because)}</td></tr>'
-        )
-        for row in found.itertuples()
-    )
+    words = "You have rated nothing, so this is what the mean person likes. "
+    rows = "".join(map(_row_html, found.itertuples()))
     head = "".join(
         f'<th scope="col" style="text-align:left;white-space:nowrap">{name}</th>'
         for name in ("suggestion", "expected", "because of")
     )
     return (
-        f'<p role="status" style="line-height:1.5">{words}Of what '
-        "you may not know, you would rate these highest.</p><div "
-        'style="overflow-x:auto"><table '
-        'style="line-height:1.6;border-spacing:.8em '
-        f'0;border-collapse:separate"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<p role="status" style="line-height:1.5">{"" if answered else words}Of what you '
+        'may not know, you would rate these highest.</p><div style="overflow-x:auto">'
+        '<table style="line-height:1.6;border-spacing:.8em 0;border-collapse:separate">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row_html(row) -> str:
+    because = "; ".join(f"{escape(name)} (+{much:.2f})" for name, much in row.because)
+    return (
+        f'<tr><td style="text-align:left">{escape(row.title)}</td><td '
+        f'style="text-align:right">{row.expected:.1f}</td><td '
+        f'style="text-align:left">{because or "what most people like"}</td></tr>'
     )
