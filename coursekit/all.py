@@ -62,12 +62,12 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears, events,
-    exercises, exporting, extras, finder, heads, hooks, image_loaders, image_search,
-    interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
-    multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
-    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
-    targets, transforms, vision,
+    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
+    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
+    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
+    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
+    registries, resizing, schedules, showing, targets, transforms, vision,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -107,8 +107,10 @@ from .metrics import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .normalize import *  # noqa: F403
+from .notebook_tools import *  # noqa: F403
 from .optimizers import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
+from .pictures import *  # noqa: F403
 from .pipeline import *  # noqa: F403
 from .precision import *  # noqa: F403
 from .ranking import *  # noqa: F403
@@ -234,11 +236,11 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears, events,
-    exercises, exporting, extras, finder, heads, hooks, image_loaders, image_search,
-    interpretation, loaders, loop, losses, measures, messages, metrics, more_transforms,
-    multilabel, normalize, optimizers, own_transforms, pipeline, precision, ranking,
-    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
-    targets, transforms, vision, own_widgets,
+    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
+    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
+    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
+    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
+    registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
 )
 __all__ += [name for module in _ours for name in module.__all__]

@@ -205,7 +205,9 @@ def main(
         except DataError as error: print(f"coursekit: {error}", file=sys.stderr); return 2
     try: return args.run(args)
     except DataError as error: print(f"coursekit: {error}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("coursekit: stopped; what was fetched so far is kept", file=sys.stderr); return 130
+    except KeyboardInterrupt:
+        print("coursekit: stopped; what was fetched so far is kept", file=sys.stderr)
+        return 130
 
 # %% ../nbs/library/cli.ipynb #f45c1c1a
 if __name__ == "__main__" and getattr(__spec__, "name", "") == "coursekit.cli":

@@ -30,6 +30,7 @@ from lessons import (
     exercises,
     is_code,
     is_lesson,
+    modules_imported,
     notebooks,
     pictures,
     read,
@@ -110,10 +111,12 @@ def imports(root: Path = ROOT) -> Iterator[str]:
             if maker in course.lessons and maker >= name:
                 yield f"{name} imports coursekit.{module}, which {maker} makes: only earlier lessons may be used"
     last = max(course.lessons, default="")
+    benches = {m for p in root.glob("bench/*.py") for m in modules_imported(p.read_text("utf-8"))}
     for module, maker in course.makers.items():
         others = [n for n in used if (n > maker or n not in course.lessons) and n != "library/all"]
-        if maker in course.lessons and maker != last and not any(module in used[n] for n in others):
-            yield f"coursekit.{module} is used by no later lesson"
+        seen = module in benches or any(module in used[n] for n in others)
+        if maker in course.lessons and maker != last and not seen:
+            yield f"coursekit.{module} is used by no later lesson, nor in bench/"
 
 
 # ---------------------------------------------------------------- the lessons
