@@ -195,7 +195,8 @@ class FrameSlider:
     ):
         import ipywidgets as widgets
         image = '<img style="max-width:100%" alt="{}" src="data:image/png;base64,{}">'
-        tags = [image.format(escape(a), _base64(f)) for f, a in zip(frames, alts, strict=True)]
+        pairs = zip(frames, alts, strict=True)
+        tags = [image.format(escape(alt), _base64(frame)) for frame, alt in pairs]
         self.stack = widgets.Stack([widgets.HTML(t) for t in tags], selected_index=start)
         self.slider = widgets.SelectionSlider(
             options=list(options), index=start, description=label

@@ -238,7 +238,8 @@ class LazyAdam(torch.optim.Optimizer):
         grad = p.grad.coalesce() if p.grad.is_sparse else None
         rows = torch.arange(len(p), device=p.device) if grad is None else grad.indices()[0]
         slope = p.grad if grad is None else grad.values()
-        average = state["exp_avg"].index_select(0, rows).mul_(mom).add_(slope, alpha=1 - mom)
+        average = state["exp_avg"].index_select(0, rows)
+        average = average.mul_(mom).add_(slope, alpha=1 - mom)
         square = state["exp_avg_sq"].index_select(0, rows).mul_(sqr_mom)
         square.addcmul_(slope, slope, value=1 - sqr_mom)
         size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(group["eps"])
