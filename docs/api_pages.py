@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from fastcore.docments import docments
@@ -147,9 +148,15 @@ def parameter_rows(obj) -> list[tuple[str, str, str, str]]:
     return rows if any(r[3] for r in rows) else []
 
 
+def _unwrapped(lines: list[str]) -> list[str]:
+    "Paragraphs on one line each, so that what stands in backticks is not broken."
+    groups = groupby((x.strip() for x in lines), key=bool)
+    return [" ".join(group) if some else "" for some, group in groups]
+
+
 def docment_table(app, what, name, obj, options, lines: list[str]) -> None:
     "The docstring as plain text, and below it the parameters as a table."
-    lines[:] = [_plain(x.strip()) for x in lines]
+    lines[:] = [_plain(x) for x in _unwrapped(lines)]
     if not (inspect.isroutine(obj) or inspect.isclass(obj)):
         return
     try:
