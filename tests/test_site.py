@@ -153,8 +153,11 @@ def test_long_output_scrolls_and_folded_source_is_folded():
         new_code_cell("a", outputs=[long]),
         new_code_cell("b", outputs=[short]),
         new_code_cell("c", metadata=folded),
+        new_code_cell("# tools\nimport os\nfrom pathlib import Path"),
+        new_code_cell("import os\nprint(os.name)"),
     )
-    assert [c.metadata.tags for c in cells] == [["scroll-output"], [], ["hide-input"]]
+    tags = [["scroll-output"], [], ["hide-input"], ["hide-input"], []]
+    assert [c.metadata.tags for c in cells] == tags
 
 
 def test_language_is_known_even_if_the_notebook_does_not_say():
