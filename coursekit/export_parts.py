@@ -26,8 +26,8 @@ TABLE = {
     for role, names in {
         "step": "transforms.PILImage.create transforms.PILImageBW.create "
         "transforms.Categorize transforms.ToNumber "
-        "targets.ToPoints targets.ToMask multilabel.MultiCategorize "
-        "multilabel.EncodedMultiCategorize ratings.ToIds "
+        "targets.ToPoints targets.ToMask labels.MultiCategorize "
+        "labels.EncodedMultiCategorize ratings.ToIds "
         "ratings._Column",
         "transform": "transforms.ToTensor transforms.IntToFloat resizing.Resize "
         "resizing.RandomResizedCrop "

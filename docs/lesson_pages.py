@@ -294,6 +294,10 @@ def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
     nb.cells = [x for c in nb.cells for x in with_marks(c, page, module, course, seen)]
     nb.metadata.setdefault("language_info", {"name": "python"})  # else myst-nb asks which lexer
     nb.metadata.pop("coursekit", None)
+    if not any(WIDGET in o.get("data", {}) for c in nb.cells for o in c.get("outputs", [])):
+        nb.metadata.pop(
+            "widgets", None
+        )  # of widgets that nobody sees; their scripts are not loaded
     return nb
 
 

@@ -172,9 +172,19 @@ def test_bytes_of_an_upload_that_was_emptied_are_left_out():
     buffers = [{"path": path, "data": "", "encoding": "base64"} for path in paths]
     states = {"a": {"state": {"value": []}, "buffers": buffers}, "b": {"state": {}}}
     kind = "application/vnd.jupyter.widget-state+json"
-    nb = new_notebook(metadata={"widgets": {kind: {"state": states}}})
+    view = new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}
+    )
+    cells = [new_code_cell("a", outputs=[view])]
+    nb = new_notebook(cells=cells, metadata={"widgets": {kind: {"state": states}}})
     found = convert(nb, "01_a", HERE).metadata.widgets[kind]["state"]
     assert [b["path"] for b in found["a"]["buffers"]] == [["value"]] and "buffers" not in found["b"]
+
+
+def test_state_of_widgets_that_nobody_sees_is_left_out():
+    state = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {"state": {}}}}}
+    nb = new_notebook(cells=[new_code_cell("a")], metadata={"widgets": state})
+    assert "widgets" not in convert(nb, "01_a", HERE).metadata
 
 
 def test_names_that_a_cell_defines():
