@@ -76,7 +76,7 @@ class RegexLabeller:
 # %% ../nbs/03_data_block.ipynb #a9225cb5
 class using_attr:
     """The function `f`, called with an attribute of the item:
-    `using_attr(RegexLabeller(r'(.+)_\\d+.jpg$'), 'name')` labels a path by its name."""
+    `using_attr(RegexLabeller(r'(.+)_\\d+\\.jpg$'), 'name')` labels a path by its name."""
     def __init__(
         self,
         f: Callable,  # function of one value
@@ -132,6 +132,7 @@ def RandomSplitter(
         order = torch.randperm(len(items), generator=generator_for(seed)).tolist()
         cut = int(valid_pct * len(items))
         return order[cut:], order[:cut]
+    # an empty validation set is meant so: nothing will complain of it
     random_split.all_to_train = valid_pct == 0
     return random_split
 

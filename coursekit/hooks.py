@@ -134,10 +134,16 @@ class ActivationStats(Callback):
         if self._alive[i] is None: return []
         return torch.nonzero(~self._alive[i]).flatten().tolist()
 
-    def plot(self, figsize: tuple | None = None):
+    def plot(
+        self,
+        figsize: tuple | None = None,  # inches
+        ncols: int = 3,  # plots in a row, 3 or 1
+    ):
         "Statistics of all layers over the batches."
         import matplotlib.pyplot as plt
-        axes = plt.subplots(1, 3, figsize=figsize or (11, 3), layout="constrained")[1]
+        size = figsize or (11 * ncols / 3, 9 / ncols)
+        grid = plt.subplots(3 // ncols, ncols, figsize=size, layout="constrained")[1]
+        axes = grid.ravel()
         labels = "mean", "standard deviation", "share near zero"
         for k, (ax, label) in enumerate(zip(axes, labels, strict=True)):
             for i, name in enumerate(self.names):
