@@ -50,22 +50,15 @@ class Answer:
     picture: Image.Image | None = None  # small and upright
 
 # %% ../nbs/library/app.ipynb #032397ab
-def _scores(learn: Learner, picture: PILImage) -> list[float]:
-    "Probabilities of the labels."
-    n_inp = learn.dls.n_inp
-    if n_inp > 1: raise DataError(f"this model takes {n_inp} inputs, and a picture is one")
-    return learn.predict(picture)[2].tolist()
-
-
-def _several(learn: Learner) -> bool:
+def has_several(learn: Learner) -> bool:
     "May a picture have several labels?"
     return (learn.dls.kinds or (None,))[-1] == "multicategory"
 
 
-def _thresholds(learn: Learner, threshold) -> list[float]:
+def thresholds_of(learn: Learner, threshold) -> list[float]:
     "One for each label."
     if threshold is None:
-        threshold = getattr(learn.loss_func, "thresh", 0.5) if _several(learn) else 0.7
+        threshold = getattr(learn.loss_func, "thresh", 0.5) if has_several(learn) else 0.7
     vocab = list(map(str, learn.dls.vocab))
     if isinstance(threshold, dict):
         threshold = [threshold.get(label, math.nan) for label in vocab]
@@ -76,35 +69,8 @@ def _thresholds(learn: Learner, threshold) -> list[float]:
     raise ValueError(f"threshold={threshold}: a probability from 0 to 1 is wanted, or one "
                      f"for each of {vocab}")
 
-# %% ../nbs/library/app.ipynb #0c3504fd
-def classify_upload(
-    learn: Learner,  # a classifier of pictures, with one label or several
-    data: bytes,  # what somebody sent
-    name: str = "picture",  # of the file
-    # what a probability must reach, for all labels or each; 0.7 if None, with several
-    # labels that of the loss
-    threshold: float | Sequence[float] | dict | None = None,
-    max_bytes: int = 10_000_000,
-    max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
-    size: int = 400,  # the small picture's longer side, in pixels, at most
-) -> Answer:  # always: what is wrong with the file is said in it
-    "What a model says about a picture that nobody has checked."
-    limits = _thresholds(learn, threshold)
-    try: picture = open_upload(data, max_bytes, max_pixels)
-    except DataError as error:
-        return Answer(name, f"No answer: {error}.", refused=str(error))
-    small = picture.to_thumb(size)
-    try: scores = _scores(learn, picture)
-    # the visitor can do nothing about it, and should hear so
-    except Exception as error:
-        why = f"the model failed ({type(error).__name__}: {error})"
-        words = f"No answer: {why}. This is no fault of the picture."
-        return Answer(name, words, refused=why, picture=small)
-    probabilities = dict(zip(map(str, learn.dls.vocab), scores, strict=True))
-    return _worded(name, probabilities, limits, _several(learn), small)
 
-
-def _worded(
+def worded(
     name: str, probabilities: dict, limits: list[float], several: bool, small: Image.Image
 ) -> Answer:
     label = max(probabilities, key=probabilities.get)
@@ -122,6 +88,40 @@ def _worded(
                  f"{percent_text(limit[label])} sure.")
     of_label = probabilities[label]
     return Answer(name, words, label, of_label, tuple(said), probabilities, picture=small)
+
+# %% ../nbs/library/app.ipynb #0c3504fd
+def _scores(learn: Learner, picture: PILImage) -> list[float]:
+    "Probabilities of the labels."
+    n_inp = learn.dls.n_inp
+    if n_inp > 1: raise DataError(f"this model takes {n_inp} inputs, and a picture is one")
+    return learn.predict(picture)[2].tolist()
+
+
+def classify_upload(
+    learn: Learner,  # a classifier of pictures, with one label or several
+    data: bytes,  # what somebody sent
+    name: str = "picture",  # of the file
+    # what a probability must reach, for all labels or each; 0.7 if None, with several
+    # labels that of the loss
+    threshold: float | Sequence[float] | dict | None = None,
+    max_bytes: int = 10_000_000,
+    max_pixels: int | None = None,  # `coursekit.images.MAX_PIXELS` if None
+    size: int = 400,  # the small picture's longer side, in pixels, at most
+) -> Answer:  # always: what is wrong with the file is said in it
+    "What a model says about a picture that nobody has checked."
+    limits = thresholds_of(learn, threshold)
+    try: picture = open_upload(data, max_bytes, max_pixels)
+    except DataError as error:
+        return Answer(name, f"No answer: {error}.", refused=str(error))
+    small = picture.to_thumb(size)
+    try: scores = _scores(learn, picture)
+    # the visitor can do nothing about it, and should hear so
+    except Exception as error:
+        why = f"the model failed ({type(error).__name__}: {error})"
+        words = f"No answer: {why}. This is no fault of the picture."
+        return Answer(name, words, refused=why, picture=small)
+    probabilities = dict(zip(map(str, learn.dls.vocab), scores, strict=True))
+    return worded(name, probabilities, limits, has_several(learn), small)
 
 # %% ../nbs/library/app.ipynb #7a4e93d3
 def uploaded(
@@ -232,7 +232,7 @@ def classifier_app(
     the answer, or what is wrong with the file."""
     import ipywidgets as widgets
     # a slip is told now, not to the first visitor
-    _thresholds(learn, threshold)
+    thresholds_of(learn, threshold)
     def ask(data: bytes, name: str) -> Answer:
         return classify_upload(learn, data, name, threshold, max_bytes, max_pixels)
     page = _Page(ask, max_bytes, max_files)

@@ -11,13 +11,14 @@ import math
 import random
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from fastcore.xtras import Path
-from torch import Tensor
 
 from .messages import DataError
+
+if TYPE_CHECKING: from torch import Tensor
 
 # %% ../nbs/library/digits.ipynb #2a7e724b
 def gunzip(path: Path, max_bytes: int = 2**28) -> bytes:
@@ -59,8 +60,9 @@ _FILES = {"train": "train", "test": "t10k"}
 def load_mnist(
     path: str | Path,  # folder with the four files, as `untar_data(URLs.MNIST)` gives it
     part: str = "train",  # "train", 60,000 digits, or "test", 10,000
-) -> tuple[Tensor, Tensor]:  # images `(n, 1, 28, 28)` from 0 to 1, labels `(n,)`, int64
+) -> tuple["Tensor", "Tensor"]:  # images `(n, 1, 28, 28)` from 0 to 1, labels `(n,)`, int64
     "The digits of MNIST as tensors; raises `DataError` for another part or a damaged file."
+    import torch  # slow, and the command that fetches data does without it
     if part not in _FILES:
         raise DataError(f"MNIST has the parts 'train' and 'test', not {part!r}")
     def read(kind): return torch.from_numpy(load_idx(Path(path)/f"{_FILES[part]}-{kind}"))

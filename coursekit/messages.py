@@ -12,12 +12,15 @@ import operator
 import os
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fastcore.foundation import L
-from torch import Tensor
 
 from .images import short_path
+
+# slow to import, and the command that fetches data does without it
+if TYPE_CHECKING: from torch import Tensor
 
 # %% ../nbs/library/messages.ipynb #868e43f2
 class DataError(RuntimeError):
@@ -76,8 +79,8 @@ def table_cell(row, col: str | int):
 def plain_label(label):
     "A label as plain Python has it; raises `DataError` for several in one."
     if isinstance(label, np.generic): return label.item()
-    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0: return label.item()
-    if isinstance(label, list | tuple | L | dict | set | np.ndarray | Tensor):
+    if getattr(label, "ndim", None) == 0: return label.item()
+    if isinstance(label, list | tuple | L | dict | set) or getattr(label, "ndim", 0):
         raise DataError(
             f"one label is wanted, this is a {type(label).__name__}: {brief(label)}. "
             "Let get_y return one text or number; for several labels take "
@@ -105,7 +108,7 @@ def checked_position(i) -> int:
         ) from None
 
 
-def check_probabilities(pred: Tensor) -> None:
+def check_probabilities(pred: "Tensor") -> None:
     "Raise `ValueError` for numbers outside 0 to 1."
     if pred.numel() and not (0 <= pred.min() and pred.max() <= 1):
         raise ValueError(
