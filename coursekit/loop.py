@@ -25,7 +25,6 @@ from .events import CancelFitException, CancelStepException
 from .events import CancelTrainException, CancelValidException, LearnerError
 from .events import callable_name, checked_callback
 from .groups import adamw, hyper_key, layers_of, norm_bias_params
-from .groups import even_mults  # noqa: F401 - scripts look for it here
 from .groups import param_groups, spread_over, trainable_params
 from .loaders import DataLoader, DataLoaders, no_batch
 from .losses import loss_for

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .loop import even_mults
+from .groups import even_mults
 
 # %% ../nbs/library/optimizers.ipynb #9cd01ef3
 def as_groups(params: Iterable) -> list[dict]:
