@@ -161,12 +161,6 @@ def _lines(output: NotebookNode) -> int:
     return 0 if "image/png" in output.get("data", {}) else text.count("\n")
 
 
-def only_imports(code: str) -> bool:
-    "Whether a cell does nothing but import: in a lesson it is folded, to be seen when wanted."
-    body = ast.parse(lessons.plain_python(code)).body
-    return bool(body) and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
-
-
 def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
     "The code cell without its `#|` lines, or nothing when the reader is not to see it."
     options, code = lessons.directives(cell.source)
@@ -176,7 +170,9 @@ def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
     if sum(map(_lines, outputs)) > LONG_OUTPUT:
         tags.add("scroll-output")
     tags |= {tag for tag, option in TAGS.items() if option in options}
-    if fold and (cell.metadata.get("jupyter", {}).get("source_hidden") or only_imports(code)):
+    if fold and (
+        cell.metadata.get("jupyter", {}).get("source_hidden") or lessons.only_imports(code)
+    ):
         tags.add("hide-input")
     cell.metadata = NotebookNode(tags=sorted(tags))
     if alt := options.get("fig-alt"):

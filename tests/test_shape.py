@@ -110,6 +110,12 @@ def test_lines_of_a_cell(root):
         == "00_first: 31 lines are exported in the cell that begins 'x0 = 0'"
     )
     assert faults(root, "size") == "00_first: 21 lines in the cell that begins 'x0 = 0'"
+    # imports are folded on the site, and nobody reads past them
+    imports = "\n".join(f"import m{i}" for i in range(21))
+    put(root, "00_first", imports)
+    assert faults(root, "size") == ""
+    put(root, "00_first", f"{imports}\nx = 1")
+    assert faults(root, "size") == "00_first: 22 lines in the cell that begins 'import m0'"
 
 
 def test_cells_in_sight(root):

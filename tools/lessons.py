@@ -113,6 +113,12 @@ def is_proof(cell: NotebookNode) -> bool:
     return is_code(cell) and "proof" in directives(cell.source)[0]
 
 
+def only_imports(code: str) -> bool:
+    "Whether a cell does nothing but import: in a lesson it is folded, to be seen when wanted."
+    body = ast.parse(plain_python(code)).body
+    return bool(body) and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+
+
 def reading_minutes(nb: NotebookNode) -> int:
     "Minutes to read the words of a notebook, at 200 a minute."
     words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")

@@ -29,6 +29,7 @@ from lessons import (
     module_of,
     modules_imported,
     notebooks,
+    only_imports,
     plain_python,
     read,
     reading_minutes,
@@ -178,14 +179,15 @@ def exported(course: Course) -> Iterator[Fault]:
 
 
 def size(course: Course) -> Iterator[Fault]:
-    "A lesson shows at most 90 code cells, none above 20 lines unless it is exported."
+    "A lesson shows at most 90 code cells, none above 20 lines unless it is exported, or imports."
     for name, nb in course.lessons.items():
         seen = [c for c in nb.cells if is_seen(c)]
         if len(seen) > CELLS_SHOWN:
             yield name, f"{len(seen)} code cells in sight, more than {CELLS_SHOWN}"
         for cell in seen:
             count = len(lines_of(cell))
-            if count > LINES_SHOWN and not EXPORTED & options_of(cell):
+            folded = EXPORTED & options_of(cell) or only_imports(cell.source)
+            if count > LINES_SHOWN and not folded:
                 yield name, f"{count} lines in {begins(cell)}"
 
 
