@@ -310,6 +310,17 @@ def test_term_leads_from_the_glossary_to_its_box(made, visit):
     expect(box).to_be_in_viewport()
 
 
+def test_a_group_of_the_library_opens_in_the_menu(made, visit):
+    page = visit.page(f"{made}/index.html")
+    menu = page.locator(".bd-sidebar-primary")
+    notebook = menu.get_by_role("link", name="Downloads, looked up")
+    expect(notebook).to_be_hidden()
+    menu.locator("summary[aria-label='what is in: Files and data sets']").press("Enter")
+    notebook.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Downloads, looked up")
+    expect(menu.locator("li.current", has_text="Files and data sets").first).to_be_visible()
+
+
 def test_glossary_without_javascript_is_a_plain_list(made, visit):
     page = no_script(visit, f"{made}/glossary.html", PHONE)
     expect(page.locator("ul.terms > li:visible")).to_have_count(2)
