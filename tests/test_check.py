@@ -81,6 +81,18 @@ def test_nothing_is_found_where_nothing_is_wrong(root):
     assert [fault for c in check.CHECKS for fault in c(root)] == []
 
 
+def test_library(root):
+    (root / "nbs" / "library").mkdir()
+    put(root, "library/cut.ipynb", "# To cut\n\n> One way to cut.")
+    put(root, "library/bare.ipynb", "# Bare\n\nNo line.")
+    (root / "docs").mkdir()
+    text = "[All]\nabout = It.\nnotebooks = cut gone\n"
+    (root / "docs" / "library.ini").write_text(text)
+    found = find(root, "library")
+    assert "bare.ipynb stands in no group" in found and "there is no library/gone" in found
+    assert "bare.ipynb: below the title no line" in found and "cut" not in found
+
+
 def edit(path: Path, old: str, new: str):
     text = path.read_text()
     assert old in text

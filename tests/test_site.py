@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import api_pages
 import build_site
 import lesson_pages
+import library_groups
 from lesson_pages import Course, convert, markdown
 
 SYMBOLS = {"tensor": "coursekit.basics.tensor", "Learner.fit": "coursekit.learner.Learner.fit"}
@@ -441,6 +442,57 @@ def test_letter_of_a_term(term, letter):
     assert build_site.initial(term) == letter
 
 
+# ------------------------------------------------------------------------------ library
+def group(title, *names):
+    return library_groups.Group(title, f"About {title}.", names)
+
+
+def in_library(tmp_path, **texts):
+    cells = {name: [new_markdown_cell(text)] for name, text in texts.items()}
+    write(tmp_path / "nbs", index=[])
+    folder = write(tmp_path / "nbs" / "library", **cells)
+    return build_site.pages_in(folder.parent)
+
+
+def test_library_in_groups(tmp_path):
+    pages = in_library(
+        tmp_path, cut="# To cut\n\n> One [way](b.ipynb) to\n> `cut`.\n\nMore.", b="# B"
+    )
+    known = [
+        group("Small & large things", "cut"),
+        group("Nothing yet", "later"),
+        group("Rest", "b"),
+    ]
+    shown = build_site.groups_shown(pages, known)
+    assert [g.page for g, _ in shown] == ["groups/small-large-things", "groups/rest"]
+    made = build_site.library_pages(shown)
+    assert set(made) == {"library.md", "groups/small-large-things.md", "groups/rest.md"}
+    item = "**[To cut]({}library/cut.ipynb)**\n\n  One way to `cut`."
+    assert item.format("") in made["library.md"] and "in 2 notebooks" in made["library.md"]
+    page = made["groups/small-large-things.md"]
+    assert item.format("../") in page and "\n/library/cut.ipynb\n" in page
+    menu = build_site.toc(pages, [], shown)
+    assert ":caption: Library\n\nAll of it <library.md>\ngroups/small-large-things.md\n" in menu
+    assert "cut.ipynb" not in menu
+
+
+def test_notebook_without_a_group_is_named(tmp_path):
+    pages = in_library(tmp_path, cut="# To cut", b="# B")
+    with pytest.raises(SystemExit, match=r"no group of the library has b\.\n.*docs/library\.ini"):
+        build_site.groups_shown(pages, [group("One", "cut")])
+
+
+def test_without_a_library_there_is_no_page_of_it(tmp_path):
+    assert build_site.library_pages(build_site.groups_shown([], [])) == {}
+
+
+def test_groups_and_notebooks_agree():
+    known = [group("One", "a", "b"), group("Two", "b", "gone")]
+    found = "\n".join(library_groups.faults(known, ["a", "b", "c"]))
+    assert "library/c.ipynb stands in no group" in found and "there is no library/gone" in found
+    assert "has b 2 times" in found and found.count("\n") == 2
+
+
 # ------------------------------------------------------------------------------ data page
 def entry(**changes):
     from coursekit.datasets import DataEntry
@@ -528,6 +580,7 @@ def test_site_has_every_page_and_the_real_notebook():
     site = course.site()
     names = {str(p.relative_to(site)) for p in site.rglob("*.html")}
     wanted = "index 00_waves 01_more claims data glossary search 404 api/exercises library/datasets"
+    wanted += " library groups/files-and-data-sets"
     assert {f"{n}.html" for n in wanted.split()} <= names
     assert "secret_of_the_check" in (site / "_sources/00_waves.ipynb").read_text()
     assert not list(site.parent.glob(".site*"))  # nothing half done is left

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import build_site
 import lessons
+import library_groups
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -309,13 +310,24 @@ def test_term_leads_from_the_glossary_to_its_box(made, visit):
     expect(box).to_be_in_viewport()
 
 
+def test_a_group_of_the_library_opens_in_the_menu(made, visit):
+    page = visit.page(f"{made}/index.html")
+    menu = page.locator(".bd-sidebar-primary")
+    notebook = menu.get_by_role("link", name="Downloads, looked up")
+    expect(notebook).to_be_hidden()
+    menu.locator("summary[aria-label='what is in: Files and data sets']").press("Enter")
+    notebook.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Downloads, looked up")
+    expect(menu.locator("li.current", has_text="Files and data sets").first).to_be_visible()
+
+
 def test_glossary_without_javascript_is_a_plain_list(made, visit):
     page = no_script(visit, f"{made}/glossary.html", PHONE)
     expect(page.locator("ul.terms > li:visible")).to_have_count(2)
     expect(page.locator(".filter-box input")).to_have_count(0)
 
 
-@pytest.mark.parametrize("name", ["glossary", "claims", "library/datasets"])
+@pytest.mark.parametrize("name", ["glossary", "claims", "library", "library/datasets"])
 def test_pages_to_look_up_are_accessible_in_both_colours(made, visit, name):
     page = settled(visit.page(f"{made}/{name}.html"))
     assert not serious(page)
@@ -353,6 +365,7 @@ def test_lesson_is_accessible_in_both_colours(made, visit, viewport):
 NOTEBOOKS = build_site.pages_in(lessons.ROOT / "nbs")
 LIBRARY = {lessons.module_of(lessons.read(p)) for p in NOTEBOOKS if lessons.is_library(p)}
 PAGES = [*map(build_site.page_of, NOTEBOOKS), "claims", "glossary", "data", "search", "404"]
+PAGES += ["library", *(group.page for group in library_groups.groups())]
 PAGES += [f"api/{m}" for m in build_site.api_pages.package() if m not in LIBRARY]
 
 

@@ -25,6 +25,7 @@ from filelock import FileLock
 from sphinx.cmd.build import build_main
 
 import lessons
+import library_groups
 from lessons import ROOT
 
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
@@ -282,6 +283,62 @@ def glossary_page(pages: list[Path]) -> str:
     return "\n".join(parts) + "\n"
 
 
+# ------------------------------------------------------------------------------ library
+Shown = list[tuple[library_groups.Group, list[Path]]]
+
+
+def groups_shown(pages: list[Path], known: list[library_groups.Group] | None = None) -> Shown:
+    "The groups that have notebooks among the pages, with these; refuses a notebook without a group."
+    known = library_groups.groups() if known is None else known
+    paths = {p.stem: p for p in pages if lessons.is_library(p)}
+    if missing := library_groups.left_out(known, list(paths)):
+        raise SiteError(
+            f"site: no group of the library has {', '.join(missing)}.\n"
+            "Put each into the group where a reader would look for it: docs/library.ini"
+        )
+    found = [(group, [paths[n] for n in group.names if n in paths]) for group in known]
+    return [(group, some) for group, some in found if some]
+
+
+def notebook_item(path: Path, up: str) -> str:
+    "One notebook with what it says about itself; `up` leads from the page to the root of the site."
+    nb = lessons.read(path)
+    words = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", lessons.in_a_line(nb))
+    return f"- **[{lessons.title(nb)}]({up}{page_of(path)}.ipynb)**\n\n  {plain(words)}\n"
+
+
+def group_page(group: library_groups.Group, some: list[Path]) -> str:
+    "The page of a group, below which its notebooks stand in the menu."
+    items = "".join(notebook_item(p, "../") for p in some)
+    menu = "\n".join(f"/{page_of(p)}.ipynb" for p in some)
+    return (
+        f"# {group.title}\n\n{plain(group.about)}\n\n{{.terms}}\n{items}\n"
+        f"```{{toctree}}\n:hidden:\n\n{menu}\n```\n"
+    )
+
+
+def library_page(shown: Shown) -> str:
+    "All notebooks of the library, in their groups, as MyST."
+    parts = [
+        "# Library\n",
+        f"A lesson teaches; what it uses and does not spell out is built here, in "
+        f"{sum(len(some) for _, some in shown)} notebooks, each with its reasons, checks and API. "
+        "Nobody has to read them to follow a lesson.\n",
+        filter_box("notebooks"),
+    ]
+    for group, some in shown:
+        items = "".join(notebook_item(p, "") for p in some)
+        heading = f"## [{group.title}]({group.page}.md)\n"
+        parts += [heading, f"{plain(group.about)}\n", "{.terms .filtered}\n" + items]
+    return "\n".join(parts)
+
+
+def library_pages(shown: Shown) -> dict[str, str]:
+    "The page of the whole library and those of its groups; none without a library."
+    made = {f"{group.page}.md": group_page(group, some) for group, some in shown}
+    return made | ({"library.md": library_page(shown)} if made else {})
+
+
 # ------------------------------------------------------------------------------ data
 def size(count: int) -> str:
     "Bytes for people: 1234567 is 1.2 MB."
@@ -322,14 +379,16 @@ def data_page(urls: type | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------ the rest
-def toc(pages: list[Path], modules: list[str]) -> str:
+def toc(pages: list[Path], modules: list[str], shown: Shown) -> str:
     "The menu at the side."
     groups = {
         "Lessons": [p.name for p in pages if lessons.is_lesson(p)],
-        "Library": [f"{page_of(p)}.ipynb" for p in pages if lessons.is_library(p)],
+        "Library": [f"{group.page}.md" for group, _ in shown],
         "Look up": ["glossary.md", "claims.md", "data.md"],
         "API": [f"{m} <api/{m}.md>" for m in modules],
     }
+    if groups["Library"]:
+        groups["Library"].insert(0, "All of it <library.md>")
     block = "```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```"
     return "\n\n".join(block.format(n, "\n".join(rows)) for n, rows in groups.items() if rows)
 
@@ -339,6 +398,7 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     pages = course(folder)
+    shown = groups_shown(pages)
     for path in pages:
         copy_notebook(path, target)
     modules = api(target, pages)
@@ -349,9 +409,10 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
         "glossary.md": glossary_page(pages),
         "data.md": data_page(),
         "404.md": NOT_FOUND,
-        "index.txt": toc(pages, modules),
+        "index.txt": toc(pages, modules, shown),
     }
-    for name, text in made.items():
+    (target / "groups").mkdir()
+    for name, text in (made | library_pages(shown)).items():
         (target / name).write_text(text, encoding="utf-8")
     return f"{len(pages)} notebooks, {len(modules)} modules of lessons, {len(table)} claims"
 

@@ -20,6 +20,7 @@ import nbconvert
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
+import library_groups
 from lessons import (
     ROOT,
     checks_in,
@@ -28,8 +29,10 @@ from lessons import (
     digest,
     directives,
     exercises,
+    in_a_line,
     is_code,
     is_lesson,
+    is_library,
     modules_imported,
     notebooks,
     pictures,
@@ -233,6 +236,16 @@ def links(root: Path = ROOT) -> Iterator[str]:
                     yield f"{page.name}: link to {target}, but no such anchor"
 
 
+def library(root: Path = ROOT) -> Iterator[str]:
+    "Every notebook of the library stands in one group of the site's menu, and says in a line what it is."
+    paths = list(filter(is_library, notebooks(root / "nbs")))
+    known = library_groups.groups(root / "docs" / "library.ini")
+    yield from library_groups.faults(known, [p.stem for p in paths])
+    for path in paths:
+        if not in_a_line(read(path)):
+            yield f"library/{path.name}: below the title no line that says what it is: > One sentence."
+
+
 def readme_text(root: Path = ROOT) -> str:
     "README.md as nbconvert makes it from the index, with links that start at the root."
     body, _ = nbconvert.MarkdownExporter().from_filename(str(root / "nbs" / "index.ipynb"))
@@ -258,7 +271,7 @@ def readme(root: Path = ROOT) -> Iterator[str]:
         yield "README.md is not what nbs/index.ipynb gives: run make export"
 
 
-CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, links, readme)
+CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, library, links, readme)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -81,6 +81,13 @@ def title(nb: NotebookNode) -> str:
     return ""
 
 
+def in_a_line(nb: NotebookNode) -> str:
+    "What a notebook says about itself below its title, in a quotation."
+    first = nb.cells[0].source if nb.cells and nb.cells[0].cell_type == "markdown" else ""
+    quoted = re.search(r"^# .+\n+((?:>.*\n?)+)", first)
+    return term_text(quoted[1]) if quoted else ""
+
+
 def directives(source: str) -> tuple[dict[str, str], str]:
     "Split a code cell into its `#|` lines, as a dict, and the code below them."
     options, lines = {}, source.split("\n")

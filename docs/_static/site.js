@@ -8,6 +8,12 @@ function nameSliders() {
   }
 }
 
+// What opens a group of the menu is an arrow without a name.
+function nameGroups() {
+  for (const arrow of document.querySelectorAll(".bd-sidebar-primary li.has-children > details > summary"))
+    arrow.setAttribute("aria-label", `what is in: ${arrow.closest("li").querySelector("a").textContent.trim()}`);
+}
+
 // A box that scrolls must be reachable by the keyboard.
 function focusScrolling() {
   for (const box of document.querySelectorAll("div.cell_output, mjx-container[display='true'], pre, .pst-scrollable-table-container")) {
@@ -60,6 +66,7 @@ function addFilter(box) {
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".filter-box").forEach(addFilter);
   answerForMathJax2();
+  nameGroups();
   new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
   new ResizeObserver(focusScrolling).observe(document.body);
   document.addEventListener("toggle", focusScrolling, true);
