@@ -25,7 +25,7 @@ setup(
     keywords=ini["keywords"].split(),
     python_requires=f">={ini['min_python']}",
     install_requires=lines(ini["requirements"]),
-    extras_require={"dev": lines(ini["dev_requirements"])},
+    extras_require={kind: lines(ini[f"{kind}_requirements"]) for kind in ("serve", "dev")},
     packages=["coursekit"],
     package_data={"coursekit": ["datasets.toml", "photographs.zip", "service.html"]},
     entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},

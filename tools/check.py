@@ -93,7 +93,7 @@ def lock(root: Path = ROOT) -> Iterator[str]:
     for line in (root / "requirements.lock").read_text("utf-8").splitlines():
         if m := re.match(r"([\w.-]+)==([\w.+]+)", line):
             pins.setdefault(m[1].lower().replace("_", "-"), set()).add(m[2])
-    for line in (ini["requirements"] + "\n" + ini["dev_requirements"]).split("\n"):
+    for line in "\n".join(ini[key] for key in ini if key.endswith("requirements")).split("\n"):
         if not line.strip():
             continue
         wanted = Requirement(line.strip())
