@@ -85,9 +85,9 @@ def _fetch_one(name: str, entry: DataEntry, force: bool) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     home = data_home()
-    names = args.names or [
-        name for name in URLs if _place(URLs[name])[1] or (home / URLs[name].folder).exists()
-    ]
+    def is_here(entry: DataEntry) -> bool:
+        return bool(_place(entry)[1]) or (home / entry.folder).exists()
+    names = args.names or [name for name in URLs if is_here(URLs[name])]
     if not names:
         raise DataError(
             f"nothing to verify: no data set is in {home}; run `coursekit data fetch "
