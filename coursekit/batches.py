@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from fastcore.basics import GetAttr
 from torch import Tensor
 from torch.utils.data import BatchSampler, default_collate, get_worker_info
 
@@ -136,6 +137,11 @@ def to_cpu(
     return mapped(batch, lambda part: part.detach().cpu())
 
 # %% ../nbs/library/batches.ipynb #b0e2c851
+def parts_of(batch) -> tuple:
+    "A batch or an item as its parts; one tensor is one part."
+    return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+
+
 def mapped(batch, change: Callable):
     "A batch with every tensor in it changed."
     if isinstance(batch, Tensor): return change(batch)
@@ -150,24 +156,22 @@ def rebuilt_batch(batch: tuple | list, parts: Iterable):
     return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
 
 # %% ../nbs/library/batches.ipynb #da69f648
-class ItemFetcher:
+class ItemFetcher(GetAttr):
     """The dataset as workers see it: items with their transforms done, joined to batches.
     An error comes back as a value, to be raised where the user is."""
+    _default = "dataset"
+
     def __init__(self, dataset, transforms, kinds, training, skip_broken, join):
         self.dataset, self.transforms, self.kinds = dataset, transforms, kinds
         self.training, self.skip_broken, self.join = training, skip_broken, join
 
     def __len__(self): return len(self.dataset)
 
-    def __getattr__(self, name):
-        if name.startswith("__") or name == "dataset": raise AttributeError(name)
-        return getattr(self.dataset, name)
-
     def __getitem__(self, i: int):
         try:
             item = self.dataset[i]
             if not self.transforms: return item
-            parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+            parts = parts_of(item)
             kinds = self.kinds or guess_kinds(parts, 3)
             return run_transforms(self.transforms, parts, kinds, self.training)
         except Exception as error: raise _blamed(error, i, self.dataset) from error

@@ -17,7 +17,7 @@ from .messages import DataError
 from .files import written_whole
 from .events import Callback
 from .recorder import in_notebook
-from .checkpoints import TrackerCallback
+from .checkpoints import PatientCallback
 from .schedules import ParamScheduler
 
 if TYPE_CHECKING: import pandas as pd
@@ -71,9 +71,8 @@ def _line(cells: list) -> str:
     return text.getvalue()
 
 # %% ../nbs/library/callbacks.ipynb #ca110008
-class ReduceLROnPlateau(TrackerCallback):
+class ReduceLROnPlateau(PatientCallback):
     "Divides the rates of learning when a number has not become better for some epochs."
-    order = 67
 
     def __init__(
         self,
@@ -94,32 +93,24 @@ class ReduceLROnPlateau(TrackerCallback):
                 f"{1 / factor:g} makes them {factor:g} of what they were",
                 stacklevel=2,
             )
-        super().__init__(monitor, comp, min_delta, reset_on_fit)
-        self.patience, self.factor, self.min_lr, self.wait = patience, factor, min_lr, 0
+        super().__init__(monitor, comp, min_delta, patience, reset_on_fit)
+        self.factor, self.min_lr = factor, min_lr
 
     def before_fit(self) -> None:
         super().before_fit()
-        self.wait = 0
         if any(
             isinstance(cb, ParamScheduler) and "lr" in cb.scheds for cb in self.learn.cbs
         ):
             warnings.warn("ReduceLROnPlateau does nothing here: the schedule sets the rate "
                           "before each batch. It goes with fit", stacklevel=2)
 
-    def after_epoch(self) -> None:
-        super().after_epoch()
-        self.wait = 0 if self.new_best else self.wait + 1
-        self.new_best = False
-        if self.wait >= self.patience: self._reduce()
-
-    def _reduce(self) -> None:
+    def give_up(self) -> None:
+        "Not the training, but this rate."
         self.wait, before = 0, self.learn.hyper("lr")
         rates = [max(rate / self.factor, min(rate, self.min_lr)) for rate in before]
         self.learn.set_hyper("lr", rates)
         if rates[-1] < before[-1]:
             print(f"epoch {self.learn.epoch}: the rate is now {rates[-1]:g}")
-
-    def state_dict(self) -> dict: return super().state_dict() | {"wait": self.wait}
 
 # %% ../nbs/library/callbacks.ipynb #ca11000b
 class ShowGraphCallback(Callback):

@@ -114,9 +114,9 @@ class SaveModelCallback(TrackerCallback):
         elif not self.every_epoch and self.best is not None:
             self.learn.load(self.fname, with_opt=self.with_opt)
 
-# %% ../nbs/library/checkpoints.ipynb #fbf6b50f
-class EarlyStoppingCallback(TrackerCallback):
-    "End the training when a number has not become better for `patience` epochs."
+# %% ../nbs/library/checkpoints.ipynb #fbf6b50e
+class PatientCallback(TrackerCallback):
+    "Counts the epochs without a gain; after `patience` of them it does `give_up`."
     order = 67
 
     def __init__(
@@ -128,7 +128,7 @@ class EarlyStoppingCallback(TrackerCallback):
         reset_on_fit: bool = True,  # forget the best of before?
     ):
         super().__init__(monitor, comp, min_delta, reset_on_fit)
-        self.patience = patience
+        self.patience, self.wait = patience, 0
 
     def before_fit(self) -> None:
         super().before_fit()
@@ -138,9 +138,14 @@ class EarlyStoppingCallback(TrackerCallback):
         self.new_best = False
         super().after_epoch()
         self.wait = 0 if self.new_best else self.wait + 1
-        if self.wait >= self.patience: raise CancelFitException
+        if self.wait >= self.patience: self.give_up()
 
     def state_dict(self) -> dict: return super().state_dict() | {"wait": self.wait}
+
+# %% ../nbs/library/checkpoints.ipynb #fbf6b50f
+class EarlyStoppingCallback(PatientCallback):
+    "End the training when a number has not become better for `patience` epochs."
+    def give_up(self) -> None: raise CancelFitException
 
 # %% ../nbs/library/checkpoints.ipynb #38373f37
 class Checkpoint(Callback):

@@ -39,33 +39,24 @@ def _megabytes(size: int) -> str: return f"{size / 1e6:,.1f} MB" if size else "-
 
 def _list(args: argparse.Namespace) -> int:
     rows = [("name", "download", "on disk", "where", "what it is")]
-    rows += [
-        (
-            name,
-            _megabytes(URLs[name].download),
-            _megabytes(URLs[name].size),
-            _place(URLs[name])[0] or "-",
-            URLs[name].title,
-        )
-        for name in URLs
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row, name in zip(rows, ["", *URLs], strict=True):
-        print(
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)
-            ).rstrip()
-        )
-        if name and args.licences:
-            print(f"    licence: {URLs[name].licence}\n    cite: {URLs[name].citation}")
+    for name in URLs:
+        entry = URLs[name]
+        sizes = _megabytes(entry.download), _megabytes(entry.size)
+        rows.append((name, *sizes, _place(entry)[0] or "-", entry.title))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
+        if args.licences and row is not rows[0]:
+            entry = URLs[row[0]]
+            print(f"    licence: {entry.licence}\n    cite: {entry.citation}")
     return 0
 
 # %% ../nbs/library/cli.ipynb #b229afa0
+def _say(words: str) -> None: print(words, file=sys.stderr)
+
+
 def _fetch(args: argparse.Namespace) -> int:
-    names, failed = (
-        dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())]),
-        0,
-    )
+    names = dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())])
     if not names:
         raise DataError(
             "name a data set, or use --course for all that the lessons need; `coursekit "
@@ -73,123 +64,104 @@ def _fetch(args: argparse.Namespace) -> int:
         )
     # a wrong name is noticed before anything is fetched
     entries = {name: URLs[name] for name in names}
+    failed = 0
     for i, (name, entry) in enumerate(entries.items(), 1):
-        print(f"[{i}/{len(entries)}] {name}: {entry.title}", file=sys.stderr)
-        started = time.monotonic()
-        try: folder = untar_data(entry, force_download=args.force)
+        _say(f"[{i}/{len(entries)}] {name}: {entry.title}")
+        try: _fetch_one(name, entry, args.force)
         except DataError as error:
             needed = name in args.names or name not in _WELCOME
             failed += needed
-            print(
-                f"{'error' if needed else 'the lessons go on without it'}: {error}",
-                file=sys.stderr,
-            )
-            continue
-        print(
-            (
-                f"    there after {time.monotonic() - started:.1f} s. Licence: "
-                f"{entry.licence}"
-            ),
-            file=sys.stderr,
-        )
-        print(f"{name}\t{folder}")
+            _say(f"{'error' if needed else 'the lessons go on without it'}: {error}")
     return 1 if failed else 0
+
+
+def _fetch_one(name: str, entry: DataEntry, force: bool) -> None:
+    started = time.monotonic()
+    folder = untar_data(entry, force_download=force)
+    took = time.monotonic() - started
+    _say(f"    there after {took:.1f} s. Licence: {entry.licence}")
+    print(f"{name}\t{folder}")
 
 
 def _verify(args: argparse.Namespace) -> int:
-    failed = 0
-    here = [
-        name
-        for name in URLs
-        if _place(URLs[name])[1] or (data_home() / URLs[name].folder).exists()
-    ]
-    if not (args.names or here):
+    home = data_home()
+    def is_here(entry: DataEntry) -> bool:
+        return bool(_place(entry)[1]) or (home / entry.folder).exists()
+    names = args.names or [name for name in URLs if is_here(URLs[name])]
+    if not names:
         raise DataError(
-            f"nothing to verify: no data set is in {data_home()}; run `coursekit data "
-            "fetch --course`"
+            f"nothing to verify: no data set is in {home}; run `coursekit data fetch "
+            "--course`"
         )
-    for name in args.names or here:
-        entry, place, folder = URLs[name], *_place(URLs[name])
-        folder = folder or data_home()/entry.folder
-        problem = entry.problem(folder) if folder.is_dir() else "it is not in the cache"
-        right = (
-            "every byte is right"
-            if entry.checked == "every file"
-            else f"it is there; checked: {entry.checked}"
-        )
-        said = problem or right
-        print(
-            f"{name}: {said}"
-            + (
-                f"; run `coursekit data fetch --force {name}`"
-                if problem and place != "mirror"
-                else ""
-            )
-        )
-        failed += bool(problem)
-    return 1 if failed else 0
+    return 1 if sum([_is_damaged(name) for name in names]) else 0
+
+
+def _is_damaged(name: str) -> bool:
+    "Whether anything is wrong with a set; says what."
+    entry, place, folder = URLs[name], *_place(URLs[name])
+    folder = folder or data_home()/entry.folder
+    problem = entry.problem(folder) if folder.is_dir() else "it is not in the cache"
+    said, hint = problem, ""
+    if problem and place != "mirror": hint = f"; run `coursekit data fetch --force {name}`"
+    if not problem:
+        whole = entry.checked == "every file"
+        said = "every byte is right" if whole else f"it is there; checked: {entry.checked}"
+    print(f"{name}: {said}{hint}")
+    return bool(problem)
 
 
 def _where(args: argparse.Namespace) -> int:
     home = data_home()
-    there = (
-        home
-        if home.exists()
-        else next(parent for parent in home.parents if parent.exists())
-    )
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 1e9
     print(home)
-    print(
-        (
-            f"{shutil.disk_usage(there).free / 1e9:,.1f} GB are free there; COURSEKIT_DATA "
-            "moves it"
-        ),
-        file=sys.stderr,
-    )
+    _say(f"{free:,.1f} GB are free there; COURSEKIT_DATA moves it")
     mirror = os.environ.get("COURSEKIT_MIRROR")
     gone = " (there is no such folder)" if mirror and not Path(mirror).is_dir() else ""
-    print(f"mirror folder: {mirror or 'none (COURSEKIT_MIRROR)'}{gone}", file=sys.stderr)
+    _say(f"mirror folder: {mirror or 'none (COURSEKIT_MIRROR)'}{gone}")
     return 0
 
 # %% ../nbs/library/cli.ipynb #c5c3f927
+def _option(*names: str, **about) -> tuple: return names, about
+
+
+_NAMES = _option("names", nargs="*", metavar="NAME", help="such as MNIST; see the list")
+_COMMANDS = {
+    "list": (
+        _list,
+        "show all data sets, with their sizes",
+        _option(
+            "--licences",
+            action="store_true",
+            help="with the licence and the citation of each",
+        ),
+    ),
+    "fetch": (
+        _fetch,
+        "fetch data sets into the cache",
+        _NAMES,
+        _option("--course", action="store_true", help="all that the lessons need"),
+        _option("--force", action="store_true", help="fetch again, even if it is there"),
+    ),
+    "verify": (_verify, "read every byte again and compare", _NAMES),
+    "where": (_where, "tell where the cache is"),
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="coursekit", description="The command that comes with the course."
     )
-    data = parser.add_subparsers(
-        title="commands", required=True, metavar="data"
-    ).add_parser("data", help="the data sets of the course")
-    commands = data.add_subparsers(
-        title="commands", required=True, metavar="list | fetch | verify | where"
+    data = parser.add_subparsers(title="commands", required=True, metavar="data")
+    commands = data.add_parser("data", help="the data sets of the course").add_subparsers(
+        title="commands", required=True, metavar=" | ".join(_COMMANDS)
     )
-    for run, words in (
-        (_list, "show all data sets, with their sizes"),
-        (_fetch, "fetch data sets into the cache"),
-        (_verify, "read every byte again and compare"),
-        (_where, "tell where the cache is"),
-    ):
+    for name, (run, words, *options) in _COMMANDS.items():
         command = commands.add_parser(
-            run.__name__.strip("_"),
-            help=words,
-            description=words[0].upper() + words[1:] + ".",
+            name, help=words, description=words.capitalize() + "."
         )
         command.set_defaults(run=run)
-        if run is _list:
-            command.add_argument(
-                "--licences",
-                action="store_true",
-                help="with the licence and the citation of each",
-            )
-        if run in (_fetch, _verify):
-            command.add_argument(
-                "names", nargs="*", metavar="NAME", help="such as MNIST; see the list"
-            )
-        if run is _fetch:
-            command.add_argument(
-                "--course", action="store_true", help="all that the lessons need"
-            )
-            command.add_argument(
-                "--force", action="store_true", help="fetch again, even if it is there"
-            )
+        for names, about in options: command.add_argument(*names, **about)
     return parser
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from fastcore.basics import patch
+from fastcore.basics import GetAttr, patch
 from fastcore.foundation import L
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader as TorchDataLoader, Subset
 from torch.utils.data import SubsetRandomSampler, TensorDataset
 
 from .batches import BatchIndices, ItemFetcher, ItemReport, collate
-from .batches import default_device, guess_kinds, run_transforms, to_cpu
+from .batches import default_device, guess_kinds, parts_of, run_transforms, to_cpu
 from .batches import to_device
 from .messages import DataError
 from .showing import show_parts, undo_transforms
@@ -178,7 +178,7 @@ class DataLoader(TorchDataLoader):
         each batch."""
         batch = to_device(batch, self.device)
         if not self.after_batch: return batch
-        parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        parts = parts_of(batch)
         kinds = self.kinds or guess_kinds(parts, 4)
         with torch.no_grad():
             parts = run_transforms(self.after_batch, parts, kinds, self.training)
@@ -246,6 +246,11 @@ class DataLoader(TorchDataLoader):
 ways_to_loaders.append(DataLoader)
 
 # %% ../nbs/library/data_loader.ipynb #da5b9ca3
+class SomeOf(GetAttr, Subset):
+    "Items at some positions of a dataset, which answers for all else."
+    _default = "dataset"
+
+
 def no_batch(
     loader,  # coursekit's, torch's, or a list of batches
 ) -> str:
@@ -288,20 +293,10 @@ def show_batch(
     labels."""
     if unique and b is None:
         how = {"shuffle": False, "training": self.training, "bs": max_n, "num_workers": 0}
-        b = self.new(_Again(self.source, max_n), **how).one_batch()
+        b = self.new(SomeOf(self.source, [0] * max_n), **how).one_batch()
     b = self.one_batch() if b is None else b
-    parts = to_cpu(tuple(b) if isinstance(b, tuple | list) else (b,))
+    parts = to_cpu(parts_of(b))
     kinds = self.kinds or guess_kinds(parts, 4)
     decode = getattr(self.source, "decode", None)
     parts = self.decode_batch(parts, kinds)
     show_parts(parts, kinds, decode, max_n, nrows, ncols, figsize, channels)
-
-
-class _Again:
-    "A dataset in which every item is the first one."
-    def __init__(self, dataset, n): self.dataset, self.n = dataset, n
-    def __len__(self): return self.n
-    def __getitem__(self, i): return self.dataset[0]
-    def __getattr__(self, name):
-        if name.startswith("__") or name == "dataset": raise AttributeError(name)
-        return getattr(self.dataset, name)

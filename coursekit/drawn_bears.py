@@ -6,7 +6,6 @@
 __all__ = ['KINDS', 'draw_bear', 'draw_bears', 'draw_scene', 'draw_scenes']
 
 # %% ../nbs/library/drawn_bears.ipynb #654e3981
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -252,50 +251,38 @@ class _Body:
         return np.array((-y, x, 0))
 
 
+# each pose: hip, shoulder and head, then two hands, two feet; forward and up
+def _walking(reach: float, step: float, a: float, b: float, *_) -> tuple:
+    leg = 0.95 * reach
+    middle = (-0.6, leg), (0.55, leg + 0.02 + a / 3), (1.1, leg + 0.12 + 1.3 * b)
+    hands = (0.62 - step, 0.08), (0.62 + step, 0.08)
+    return middle, hands, ((-0.62 + step, 0.08), (-0.68 - step, 0.08))
+
+
+def _standing(reach: float, _, a: float, b: float, c: float, d: float) -> tuple:
+    leg = 0.95 * reach
+    middle = (0, leg), (0.06, leg + 0.95), (0.2, leg + 1.46)
+    hands = (0.42, leg + 0.35 + a), (0.42, leg + 0.35 + 2 * b)
+    return middle, hands, ((0.1 + c, 0.07), (0.1 + d, 0.07))
+
+
+def _sitting(reach: float, _, a: float, b: float, c: float, d: float) -> tuple:
+    middle = (-0.1, 0.45), (0.08, 1.25), (0.24, 1.76)
+    hands = (0.5, 0.5 + a), (0.5, 0.5 + 2 * b)
+    return middle, hands, ((0.85 * reach + c, 0.2), (0.85 * reach + d, 0.2))
+
+
+_POSES = {"walking": _walking, "standing": _standing, "sitting": _sitting}
+
+
 def _skeleton(pose: str, reach: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     "Where hip, shoulder, head and the paws are; the right side's is the first of two."
-    leg, step, (a, b, c, d) = (
-        0.95 * reach,
-        rng.uniform(0.1, 0.28),
-        rng.uniform(-0.12, 0.12, 4),
-    )
-    if pose == "walking":
-        middle = {
-            "hip": (-0.6, leg, 0),
-            "shoulder": (0.55, leg + 0.02 + a / 3, 0),
-            "head": (1.1, leg + 0.12 + 1.3 * b, 0),
-        }
-        hand, foot = (
-            [(0.62 - step, 0.08), (0.62 + step, 0.08)],
-            [(-0.62 + step, 0.08), (-0.68 - step, 0.08)],
-        )
-    elif pose == "standing":
-        middle = {
-            "hip": (0, leg, 0),
-            "shoulder": (0.06, leg + 0.95, 0),
-            "head": (0.2, leg + 1.46, 0),
-        }
-        hand, foot = (
-            [(0.42, leg + 0.35 + a), (0.42, leg + 0.35 + 2 * b)],
-            [(0.1 + c, 0.07), (0.1 + d, 0.07)],
-        )
-    else:
-        middle = {
-            "hip": (-0.1, 0.45, 0),
-            "shoulder": (0.08, 1.25, 0),
-            "head": (0.24, 1.76, 0),
-        }
-        hand, foot = (
-            [(0.5, 0.5 + a), (0.5, 0.5 + 2 * b)],
-            [(0.85 * reach + c, 0.2), (0.85 * reach + d, 0.2)],
-        )
-    paws = {
-        "hand-1": (*hand[0], -1),
-        "hand1": (*hand[1], 1),
-        "foot-1": (*foot[0], -1),
-        "foot1": (*foot[1], 1),
-    }
-    return {name: np.array(place, float) for name, place in (middle | paws).items()}
+    step, bends = rng.uniform(0.1, 0.28), rng.uniform(-0.12, 0.12, 4)
+    middle, hands, feet = _POSES[pose](reach, step, *bends)
+    names = "hip", "shoulder", "head", "hand-1", "hand1", "foot-1", "foot1"
+    sides = 0, 0, 0, -1, 1, -1, 1
+    places = zip(names, (*middle, *hands, *feet), sides, strict=True)
+    return {name: np.array((*place, side), float) for name, place, side in places}
 
 
 # of hands and feet, in girths
@@ -313,38 +300,22 @@ def _body(kind: str, coat: str, pose: str, rng: np.random.Generator) -> _Body:
 
 # %% ../nbs/library/drawn_bears.ipynb #9b1215c2
 def _trunk(body: _Body) -> list[_Blob]:
-    hip, shoulder, along, dorsal, g = (
-        body.joints["hip"],
-        body.joints["shoulder"],
-        body.along,
-        body.dorsal,
-        body.build.girth,
-    )
-    main, tilt = body.colours["main"], np.arctan2(along[1], along[0])
+    hip, shoulder, dorsal = body.joints["hip"], body.joints["shoulder"], body.dorsal
+    along, g, main = body.along, body.build.girth, body.colours["main"]
+    tilt, length = np.arctan2(along[1], along[0]), np.linalg.norm(along)
+    belly = (hip + shoulder) / 2 - dorsal * 0.03
+    tail = hip - along / length * 0.46 + dorsal * 0.45 * g
     blobs = [
         _blob(hip, (0.48, 1.02 * g, 0.92 * g), main, tilt),
-        _blob(
-            (hip + shoulder) / 2 - dorsal * 0.03,
-            (0.7 * np.linalg.norm(along), g, 0.95 * g),
-            main,
-            tilt,
-        ),
+        _blob(belly, (0.7 * length, g, 0.95 * g), main, tilt),
         _blob(shoulder, (0.46, 1.02 * g, 0.86 * g), main, tilt),
         _bone(shoulder + dorsal * 0.1 * g, body.joints["head"], 0.62 * g, main, soft=0.1),
-        _blob(
-            hip - along / np.linalg.norm(along) * 0.46 + dorsal * 0.45 * g,
-            (0.1, 0.13, 0.1),
-            main,
-        ),  # the tail
+        _blob(tail, (0.1, 0.13, 0.1), main),
     ]
     if (hump := body.build.hump) < 0.06: return blobs
-    top = shoulder + dorsal * 0.74 * g - along * 0.04
-    return [
-        *blobs,
-        _blob(
-            top, (0.42, 0.28 * g + hump, 0.45 * g), body.colours["hump"], tilt, soft=0.16
-        ),
-    ]
+    top, size = shoulder + dorsal * 0.74 * g - along * 0.04, 0.28 * g + hump
+    hump = _blob(top, (0.42, size, 0.45 * g), body.colours["hump"], tilt, soft=0.16)
+    return [*blobs, hump]
 
 
 def _limb(body: _Body, name: str, side: int) -> list[_Blob]:
@@ -488,41 +459,21 @@ def _ears(body: _Body, skull: _Blob) -> list[_Blob]:
 
 def _wild_head(body: _Body) -> list[_Blob]:
     "Of a grizzly or a black bear: a long muzzle, which lies lower if the face is dished."
-    main, tan, low, unit = (
-        body.colours["main"],
-        body.colours["muzzle"],
-        body.build.dish,
-        body.build.head,
-    )
+    main, tan = body.colours["main"], body.colours["muzzle"]
+    low, unit = body.build.dish, body.build.head
     def at(x: float, y: float, z: float = 0.0) -> np.ndarray:
         return unit * np.array((x, y, z))
     skull = _blob(at(0, 0), at(0.98, 0.88, 0.9), main)
+    cheeks = [_blob(at(0.1, -0.3, z), at(0.62, 0.55, 0.5), main) for z in (-0.42, 0.42)]
+    start, bridge = at(0.55, -0.2 - low), at(0.35, 0.3 - low * 1.6)
     tip = at(0.78 + body.build.muzzle, -0.2 - low)
-    cheeks = [
-        _blob(at(0.1, -0.3, 0.42 * side), at(0.62, 0.55, 0.5), main) for side in (-1, 1)
+    face = [
+        _bone(start, tip * (0.93, 1, 1), 0.38 * unit, tan, soft=0.04, fur=0.5),
+        _bone(bridge, tip * (0.8, 0.55, 1), 0.27 * unit, (main + tan) / 2, fur=0.5),
+        _bead(tip + at(0.12, 0.14), at(0.15, 0.15, 0.2), _INK, shine=0.7),
+        _bead(tip + at(-0.1, -0.24), at(0.3, 0.035, 0.24), _INK, tilt=0.12),
     ]
-    muzzle = _bone(
-        at(0.55, -0.2 - low), tip * (0.93, 1, 1), 0.38 * unit, tan, soft=0.04, fur=0.5
-    )
-    bridge = _bone(
-        at(0.35, 0.3 - low * 1.6),
-        tip * (0.8, 0.55, 1),
-        0.27 * unit,
-        (main + tan) / 2,
-        fur=0.5,
-    )
-    nose = _bead(tip + at(0.12, 0.14), at(0.15, 0.15, 0.2), _INK, shine=0.7)
-    mouth = _bead(tip + at(-0.1, -0.24), at(0.3, 0.035, 0.24), _INK, tilt=0.12)
-    return [
-        skull,
-        *cheeks,
-        muzzle,
-        bridge,
-        nose,
-        mouth,
-        *_eyes(body, skull),
-        *_ears(body, skull),
-    ]
+    return [skull, *cheeks, *face, *_eyes(body, skull), *_ears(body, skull)]
 
 
 # up, to the side
@@ -721,7 +672,7 @@ def _shade(
     depth = np.where(
         solid, relief.depth, relief.depth[solid].min() if solid.any() else np.float32(0)
     )
-    *rgb, fur, shine = relief.skin
+    fur, shine = relief.skin[3:]
     strands = _noise("plush" if plush else "fur", depth.shape, rng) * fur
     down, right = np.gradient(depth + 0.009 * relief.unit * strands)
     x, y, z = light.towards.tolist()
@@ -736,13 +687,7 @@ def _shade(
         shine * facing**12 * 0.9 + np.minimum(fur, 0.8) * facing**3 * 0.08
     )
     bright = lit * (1 + 0.09 * min(1.0, relief.unit / 130) * strands)
-    made = np.stack(
-        [
-            (part * bright + gloss) * tone
-            for part, tone in zip(rgb, light.colour, strict=True)
-        ],
-        2,
-    )
+    made = np.moveaxis(relief.skin[:3] * bright + gloss, 0, 2) * light.colour
     return np.clip(made, 0, 1), solid.astype(np.float32)
 
 # %% ../nbs/library/drawn_bears.ipynb #04e0deac
@@ -1405,6 +1350,14 @@ def _share(thing: str, value) -> None:
         raise ValueError(f"{thing} is a share, from 0 to 1; it is {value!r}")
 
 
+def _key_of(seed: int | tuple[int, int], size: int) -> tuple[int, int]:
+    "What the random numbers of a picture begin with; raises `ValueError`."
+    _whole("size", size, 32, 1024)
+    key = seed if isinstance(seed, tuple) else (seed, 0)
+    for part in key: _whole("seed", part, 0, 2**63 - 1)
+    return key
+
+
 def draw_bear(
     kind: str,  # "grizzly", "black" or "teddy"
     # which of the many; `(42, 7)` is picture 7 of `draw_bears(seed=42)`
@@ -1416,10 +1369,7 @@ def draw_bear(
 ) -> tuple[Image.Image, dict]:  # the picture, and all that is true of it
     "Draw one bear. Raises `ValueError` for a kind, attribute or value that there is not."
     _checked("kind of bear", kind, KINDS)
-    _whole("size", size, 32, 1024)
-    key = seed if isinstance(seed, tuple) else (seed, 0)
-    for part in key: _whole("seed", part, 0, 2**63 - 1)
-    shares, streams = _shares_of(kind), _streams(*key)
+    shares, streams = _shares_of(kind), _streams(*_key_of(seed, size))
     for name, value in attributes.items():
         _checked("attribute", name, shares)
         _checked(name, value, shares[name])
@@ -1468,10 +1418,8 @@ def _once(path: str | Path | None, call: dict, paint: Callable[[Path], None]) ->
 
 
 def _write_table(path: Path, rows: list[dict]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    import pandas as pd
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
 
 # %% ../nbs/library/drawn_bears.ipynb #26e19972
 def _skewed(kind: str, skew: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -1480,30 +1428,30 @@ def _skewed(kind: str, skew: dict[str, dict[str, float]]) -> dict[str, dict[str,
     shares = _shares_of(kind)
     for name, given in skew.items():
         _checked("attribute", name, shares)
-        if not isinstance(given, dict):
-            raise ValueError(
-                f"{name} of {kind} in skew must be a dictionary of shares, it is {given!r}"
-            )
-        for value, share in given.items():
-            _checked(name, value, shares[name])
-            _share(f"{name}={value} of {kind} in skew", share)
+        _check_given(kind, name, given, shares[name])
         rest = {value: share for value, share in shares[name].items() if value not in given}
         left = 1 - sum(given.values())
         if left < -1e-9 or (left > 1e-9 and not sum(rest.values())):
-            total, room = (
-                sum(given.values()),
-                f"at most 1, the rest is for {', '.join(rest)}" if rest else "1",
-            )
+            room = f"at most 1, the rest is for {', '.join(rest)}" if rest else "1"
             raise ValueError(
-                f"the shares of {name} for {kind} in skew sum to {total:g}; they must "
+                f"the shares of {name} for {kind} in skew sum to {1 - left:g}; they must "
                 f"sum to {room}"
             )
         scale = max(left, 0) / (sum(rest.values()) or 1)
-        shares[name] = given | {value: share * scale for value, share in rest.items()}
-    return {
-        name: {value: shares[name][value] for value in _shares_of(kind)[name]}
-        for name in shares
-    }
+        shares[name] = {
+            value: given.get(value, share * scale) for value, share in shares[name].items()
+        }
+    return shares
+
+
+def _check_given(kind: str, name: str, given: dict, known: dict) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(
+            f"{name} of {kind} in skew must be a dictionary of shares, it is {given!r}"
+        )
+    for value, share in given.items():
+        _checked(name, value, known)
+        _share(f"{name}={value} of {kind} in skew", share)
 
 
 def _kind_of(seed: int, i: int) -> str:
@@ -1596,10 +1544,7 @@ def draw_scene(
 ) -> tuple[Image.Image, dict]:
     """Draw a place with none to three bears of any kind. A bear counts for the labels if a
     fifth of it is in sight."""
-    _whole("size", size, 32, 1024)
-    key = seed if isinstance(seed, tuple) else (seed, 0)
-    for part in key: _whole("seed", part, 0, 2**63 - 1)
-    choices, body, place, front, camera = _streams(*key, 3)
+    choices, body, place, front, camera = _streams(*_key_of(seed, size), 3)
     chosen = _choose(
         {name: _ANY_KIND[name] for name in ("background", "lighting", "occlusion")},
         {},

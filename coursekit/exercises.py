@@ -7,7 +7,7 @@ __all__ = ['exercise']
 
 # %% ../nbs/library/exercises.ipynb #9c5d7f58
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper, wraps
 
 
 class _NotAnswered(Exception):
@@ -33,6 +33,47 @@ _UNANSWERED = "not answered yet"
 _RIGHT = "right"
 
 
+class _Check:
+    "A check that says its verdict on an answer in words, and that can itself be checked."
+    def __init__(self, check: Callable, mistakes: tuple[Callable, ...]):
+        update_wrapper(self, check)
+        self.check, self.mistakes = check, mistakes
+        self.name = check.__name__.removeprefix("check_")
+
+    def verdict(self, answer: Callable) -> str:
+        if answer is None or answer is ...: return _UNANSWERED
+        if not callable(answer): return f"it is {answer!r}; write a function"
+        try: self.check(_watched(answer))
+        except _NotAnswered: return _UNANSWERED
+        except (_AnswerRaised, AssertionError) as error:
+            return str(error) or "the check failed"
+        return _RIGHT
+
+    def prove(self, solution: Callable) -> int:
+        """Number of verdicts that were as they must be; raises `AssertionError` at the
+        first that is not."""
+        name, mistakes = self.name, self.mistakes
+        said = self.verdict(solution)
+        assert said == _RIGHT, f"{name}: the worked solution fails: {said}"
+        said = self.verdict(lambda *args, **kwargs: None)
+        assert said == _UNANSWERED, f"{name}: the empty answer gets {said!r}"
+        assert len(mistakes) >= 2, (
+            f"{name}: {len(mistakes)} mistakes are listed, at least 2 are needed"
+        )
+        messages = {m.__name__: self.verdict(m) for m in mistakes}
+        passed = [m for m, said in messages.items() if said in (_RIGHT, _UNANSWERED)]
+        assert not passed, f"{name}: these mistakes are not noticed: {passed}"
+        assert len(set(messages.values())) == len(messages), (
+            f"{name}: mistakes share a message: {messages}"
+        )
+        return 2 + len(messages)
+
+    def __call__(self, answer: Callable) -> None:
+        said = self.verdict(answer)
+        if said not in (_RIGHT, _UNANSWERED): said = f"not yet. {said[0].upper()}{said[1:]}"
+        print(f"{self.name}: {said}")
+
+
 def exercise(
     # wrong answers that people really give, each of which must fail with a message of its
     # own
@@ -41,46 +82,4 @@ def exercise(
 ) -> Callable:
     """Make a check say its verdict in words; adds `verdict(answer)` and `prove(solution)`,
     which tests the check itself."""
-    def decorate(check: Callable) -> Callable:
-        name = check.__name__.removeprefix("check_")
-
-        def verdict(answer: Callable) -> str:
-            if answer is None or answer is ...: return _UNANSWERED
-            if not callable(answer): return f"it is {answer!r}; write a function"
-            try: check(_watched(answer))
-            except _NotAnswered: return _UNANSWERED
-            except (_AnswerRaised, AssertionError) as error:
-                return str(error) or "the check failed"
-            return _RIGHT
-
-        def prove(solution: Callable) -> int:
-            """Number of verdicts that were as they must be; raises `AssertionError` at the
-            first that is not."""
-            said = verdict(solution)
-            assert said == _RIGHT, f"{name}: the worked solution fails: {said}"
-            said = verdict(lambda *args, **kwargs: None)
-            assert said == _UNANSWERED, f"{name}: the empty answer gets {said!r}"
-            assert len(mistakes) >= 2, (
-                f"{name}: {len(mistakes)} mistakes are listed, at least 2 are needed"
-            )
-            messages = {m.__name__: verdict(m) for m in mistakes}
-            passed = [m for m, said in messages.items() if said in (_RIGHT, _UNANSWERED)]
-            assert not passed, f"{name}: these mistakes are not noticed: {passed}"
-            assert len(set(messages.values())) == len(messages), (
-                f"{name}: mistakes share a message: {messages}"
-            )
-            return 2 + len(messages)
-
-        @wraps(check)
-        def report(answer: Callable) -> None:
-            said = verdict(answer)
-            done = said in (_RIGHT, _UNANSWERED)
-            print(
-                f"{name}: {said}"
-                if done
-                else f"{name}: not yet. {said[0].upper()}{said[1:]}"
-            )
-
-        report.verdict, report.prove = verdict, prove
-        return report
-    return decorate
+    return lambda check: _Check(check, mistakes)

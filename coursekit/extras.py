@@ -17,6 +17,7 @@ import warnings
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from difflib import get_close_matches
 from functools import partial
@@ -29,7 +30,7 @@ from fastcore.foundation import L
 from PIL import Image
 from torch import Tensor, nn
 
-from .batches import rebuilt_batch, to_cpu
+from .batches import mapped, to_cpu
 from .data import get_image_files
 from .loaders import DataLoaders
 from .transforms import IntToFloat, Transform, arrange
@@ -38,9 +39,9 @@ from .files import written_whole
 from .images import open_image, short_path
 from .events import LearnerError
 from .learner import Learner
-from .loop import hyper_key, norm_bias_params
+from .groups import norm_bias_params, set_in_group, value_in_group
 from .losses import loss_for
-from .optimizers import as_groups, one_for_each
+from .optimizers import rated_groups
 from .bodies import features_of
 
 # %% ../nbs/library/extras.ipynb #e0700004
@@ -290,17 +291,12 @@ class _Hypers(dict):
         self.groups = groups
         main = next((group for group in groups if group.get("decays", True)), groups[0])
         for name in ("lr", "mom", "wd", "eps"):
-            try: value = main[hyper_key(main, name)]
-            except LearnerError: continue  # this kind of optimiser has none
-            super().__setitem__(
-                name, value[0] if isinstance(value, tuple | list) else value
-            )
+            # not every kind of optimiser has all of them
+            with suppress(LearnerError):
+                super().__setitem__(name, value_in_group(main, name))
 
     def __setitem__(self, name: str, value: float) -> None:
-        for group in self.groups:
-            if name == "wd" and not group.get("decays", True): continue
-            key = hyper_key(group, name)
-            group[key] = (value, *group[key][1:]) if key == "betas" else value
+        for group in self.groups: set_in_group(group, name, value)
         super().__setitem__(name, value)
 
 
@@ -373,11 +369,11 @@ def ranger(
         raise ValueError(f"k={k}: a whole number of steps, say 6")
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha={alpha}: above 0, at most 1; 0.5 is usual")
-    groups = as_groups(params)
-    rates = one_for_each(lr, len(groups))
-    for group, rate in zip(groups, rates, strict=True): group.setdefault("lr", rate)
+    groups = rated_groups(params, lr)
     more = {"weight_decay": wd, "decoupled_weight_decay": decouple_wd}
-    return _Ranger(groups, k, alpha, lr=rates[-1], betas=(mom, sqr_mom), eps=eps, **more)
+    return _Ranger(
+        groups, k, alpha, lr=groups[-1]["lr"], betas=(mom, sqr_mom), eps=eps, **more
+    )
 
 # %% ../nbs/library/extras.ipynb #e0700016
 class IntToFloatTensor(IntToFloat):
@@ -417,14 +413,7 @@ def to_detach(
     gather: bool = True,  # kept for old code: there is one process here
 ):
     "The batch without gradients; other things stay as they are."
-    if cpu: return to_cpu(b)
-    if isinstance(b, Tensor): return b.detach()
-    if isinstance(b, dict): return {name: to_detach(part, cpu) for name, part in b.items()}
-    return (
-        rebuilt_batch(b, (to_detach(part, cpu) for part in b))
-        if isinstance(b, tuple | list)
-        else b
-    )
+    return to_cpu(b) if cpu else mapped(b, Tensor.detach)
 
 
 def flatten_check(

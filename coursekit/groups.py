@@ -6,7 +6,8 @@
 __all__ = ['trainable_params', 'even_mults', 'norm_bias_params']
 
 # %% ../nbs/library/groups.ipynb #a249b493
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -51,10 +52,12 @@ def spread_over(value, n: int, name: str) -> list[float]:
     """A value for each of n groups, from a number, one number each, or a slice from the
     first to the last group; raises `ValueError` for another number of values."""
     if isinstance(value, slice): return _of_slice(value, n, name)
-    several = isinstance(value, Sequence | np.ndarray)
-    values = list(map(float, value)) if several else [float(value)] * n
+    values = list(map(float, value)) if np.ndim(value) else [float(value)] * n
     if len(values) != n:
-        raise ValueError(f"{name} has {len(values)} values for {n} groups of layers")
+        raise ValueError(
+            f"{name} has {len(values)} values for {n} groups of layers: give one, one "
+            "each, or a slice"
+        )
     return values
 
 
@@ -65,6 +68,16 @@ def _of_slice(value: slice, n: int, name: str) -> list[float]:
         )
     if value.start: return list(map(float, even_mults(value.start, value.stop, n)))
     return [value.stop / 10.0] * (n - 1) + [float(value.stop)]
+
+
+def rates_for(lr, n: int) -> list[float]:
+    "A learning rate for each of n groups; raises `ValueError` for one that is not above 0."
+    rates = spread_over(lr, n, "lr")
+    if all(rate > 0 and math.isfinite(rate) for rate in rates): return rates
+    raise ValueError(
+        f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing would be "
+        "learned"
+    )
 
 # %% ../nbs/library/groups.ipynb #a720386d
 def layers_of(given) -> list[list[nn.Parameter]]:
@@ -106,6 +119,19 @@ def hyper_key(group: dict, name: str) -> str:
             f"{', '.join(sorted(set(group) - {'params', 'layers', 'decays'}))}"
         )
     return found
+
+
+def value_in_group(group: dict, name: str) -> float:
+    "A hyper-parameter; of two, the first: momentum, where there are `betas`."
+    value = group[hyper_key(group, name)]
+    return value[0] if isinstance(value, tuple | list) else value
+
+
+def set_in_group(group: dict, name: str, value: float) -> None:
+    "Change a hyper-parameter; a group that is spared from decay stays so."
+    if name == "wd" and not group.get("decays", True): return
+    key = hyper_key(group, name)
+    group[key] = (value, *group[key][1:]) if key == "betas" else value
 
 # %% ../nbs/library/groups.ipynb #0570bf38
 def adamw(params: Iterable, lr: float) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .batches import to_cpu, to_device
+from .batches import parts_of, to_cpu, to_device
 from .events import Callback, callable_name
 from .loop import Learner
 
@@ -23,9 +23,10 @@ class _Hooks(list):
     def __init__(self, modules: Sequence[nn.Module], detach: bool):
         super().__init__([None] * len(modules))
         self.detach = detach
-        keepers = [partial(self._keep, i) for i in range(len(modules))]
-        pairs = zip(modules, keepers, strict=True)
-        self.handles = [module.register_forward_hook(keep) for module, keep in pairs]
+        self.handles = [
+            module.register_forward_hook(partial(self._keep, i))
+            for i, module in enumerate(modules)
+        ]
 
     def _keep(self, i: int, module, inputs, output) -> None:
         if not self.detach: self[i] = output
@@ -84,15 +85,12 @@ class ActivationStats(Callback):
         self.given, self.near, self.with_hist = modules, near, with_hist
 
     def before_fit(self) -> None:
-        named, given = self.learn.model.named_modules(), self.given
-        chosen = {
-            name: module for name, module in named
-            if (not list(module.children()) if given is None
-                else any(module is one for one in given))
-        }
-        kinds = [type(module).__name__ for module in chosen.values()]
-        pairs = zip(chosen, kinds, strict=True)
-        self.names = [f"{name} {kind}".strip() for name, kind in pairs]
+        def wanted(module: nn.Module) -> bool:
+            if self.given is None: return not list(module.children())
+            return any(module is one for one in self.given)
+        named = self.learn.model.named_modules()
+        chosen = {name: module for name, module in named if wanted(module)}
+        self.names = [f"{name} {type(m).__name__}".strip() for name, m in chosen.items()]
         self.stats, self.hists = [[] for _ in chosen], [[] for _ in chosen]
         self._alive = [None] * len(chosen)
         self._handles = [
@@ -189,7 +187,7 @@ def summary(self: Learner) -> str:
     callbacks. As a text to print."""
     batch = to_device(self.dls.one_batch(), self.device)
     n_inp = getattr(self.dls, "n_inp", 1)
-    xb = tuple(batch[:n_inp]) if isinstance(batch, tuple | list) else (batch,)
+    xb = parts_of(batch)[:n_inp]
     table = _layers(self.model.to(self.device), xb).to_string(index=False, justify="left")
     every, free = total_params(self.model)
     opt = type(self.opt).__name__ if self.opt else callable_name(self.opt_func).strip("_")

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .basics import to_np
 from .batches import to_cpu
+from .data_loader import SomeOf
 from .learner import Learner
 from .loaders import DataLoader
 from .messages import DataError
 from .notebook_tools import show_image
-from .showing import show_parts
+from .showing import new_axes, show_parts
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
@@ -127,40 +128,19 @@ class Interpretation:
         return (self.dl.kinds or (None,))[-1] in ("points", "mask")
 
     def _show(self, chosen: list[int], titles: list[str], nrows, ncols, figsize) -> None:
-        n, some = len(chosen), _Some(self.dl.source, [self._kept[i] for i in chosen])
-        dl = self.dl.new(some, bs=n, num_workers=0)
+        n, some = len(chosen), [self._kept[i] for i in chosen]
+        dl = self.dl.new(SomeOf(self.dl.source, some), bs=n, num_workers=0)
         batch = dl.decode_batch(to_cpu(dl.one_batch()))
         if self._drawn:
             kinds = *dl.kinds, dl.kinds[-1], None
             parts = *batch, self.decoded[chosen], titles
             return show_parts(parts, kinds, None, n, nrows, ncols, figsize, compared=True)
         rows = nrows or -(-n // (ncols or min(n, 5)))
-        axes = _axes_for(n, rows, ncols or -(-n // rows), figsize)
+        columns = ncols or -(-n // rows)
+        axes = new_axes(n, rows, columns, figsize or (columns * 2, rows * 2.7))
         for ax, picture, title in zip(axes, batch[0], titles, strict=False):
             show_image(picture.clamp(0, 1), ax=ax)
             ax.set_title(title, fontsize=9, parse_math=False)
-
-
-def _axes_for(n: int, rows: int, columns: int, figsize: tuple | None) -> list:
-    "Axes for `n` pictures in so many rows and columns."
-    import matplotlib.pyplot as plt
-    figsize = figsize or (columns * 2, rows * 2.7)
-    grid = {"figsize": figsize, "squeeze": False, "layout": "constrained"}
-    axes = plt.subplots(rows, columns, **grid)[1]
-    for ax in axes.flat[n:]: ax.remove()
-    return list(axes.flat[:n])
-
-
-class _Some:
-    "Some of the items of a dataset."
-    def __init__(self, dataset, chosen: list[int]):
-        self.dataset, self.chosen = dataset, chosen
-    def __len__(self): return len(self.chosen)
-    def __getitem__(self, i): return self.dataset[self.chosen[i]]
-
-    def __getattr__(self, name):
-        if name.startswith("__") or name == "dataset": raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 # %% ../nbs/library/interpretation.ipynb #a4f0f736
 class ClassificationInterpretation(Interpretation):

@@ -7,7 +7,6 @@ __all__ = ['DataLoaders']
 
 # %% ../nbs/library/loaders.ipynb #ba1f3f68
 import math
-import numbers
 import operator
 import os
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from fastcore.foundation import L
 from fastcore.xtras import Path
 from torch import Tensor
 
-from .batches import default_device, guess_kinds, to_device
+from .batches import default_device, guess_kinds, parts_of, to_device
 from .data_loader import DataLoader, first_given, no_batch, ways_to_loaders
 from .messages import DataError, brief
 from .pipeline import Datasets
@@ -69,7 +68,7 @@ class DataLoaders:
         empty ones at the end. `wgts` and samplers are for training alone. Raises
         `DataError` if the training set is empty."""
         bs, shuffle = first_given(batch_size, bs), first_given(shuffle_train, shuffle)
-        first, *others = _not_empty(datasets, bs)
+        first, *others = _not_empty(datasets)
         drop = (shuffle if drop_last is None else drop_last) and len(first) >= bs
         own = {name: kwargs.pop(name, None) for name in _FOR_TRAINING}
         kwargs["device"] = device
@@ -201,7 +200,7 @@ def _first_batch(train: DataLoader, n_steps: int) -> list[tuple]:
     steps = train.after_batch[:n_steps]
     with torch.random.fork_rng(devices=()):
         batch = train.new(after_batch=steps, training=False, seed=0).one_batch()
-    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    parts = parts_of(batch)
     return list(zip(parts, train.kinds or guess_kinds(parts, 4), strict=True))
 
 
@@ -210,11 +209,8 @@ def _dataset(loader):
     return getattr(loader, "dataset", loader)
 
 
-def _not_empty(datasets: Sequence, bs: int) -> Sequence:
-    """Without empty ones at the end; raises `DataError` if the first is empty, `ValueError`
-    for a batch size that is none."""
-    if not isinstance(bs, numbers.Integral) or bs < 1:
-        raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
+def _not_empty(datasets: Sequence) -> Sequence:
+    "Without empty ones at the end; raises `DataError` if the first is empty."
     if len(datasets) == 0 or len(datasets[0]) == 0:
         raise DataError("the training set is empty: look at what the splitter returns")
     while len(datasets) > 1 and not len(datasets[-1]): datasets = datasets[:-1]

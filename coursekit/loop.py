@@ -6,7 +6,6 @@
 __all__ = ['Learner']
 
 # %% ../nbs/library/loop.ipynb #35fe73c5
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -19,13 +18,14 @@ from fastcore.foundation import L
 from fastcore.xtras import Path
 from torch import nn
 
-from .batches import to_device
+from .batches import parts_of, to_device
 from .events import CANCELS, EVENTS, CancelBatchException, CancelEpochException
 from .events import CancelFitException, CancelStepException
 from .events import CancelTrainException, CancelValidException, LearnerError
 from .events import callable_name, checked_callback
-from .groups import adamw, hyper_key, layers_of, norm_bias_params
-from .groups import param_groups, spread_over, trainable_params
+from .groups import adamw, layers_of, norm_bias_params
+from .groups import param_groups, rates_for, set_in_group, spread_over
+from .groups import trainable_params, value_in_group
 from .loaders import DataLoader, DataLoaders, no_batch
 from .losses import loss_for
 from .metrics import Metric
@@ -136,13 +136,16 @@ class Learner:
 
     def remove_cbs(self, cbs) -> "Learner":
         "Take callbacks away, given as objects or as classes."
-        gone = L(cbs)
-        self.cbs = [cb for cb in self.cbs if cb not in gone and type(cb) not in gone]
+        self.cbs = self._without(cbs)
         return self._arrange()
 
     def remove_cb(self, cb) -> "Learner":
         "Take one callback away."
         return self.remove_cbs([cb])
+
+    def _without(self, cbs) -> list:
+        gone = L(cbs)
+        return [cb for cb in self.cbs if cb not in gone and type(cb) not in gone]
 
     def _arrange(self) -> "Learner":
         cbs = sorted(self.cbs, key=lambda cb: cb.order)
@@ -166,10 +169,7 @@ class Learner:
 
     def removed_cbs(self, cbs):
         "Without these callbacks, given as objects or classes, for a `with` block."
-        gone = L(cbs)
-        return self._with_cbs(
-            [cb for cb in self.cbs if cb not in gone and type(cb) not in gone]
-        )
+        return self._with_cbs(self._without(cbs))
 
     def __call__(self, event: str) -> None:
         "Let the callbacks do what they have to do at this moment."
@@ -202,14 +202,7 @@ def rates(
 ) -> list[float]:
     """The learning rate of each group of layers; raises `ValueError` for one that is not
     above 0."""
-    lr = self.lr if lr is None else lr
-    rates = spread_over(lr, len(self.layers), "lr")
-    if not all(rate > 0 and math.isfinite(rate) for rate in rates):
-        raise ValueError(
-            f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing "
-            "would be learned"
-        )
-    return rates
+    return rates_for(self.lr if lr is None else lr, len(self.layers))
 
 
 @patch
@@ -247,9 +240,7 @@ def set_hyper(
         return values
     values = spread_over(value, len(self.layers), name)
     for group in self.opt.param_groups:
-        if name == "wd" and not group.get("decays", True): continue
-        key, new = hyper_key(group, name), values[group.get("layers", 0)]
-        group[key] = (new, *group[key][1:]) if key == "betas" else new
+        set_in_group(group, name, values[group.get("layers", 0)])
     return values
 
 
@@ -262,13 +253,10 @@ def hyper(
     if not hasattr(self.opt, "param_groups"): return [getattr(self.opt, name)]
     # of two, the first: with weight decay
     found = {
-        group.get("layers", 0): group[hyper_key(group, name)]
+        group.get("layers", 0): value_in_group(group, name)
         for group in reversed(self.opt.param_groups)
     }
-    return [
-        value[0] if isinstance(value, tuple | list) else value
-        for _, value in sorted(found.items())
-    ]
+    return [value for _, value in sorted(found.items())]
 
 # %% ../nbs/library/loop.ipynb #e95f557e
 @patch
@@ -378,11 +366,8 @@ def _batches(self: Learner, dl) -> None:
     n_inp, ours = getattr(self.dls, "n_inp", 1), isinstance(dl, DataLoader)
     for self.iter, batch in enumerate(dl):
         if not ours: batch = to_device(batch, self.device)
-        self.xb, self.yb = (
-            (tuple(batch[:n_inp]), tuple(batch[n_inp:]))
-            if isinstance(batch, tuple | list)
-            else ((batch,), ())
-        )
+        parts = parts_of(batch)
+        self.xb, self.yb = parts[:n_inp], parts[n_inp:]
         self._one_batch()
     if self._close and self.training:
         raise LearnerError(f"nothing to train on: {no_batch(dl)}")
@@ -434,12 +419,8 @@ def _learn(self: Learner) -> None:
 @patch
 def no_bar(self: Learner):
     "Plain lines instead of the live bar and table, for a `with` block."
-    return self._with_cbs(
-        [
-            *(cb for cb in self.cbs if not isinstance(cb, ProgressCallback)),
-            ProgressCallback(bar=False),
-        ]
-    )
+    others = [cb for cb in self.cbs if not isinstance(cb, ProgressCallback)]
+    return self._with_cbs([*others, ProgressCallback(bar=False)])
 
 
 @patch

@@ -17,19 +17,16 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from .batches import mapped
 from .loaders import DataLoaders
+from .messages import told
 
 # %% ../nbs/library/losses.ipynb #b7f34c9b
-def _told(x) -> str:
-    if not isinstance(x, Tensor): return type(x).__name__
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
-
-
 def _tensors(pred, target, loss) -> None:
     if isinstance(pred, Tensor) and isinstance(target, Tensor): return
     what, x = ("targets", target) if isinstance(pred, Tensor) else ("predictions", pred)
     raise TypeError(
-        f"{type(loss).__name__} needs tensors, and the {what} are a {_told(x)}: let the "
+        f"{type(loss).__name__} needs tensors, and the {what} are a {told(x)}: let the "
         "model return, or the loader give, one tensor"
     )
 
@@ -178,13 +175,13 @@ def _probabilities(self: CrossEntropyLossFlat, pred: Tensor, target: Tensor) -> 
     if classes == 1:
         raise TypeError(
             f"{type(self).__name__}: the model has one output and the targets are "
-            f"numbers ({_told(target)}). For numbers take MSELossFlat, for yes or "
+            f"numbers ({told(target)}). For numbers take MSELossFlat, for yes or "
             "no BCEWithLogitsLossFlat"
         )
     target = target.movedim(self.axis, -1) if target.ndim == pred.ndim else target
     if target.shape != pred.shape:
         raise TypeError(
-            f"{type(self).__name__}: the targets are {_told(target)}, and classes "
+            f"{type(self).__name__}: the targets are {told(target)}, and classes "
             f"are whole numbers from 0 to {classes - 1}: "
             f"give target.long(), or take MSELossFlat if they are meant as numbers"
         )
@@ -338,12 +335,7 @@ class MSELossFlat(nn.MSELoss):
         "The numbers themselves."
         return pred
 
-    def decodes(
-        self,
-        pred: Tensor,  # numbers
-    ) -> Tensor:
-        "The numbers themselves."
-        return pred
+    decodes = activation
 
 # %% ../nbs/library/losses.ipynb #68fda9ed
 def count_items(part) -> int:
@@ -446,11 +438,5 @@ def unreduced(loss_func: Callable) -> Callable:
 
 
 def _one_by_one(loss_func: Callable, pred, *targets) -> Tensor:
-    items = range(count_items(targets[0]))
-    alone = ([_only(part, i) for part in (pred, *targets)] for i in items)
-    return torch.stack([loss_func(*parts) for parts in alone])
-
-
-def _only(part, i: int):
-    if isinstance(part, tuple | list): return type(part)(_only(one, i) for one in part)
-    return part[i:i + 1]
+    def only(i: int): return mapped((pred, *targets), lambda part: part[i:i + 1])
+    return torch.stack([loss_func(*only(i)) for i in range(count_items(targets[0]))])

@@ -55,6 +55,12 @@ def brief(value, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit - 30]}...{text[-27:]}"
 
 
+def told(value) -> str:
+    "The type of a thing; of a tensor that of its numbers, and its shape."
+    if not isinstance(value, Tensor): return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
 def counted(n: int, noun: str) -> str: return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 

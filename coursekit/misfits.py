@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .events import LearnerError, callable_name
 from .losses import MSELossFlat
+from .messages import told
 
 if TYPE_CHECKING:
     from coursekit.loop import Learner
@@ -37,8 +38,7 @@ def _list(parts: tuple) -> str: return ", ".join(map(_told, parts))
 
 
 def _told(part) -> str:
-    if isinstance(part, Tensor):
-        return f"{str(part.dtype)[6:]} {tuple(part.shape)} on {part.device}"
+    if isinstance(part, Tensor): return f"{told(part)} on {part.device}"
     several = isinstance(part, tuple | list | dict)
     return f"{type(part).__name__} of {len(part)}" if several else type(part).__name__
 

@@ -8,11 +8,10 @@ __all__ = ['SGD', 'RMSProp', 'Adam', 'LazyAdam']
 # %% ../nbs/library/optimizers.ipynb #158abb80
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .groups import even_mults
+from .groups import rates_for
 
 # %% ../nbs/library/optimizers.ipynb #9cd01ef3
 def as_groups(params: Iterable) -> list[dict]:
@@ -31,42 +30,26 @@ def as_groups(params: Iterable) -> list[dict]:
 def _listed(given) -> list: return [given] if isinstance(given, Tensor) else list(given)
 
 
-def one_for_each(lr: float | slice | Sequence, n: int) -> list[float]:
-    "A rate for each of n groups."
-    if isinstance(lr, slice):
-        lr = (
-            even_mults(lr.start, lr.stop, n)
-            if lr.start
-            else [lr.stop / 10] * (n - 1) + [lr.stop]
-        )
-    lrs = [float(rate) for rate in lr] if np.ndim(lr) else [float(lr)] * n
-    if len(lrs) != n:
-        raise ValueError(
-            f"lr has {len(lrs)} values for {n} groups of parameters: give one, one "
-            "each, or a slice"
-        )
-    if not all(rate > 0 for rate in lrs):
-        raise ValueError(
-            f"lr={lr}: a learning rate is a number above 0, say 1e-3; with 0 nothing "
-            "would be learned"
-        )
-    return lrs
+def rated_groups(params: Iterable, lr: float | slice | Sequence) -> list[dict]:
+    "The same groups, each with its rate."
+    groups = as_groups(params)
+    for group, rate in zip(groups, rates_for(lr, len(groups)), strict=True):
+        group.setdefault("lr", rate)
+    return groups
 
 # %% ../nbs/library/optimizers.ipynb #a9e28c0b
 def _made(
     kind: type, params: Iterable, lr: float | slice | Sequence, **options
 ) -> torch.optim.Optimizer:
     "An optimiser over groups, each with its rate; fused where the parameters allow it."
-    groups = as_groups(params)
-    lrs = one_for_each(lr, len(groups))
-    for group, rate in zip(groups, lrs, strict=True): group.setdefault("lr", rate)
+    groups = rated_groups(params, lr)
     # a pair is (name, tensor)
     held = [
         p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]
     ]
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in held)
     if fits and kind is not _RMSProp: options["fused"] = True
-    return kind(groups, lr=lrs[-1], **options)
+    return kind(groups, lr=groups[-1]["lr"], **options)
 
 
 def _decay_first(opt: torch.optim.Optimizer, *_) -> None:
@@ -100,13 +83,11 @@ class _DecoupledSGD(torch.optim.SGD):
         self.register_step_post_hook(_decay_shown)
 
 
-class _RMSProp(torch.optim.Optimizer):
-    """RMSProp in which momentum gathers slopes and the sum is divided; torch's divides each
-    slope and gathers the quotients."""
-    def __init__(self, params: Iterable, **defaults): super().__init__(params, defaults)
-
+class _OneByOne(torch.optim.Optimizer):
+    "An optimiser that says how one tensor takes a step, `_step_of`."
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
+        "Let each tensor that has a gradient take a step."
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
@@ -114,6 +95,12 @@ class _RMSProp(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None: self._step_of(p, p.grad, self.state[p], **group)
         return loss
+
+
+class _RMSProp(_OneByOne):
+    """RMSProp in which momentum gathers slopes and the sum is divided; torch's divides each
+    slope and gathers the quotients."""
+    def __init__(self, params: Iterable, **defaults): super().__init__(params, defaults)
 
     def _step_of(
         self, p, grad, state, lr, momentum, alpha, eps, weight_decay, decoupled, **_
@@ -199,7 +186,7 @@ def Adam(
     )
 
 # %% ../nbs/library/optimizers.ipynb #62b98e35
-class LazyAdam(torch.optim.Optimizer):
+class LazyAdam(_OneByOne):
     """AdamW for sparse gradients: only rows that are in the batch move, decay, and change
     their averages. Gradients that are not sparse are treated as if all rows were there."""
     def __init__(
@@ -217,33 +204,23 @@ class LazyAdam(torch.optim.Optimizer):
             params, {"lr": lr, "betas": (mom, sqr_mom), "eps": eps, "weight_decay": wd}
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable | None = None):
-        "Update the rows that have a gradient."
-        loss = None
-        if closure is not None:
-            with torch.enable_grad(): loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None: self._step_of(p, self.state[p], group)
-        return loss
-
-    def _step_of(self, p: Tensor, state: dict, group: dict) -> None:
-        lr, wd, (mom, sqr_mom) = group["lr"], group["weight_decay"], group["betas"]
+    def _step_of(self, p, grad, state, lr, betas, eps, weight_decay, **_) -> None:
+        mom, sqr_mom = betas
         if not state:
             state.update(
                 step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
             )
         state["step"] += 1
-        grad = p.grad.coalesce() if p.grad.is_sparse else None
-        rows = torch.arange(len(p), device=p.device) if grad is None else grad.indices()[0]
-        slope = p.grad if grad is None else grad.values()
+        rows, slope = torch.arange(len(p), device=p.device), grad
+        if grad.is_sparse:
+            grad = grad.coalesce()
+            rows, slope = grad.indices()[0], grad.values()
         average = state["exp_avg"].index_select(0, rows)
         average = average.mul_(mom).add_(slope, alpha=1 - mom)
         square = state["exp_avg_sq"].index_select(0, rows).mul_(sqr_mom)
         square.addcmul_(slope, slope, value=1 - sqr_mom)
-        size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(group["eps"])
-        new = p.index_select(0, rows).mul_(1 - lr * wd)
+        size = (square / (1 - sqr_mom ** state["step"])).sqrt_().add_(eps)
+        new = p.index_select(0, rows).mul_(1 - lr * weight_decay)
         new.addcdiv_(average, size, value=-lr / (1 - mom ** state["step"]))
         tables = state["exp_avg"], state["exp_avg_sq"], p
         for table, values in zip(tables, (average, square, new), strict=True):

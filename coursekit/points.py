@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from fastcore.basics import GetAttr
 from torch import Tensor
 
 from .loaders import DataLoader
@@ -44,8 +45,9 @@ def map_places(
     return (moved[..., :2] / moved[..., 2:]).float()
 
 # %% ../nbs/library/points.ipynb #b01d0006
-class _WithCorners:
+class _WithCorners(GetAttr):
     "A dataset whose items have their corners with them, and width and height, in pixels."
+    _default = "dataset"
     def __init__(self, dataset): self.dataset = dataset
 
     @property
@@ -62,10 +64,6 @@ class _WithCorners:
         size = seen.size if isinstance(seen, Image.Image) else seen.shape[:-3:-1]
         size = torch.tensor(size).float()
         return (*parts, (_CORNERS + 1) / 2 * size, size)
-
-    def __getattr__(self, name):
-        if name.startswith("__") or name == "dataset": raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 # %% ../nbs/library/points.ipynb #d18b1fe6
 class Framed:

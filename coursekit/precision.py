@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from .batches import mapped
 from .events import Callback, CancelBatchException, CancelStepException
 from .events import LearnerError
 from .learner import Learner
@@ -40,7 +41,7 @@ class MixedPrecision(Callback):
             self.learn.device.type, enabled=self.dtype is torch.float16
         )
 
-    def after_pred(self) -> None: self.learn.pred = _to_float(self.learn.pred)
+    def after_pred(self) -> None: self.learn.pred = mapped(self.learn.pred, _to_float)
 
     def before_backward(self) -> None:
         self.learn.loss_grad = self.scaler.scale(self.learn.loss_grad)
@@ -62,9 +63,8 @@ class MixedPrecision(Callback):
         self.scaler.load_state_dict(state)
 
 
-def _to_float(pred):
-    if isinstance(pred, Tensor): return pred.float() if pred.is_floating_point() else pred
-    return type(pred)(map(_to_float, pred)) if isinstance(pred, tuple | list) else pred
+def _to_float(part: Tensor) -> Tensor:
+    return part.float() if part.is_floating_point() else part
 
 
 def _to_half(learn: Learner, dtype: torch.dtype, cpu: bool) -> Learner:

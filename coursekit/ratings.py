@@ -92,12 +92,7 @@ class ToIds:
         table = rows
         if not isinstance(rows, pd.DataFrame):
             table = pd.DataFrame([self._values(row, names) for row in rows], columns=names)
-        missing = [name for name in names if name not in table]
-        if missing:
-            raise DataError(
-                f"there is no column {missing[0]!r}, which the model was trained with, "
-                f"among {brief(list(table.columns))}"
-            )
+        for name in names: _check_column(table, name, ", which the model was trained with,")
         if not len(table):
             raise DataError("there is nothing to predict: the table has no rows")
         return table
@@ -136,6 +131,13 @@ class ToIds:
         return Ratings(pd.DataFrame(columns=list(self._vocabs)), pipelines, nothing)
 
     def __repr__(self): return f"ToIds({self.user_name}, {self.item_name})"
+
+
+def _check_column(table: "pd.DataFrame", name, what: str = "") -> None:
+    if name not in table:
+        raise DataError(
+            f"there is no column {name!r}{what} among {brief(list(table.columns))}"
+        )
 
 
 def _tell_unknown(name: str, values: "pd.Series", numbers: np.ndarray, vocab: L) -> None:
@@ -196,32 +198,31 @@ class Ratings(Datasets, TensorDataset):
 def _named(table: "pd.DataFrame", *names) -> list:
     """The names of the columns of user, item and rating: those that were given, or the
     first three."""
+    _check_form(table)
+    names = [table.columns[i] if name is None else name for i, name in enumerate(names)]
+    for name in names: _check_column(table, name)
+    if len(set(names)) < 3:
+        raise DataError(f"user, item and rating are three columns, and these are {names}")
+    return names
+
+
+def _check_form(table: "pd.DataFrame") -> None:
     if not hasattr(table, "columns"):
         raise TypeError(
             f"from_df takes a table of pandas, not a {type(table).__name__}; from_csv "
             "reads a file"
         )
+    columns = brief(list(table.columns))
     if len(table.columns) < 3:
         raise DataError(
             "a table of ratings has at least three columns, user, item and rating; "
-            f"this one has {brief(list(table.columns))}. If it comes from a file with "
-            "other separators than commas, read it with pd.read_csv(file, sep=...) and "
-            "take from_df"
+            f"this one has {columns}. If it comes from a file with other separators than "
+            "commas, read it with pd.read_csv(file, sep=...) and take from_df"
         )
     if not table.columns.is_unique:
         raise DataError(
-            f"a name of a column stands twice in {brief(list(table.columns))}: rename "
-            "one of them"
+            f"a name of a column stands twice in {columns}: rename one of them"
         )
-    names = [table.columns[i] if name is None else name for i, name in enumerate(names)]
-    missing = [name for name in names if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"there is no column {missing[0]!r} among {brief(list(table.columns))}"
-        )
-    if len(set(names)) < 3:
-        raise DataError(f"user, item and rating are three columns, and these are {names}")
-    return names
 
 
 def _check_columns(table: "pd.DataFrame", user: str, item: str, rating: str) -> None:
@@ -349,11 +350,7 @@ def _titles(
 ) -> list | None:
     "A title for each item, or its id where there is none."
     if title_name is None: return None
-    if title_name not in ratings:
-        raise DataError(
-            f"there is no column {title_name!r} for the titles among "
-            f"{brief(list(ratings.columns))}"
-        )
+    _check_column(ratings, title_name, " for the titles")
     first = ratings.dropna(subset=[title_name]).drop_duplicates(item)
     titles = first[title_name].set_axis(first[item]).reindex(items)
     return [str(id if is_missing(title) else title)
@@ -379,6 +376,20 @@ def _classes(table: "pd.DataFrame", pipeline: Pipeline) -> Tensor:
     name, *steps = pipeline.steps
     if isinstance(steps[-1], ToNumber): return _finite(table, name.name)
     return torch.as_tensor([Pipeline(steps)(value) for value in table[name.name]])
+
+
+def _sides(
+    table: "pd.DataFrame", pipelines: list[Pipeline], numbers: Tensor, sides: list[Tensor]
+) -> list[Ratings]:
+    "The ratings to train and to validate on; a side to validate on may be missing."
+    vocabs = pipelines[0].steps[-1].classes
+    places = [_places(table[name], vocab[1:]) for name, vocab in vocabs.items()]
+    rows = torch.from_numpy(np.stack(places, 1))
+    return [
+        Ratings(table, pipelines, [rows[side], numbers[side]], side.numpy())
+        for side in sides
+        if len(side)
+    ]
 
 # %% ../nbs/library/ratings.ipynb #ce50bbd8
 class CollabDataLoaders(DataLoaders):
@@ -415,7 +426,7 @@ class CollabDataLoaders(DataLoaders):
         user, item, rating = _named(ratings, user_name, item_name, rating_name)
         _check_columns(ratings, user, item, rating)
         if y_block is None: _finite(ratings, rating)
-        if y_block is not None and duplicates == "mean":
+        elif duplicates == "mean":
             raise ValueError(
                 "duplicates='mean' is for ratings that are numbers, and y_block makes "
                 "classes of them"
@@ -425,20 +436,14 @@ class CollabDataLoaders(DataLoaders):
         known = ratings.iloc[sides[0]]
         users, items = _ids_of(known[user], user), _ids_of(known[item], item)
         ids = ToIds(user, item, users, items, _titles(ratings, item, title_name, items))
-        rows = [_places(ratings[user], users), _places(ratings[item], items)]
-        rows = torch.from_numpy(np.stack(rows, 1))
-        target = _target(rating, y_block, known[rating])
-        pipelines, numbers = [Pipeline([ids]), target], _classes(ratings, target)
-        # a side to validate on may be missing
-        dsets = [
-            Ratings(ratings, pipelines, [rows[side], numbers[side]], side.numpy())
-            for side in sides
-            if len(side)
-        ]
+        pipelines = [Pipeline([ids]), _target(rating, y_block, known[rating])]
+        numbers = _classes(ratings, pipelines[-1])
+        dsets = _sides(ratings, pipelines, numbers, sides)
         dls = cls.from_dsets(
             *dsets, path=path, bs=bs, val_bs=val_bs or max(bs, 4096), **kwargs
         )
-        if y_block is None: dls.rating_range = (numbers.min().item(), numbers.max().item())
+        if y_block is None:
+            dls.rating_range = numbers.min().item(), numbers.max().item()
         return dls
 
     @classmethod

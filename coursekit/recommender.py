@@ -39,6 +39,7 @@ class Recommender:
         model = learn.model
         _check_learner(model, noise)
         self.ids, self.y_range = ids_of(learn.dls), model.y_range
+        self.vocab = self.ids.classes[self.ids.item_name]
         ones = torch.ones(model.n_items, 1, dtype=torch.float64)
         self.items = torch.cat([_row_of(model.i_weight), ones], 1)
         self.bias = _row_of(model.i_bias)[:, 0]
@@ -65,7 +66,7 @@ class Recommender:
         return max((expected - given).square().mean().sqrt().item(), 1e-3)
 
     def _number(self, item) -> int:
-        number = self.ids.classes[self.ids.item_name].o2i.get(plain_label(item), 0)
+        number = self.vocab.o2i.get(plain_label(item), 0)
         if not number:
             raise DataError(
                 f"{self.ids.item_name} {brief(item)} is not among the "
@@ -164,14 +165,13 @@ def suggest(
     best = [i for i in order[:max(n, 0)].tolist() if allowed[i]]
     # (suggestions, answers)
     added = self.items[best] @ parts * self._slope(scores[best])[:, None]
-    vocab = self.ids.classes[self.ids.item_name]
     titles = [self.ids.title(i) for i in numbers.tolist()]
     return pd.DataFrame({
-        "item": [vocab[i] for i in best],
+        "item": [self.vocab[i] for i in best],
         "title": [self.ids.title(i) for i in best],
         "expected": self._expected(scores[best]).tolist(),
         "because": [_reasons(speaks, titles, reasons) for speaks in added],
-    }, columns=["item", "title", "expected", "because"])
+    })
 
 
 def _reasons(speaks: Tensor, titles: list[str], n: int) -> list[tuple[str, float]]:
@@ -197,9 +197,8 @@ def similar(
     # itself first, even if others point exactly the same way
     order[number] = 2
     best = order.argsort(descending=True)[:max(min(n, int(allowed.sum())), 0)].tolist()
-    vocab = self.ids.classes[self.ids.item_name]
     return pd.DataFrame(
-        [(vocab[i], self.ids.title(i), cosine[i].item()) for i in best],
+        [(self.vocab[i], self.ids.title(i), cosine[i].item()) for i in best],
         columns=["item", "title", "cosine"],
     )
 
@@ -228,8 +227,7 @@ def questions(
         chosen.append(best)
         left = spread[best] @ self.items[best] + noise[best]
         cov = cov - known[best] * torch.outer(spread[best], spread[best]) / left
-    vocab = self.ids.classes[self.ids.item_name]
-    return [vocab[i] for i in chosen]
+    return [self.vocab[i] for i in chosen]
 
 # %% ../nbs/library/recommender.ipynb #dc1701f7
 @patch
@@ -255,9 +253,9 @@ def ratings_of(
     number = self.ids.classes[self.ids.user_name].o2i.get(plain_label(user), 0)
     if not number or self._rated is None:
         raise DataError(f"there are no ratings of {self.ids.user_name} {user!r}")
-    (pairs, stars), vocab = self._rated, self.ids.classes[self.ids.item_name]
+    pairs, stars = self._rated
     own = pairs[:, 0] == number
-    items = [vocab[i] for i in pairs[own, 1].tolist()]
+    items = [self.vocab[i] for i in pairs[own, 1].tolist()]
     return dict(zip(items, stars[own].tolist(), strict=True))
 
 # %% ../nbs/library/recommender.ipynb #39d09806

@@ -58,19 +58,6 @@ def _bytes(state: Tensor) -> Tensor: return state.cpu().contiguous()  # it may b
 def generators_of(dl) -> list[torch.Generator]:
     "Those that decide the order, and the seeds of workers."
     batches = getattr(dl, "batch_sampler", None)
-    found = [
-        getattr(part, "generator", None)
-        for part in (
-            dl,
-            getattr(dl, "sampler", None),
-            batches,
-            getattr(batches, "sampler", None),
-        )
-    ]
-    return list(
-        {
-            id(generator): generator
-            for generator in found
-            if isinstance(generator, torch.Generator)
-        }.values()
-    )
+    places = dl, getattr(dl, "sampler", None), batches, getattr(batches, "sampler", None)
+    found = dict.fromkeys(getattr(place, "generator", None) for place in places)
+    return [each for each in found if isinstance(each, torch.Generator)]

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from .app import Answer, has_several, open_upload, thresholds_of, worded
 from .exporting import load_learner
-from .learner import Learner
 from .losses import kind_of_target, reading
 from .messages import DataError, counted
 from .onnx_files import OnnxModel, export_onnx

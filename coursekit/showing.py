@@ -76,6 +76,15 @@ def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
     ncols = ncols or math.ceil(math.sqrt(n))
     return math.ceil(n / ncols), ncols
 
+
+def new_axes(n: int, rows: int, columns: int, figsize: tuple) -> list:
+    "Axes for `n` pictures in so many rows and columns."
+    import matplotlib.pyplot as plt
+    grid = {"figsize": figsize, "squeeze": False, "layout": "constrained"}
+    axes = list(plt.subplots(rows, columns, **grid)[1].flat)
+    for ax in axes[n:]: ax.remove()
+    return axes[:n]
+
 # %% ../nbs/library/showing.ipynb #af927bf3
 def show_parts(
     # parts of a batch, on the CPU: pictures `(n, channels, height, width)`, targets `(n,
@@ -96,20 +105,11 @@ def show_parts(
     items = [tuple(part[i] for part in batch) for i in range(n)]
     decoded = [decode(item) if decode else item for item in items]
     if "image" not in kinds: return _show_table(decoded, kinds)
-    axes = _new_axes(n, *_grid(n, nrows, ncols), figsize)
+    rows, columns = _grid(n, nrows, ncols)
+    axes = new_axes(n, rows, columns, figsize or (columns * 2, rows * 2.2))
     for ax, item, value in zip(axes, items, decoded, strict=False):
         _draw_parts(ax, item, kinds, value, channels)
         if compared and kinds.count("points") > 1: _compare_points(ax, ax is axes[0])
-
-
-def _new_axes(n: int, rows: int, columns: int, figsize: tuple | None) -> list:
-    import matplotlib.pyplot as plt
-    figure = plt.figure(
-        figsize=figsize or (columns * 2, rows * 2.2), layout="constrained"
-    )
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes[n:]: ax.remove()
-    return axes[:n]
 
 
 def _show_table(decoded: Sequence, kinds: tuple) -> None:

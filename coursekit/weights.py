@@ -19,7 +19,7 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor, nn
 
-from .messages import DataError
+from .messages import DataError, told
 from .files import written_whole
 
 # %% ../nbs/library/weights.ipynb #3e190004
@@ -137,7 +137,7 @@ def _plain(value, most: float = math.inf):
         for kind in (list, tuple):
             if isinstance(value, kind): return kind(copy(part, depth + 1) for part in value)
         if isinstance(value, dict): return of_dict(value, depth + 1)
-        raise DataError(f"holds a {_kind(value)}: no tensor, text, or number of 64 bits")
+        raise DataError(f"holds a {told(value)}: no tensor, text, or number of 64 bits")
     def of_dict(value: dict, depth: int) -> dict:
         pairs = ((copy(name, depth), copy(part, depth)) for name, part in dict.items(value))
         if type(value) is not OrderedDict: return dict(pairs)
@@ -159,11 +159,6 @@ def are_numbers(
 ) -> bool:
     "A list of numbers, and nothing else?"
     return isinstance(values, list) and all(type(value) in (int, float) for value in values)
-
-
-def _kind(value) -> str:
-    if not isinstance(value, Tensor): return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _dense(value: Tensor) -> Tensor:
@@ -189,7 +184,7 @@ def fitting_weights(
 ) -> dict[str, Tensor]:  # for `model.load_state_dict`
     "Weights, if they are this model's. Raises `DataError` if not, and loads nothing."
     own = model.state_dict()
-    if not isinstance(weights, dict): raise DataError(f"has no weights: a {_kind(weights)}")
+    if not isinstance(weights, dict): raise DataError(f"has no weights: a {told(weights)}")
     both = [name for name in own if name in weights]
     said = {name: _misfit(weights[name], own[name]) for name in both}
     wrong = [f"{name} {what}" for name, what in said.items() if what]
@@ -207,12 +202,12 @@ def _misfit(value, own) -> str | None:
     "What is wrong with a part of a file; None if it can take the place of `own`."
     if not isinstance(value, Tensor) or not isinstance(own, Tensor):
         same = type(value) is type(own)
-        return None if same else f"is a {_kind(value)} in the file and a {_kind(own)} here"
+        return None if same else f"is a {told(value)} in the file and a {told(own)} here"
     shapes = tuple(value.shape), tuple(own.shape)
     if shapes[0] != shapes[1]: return f"is {shapes[0]} in the file and {shapes[1]} here"
     floats = value.is_floating_point() and own.is_floating_point()
     if floats or value.dtype == own.dtype: return None
-    return f"is {_kind(value)} in the file and {_kind(own)} here"
+    return f"is {told(value)} in the file and {told(own)} here"
 
 
 def fitting_opt(
@@ -222,7 +217,7 @@ def fitting_opt(
     """The state of an optimiser, in new tensors, if this one could have written it. Raises
     `DataError` if not, and loads nothing."""
     if not isinstance(opt, torch.optim.Optimizer):
-        raise DataError(f"has the state of an optimiser, and {_kind(opt)} takes none")
+        raise DataError(f"has the state of an optimiser, and {told(opt)} takes none")
     if not isinstance(state, dict) or not isinstance(state.get("state"), dict):
         raise DataError("has no state of an optimiser of torch.optim")
     own, kept = opt.state_dict()["param_groups"], state["state"]
@@ -276,7 +271,7 @@ def _after_a_step(opt: torch.optim.Optimizer, groups: list[dict]) -> dict[int, d
     for device in ("meta", None):  # without numbers, or where they are, if it looks at them
         try: return _step_of_twin(opt, groups, device)
         except Exception as error: failed = error
-    raise DataError(f"has a state that cannot be compared: {_kind(opt)} takes no step "
+    raise DataError(f"has a state that cannot be compared: {told(opt)} takes no step "
                     f"with gradients of 0 ({failed})") from failed
 
 
@@ -301,7 +296,7 @@ def _step_of_twin(opt, groups: list[dict], device: str | None) -> dict[int, dict
 
 def _state_of(theirs, wanted: dict, p: Tensor, i: int) -> dict:
     "What a file says of one parameter, made anew."
-    if not isinstance(theirs, dict): raise DataError(f"has {_kind(theirs)} as state {i}")
+    if not isinstance(theirs, dict): raise DataError(f"has {told(theirs)} as state {i}")
     lacks = [name for name in wanted if name not in theirs] if theirs else []
     if lacks: raise DataError(f"has the state of another optimiser: without {lacks[0]}")
     return {

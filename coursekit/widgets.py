@@ -286,6 +286,9 @@ class ImageClassifierCleaner:
                 f"{self.choices!r}")
 
 # %% ../nbs/library/widgets.ipynb #cde6f996
+_KEEP = "Keep", ("keep",)
+
+
 class _Card:
     "One place for a picture, with its menu."
     def __init__(self, chosen: Callable, width: int):
@@ -293,7 +296,7 @@ class _Card:
         self.picture = widgets.HTML()
         column = widgets.Layout(width="auto", height="56px", flex_flow="column")
         self.menu = widgets.Dropdown(
-            options=[("Keep", 0)], style={"description_width": "auto"}, layout=column)
+            options=[_KEEP], style={"description_width": "auto"}, layout=column)
         place = widgets.Layout(width=f"{width + 16}px", padding="4px", overflow="hidden")
         self.box = widgets.VBox([self.picture, self.menu], layout=place)
         self.one, self._filling, self._chosen = None, False, chosen
@@ -313,19 +316,14 @@ class _Card:
 
     def _fill_menu(self, one: Judged, labels: Sequence[str], chosen: tuple) -> None:
         known = dict.fromkeys([*labels, *chosen[1:]])
-        self._others = [label for label in known if label != one.label]
-        others = [(label, i) for i, label in enumerate(self._others, start=2)]
-        self.menu.options = [("Keep", 0), ("Delete", 1), *others]
-        label = chosen[1] if chosen[1:] else None
-        self.menu.value = (self._others.index(label) + 2 if label in self._others
-                           else int(chosen[0] == "delete"))
+        others = [(label, ("change", label)) for label in known if label != one.label]
+        self.menu.options = [_KEEP, ("Delete", ("delete",)), *others]
+        # its own label is no change
+        self.menu.value = ("keep",) if chosen[1:] == (one.label,) else chosen
 
     def _picked(self, change) -> None:
-        number = change["new"]
-        if self._filling or number is None: return
-        what = ("keep",), ("delete",)
-        self._chosen(self.one, what[number] if number < 2
-                     else ("change", self._others[number - 2]))
+        if self._filling or change["new"] is None: return
+        self._chosen(self.one, change["new"])
 
 
 def _card_html(one: Judged, address: str, height: int) -> str:

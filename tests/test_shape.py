@@ -145,6 +145,21 @@ def test_length_of_a_module(root):
     assert faults(root, "module") == "library/helper: coursekit.helper has 501 lines"
 
 
+def long_function(count: int) -> str:
+    "A function whose body has so many lines, with a docstring, a comment and a blank line besides."
+    body = "".join(f"    x = {i}\n" for i in range(count))
+    return f'def paint(\n    x,\n):\n    """Two\n    lines."""\n\n    # why\n{body}'
+
+
+def test_length_of_a_function(root):
+    module(root, "library/helper", "helper", long_function(25) + "def done(): 'A docstring alone.'")
+    module(root, "library/drawn_bears", "drawn_bears", long_function(90))
+    assert faults(root, "function") == ""
+    inside = long_function(26).replace("\n", "\n    ")
+    module(root, "library/helper", "helper", f"class Painter:\n    {inside}")
+    assert faults(root, "function") == "library/helper: coursekit.helper.paint has 26 lines"
+
+
 # ------------------------------------------------------------------------------ imports
 @pytest.mark.parametrize(
     "line",
@@ -273,4 +288,4 @@ def test_exceptions_are_written(root):
 
 
 def test_every_rule_is_part_of_the_checks():
-    assert shape.shape in check.CHECKS and len(shape.RULES) == 12
+    assert shape.shape in check.CHECKS and len(shape.RULES) == 13

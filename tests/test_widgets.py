@@ -148,7 +148,7 @@ def test_files_that_cannot_be_opened_come_first(bears, skip):
     cleaner = ImageClassifierCleaner(learn)
     card = show(cleaner, "black", next(one.side for one in ranked if one.file == broken[0]))[0]
     assert card.one.file == broken[0] and "cannot be opened" in card.picture.value
-    card.menu.value = 1
+    card.menu.index = 1
     cleaner.apply()
     assert not broken[0].exists() and (bears / ".trash" / "black" / "aa.jpg").exists()
 
@@ -229,7 +229,7 @@ def show(cleaner, label, side="training"):
 
 def test_choices_survive_classes_sides_and_pages(learn):
     cleaner = ImageClassifierCleaner(learn, max_n=3)
-    show(cleaner, "grizzly")[1].menu.value = 1
+    show(cleaner, "grizzly")[1].menu.index = 1
     deleted = cleaner._screen.cards[1].one.file
     cleaner._screen.on.click()
     card = cleaner._screen.cards[0]
@@ -238,21 +238,21 @@ def test_choices_survive_classes_sides_and_pages(learn):
         "black",
         "teddy",
     ]
-    card.menu.value = 3
-    show(cleaner, "teddy", "validation")[0].menu.value = 2
+    card.menu.index = 3
+    show(cleaner, "teddy", "validation")[0].menu.index = 2
     third = cleaner._screen.cards[0].one.file
     for label in ("black", "grizzly"):
-        assert [card.menu.value for card in show(cleaner, label, "validation")].count(0) == len(
+        assert [card.menu.index for card in show(cleaner, label, "validation")].count(0) == len(
             cleaner._screen.grid.children
         )
-    assert [c.menu.value for c in show(cleaner, "grizzly")] == [0, 1, 0]
+    assert [c.menu.index for c in show(cleaner, "grizzly")] == [0, 1, 0]
     cleaner._screen.on.click()
-    assert cleaner._screen.cards[0].menu.value == 3
+    assert cleaner._screen.cards[0].menu.index == 3
     assert [cleaner.fns[i] for i in cleaner.delete()] == [deleted]
     got = {(cleaner.fns[i], label) for i, label in cleaner.change()}
     assert got == {(changed, "teddy"), (third, "black")}
     assert "1 file to delete, 2 to give" in cleaner._screen.status.value
-    cleaner._screen.cards[0].menu.value = 0
+    cleaner._screen.cards[0].menu.index = 0
     assert [cleaner.fns[i] for i, _ in cleaner.change()] == [third]
     assert not cleaner._screen.back.disabled
 
@@ -268,9 +268,9 @@ def test_largest_loss_is_shown_first(learn):
 def test_the_book_runs_unchanged(learn, bears):
     path = bears
     cleaner = ImageClassifierCleaner(learn)
-    show(cleaner, "grizzly")[0].menu.value = 1
+    show(cleaner, "grizzly")[0].menu.index = 1
     gone = cleaner._screen.cards[0].one.file
-    show(cleaner, "teddy")[1].menu.value = 2
+    show(cleaner, "teddy")[1].menu.index = 2
     moved = cleaner._screen.cards[1].one.file
     for _ in range(2):  # the second time there is nothing left to do
         for idx in cleaner.delete():
@@ -334,7 +334,7 @@ def test_a_class_may_be_called_delete(bears):
     (bears / "teddy").rename(bears / "Delete")
     cleaner = ImageClassifierCleaner(learner(block().dataloaders(bears, num_workers=0)))
     card = show(cleaner, "black")[0]
-    card.menu.value = 2
+    card.menu.index = 2
     assert cleaner.delete() == [] and cleaner.change() == [
         (cleaner.fns.index(card.one.file), "Delete")
     ]
@@ -682,7 +682,7 @@ def test_cleaner_applies_and_another_one_undoes(learn, bears):
     cleaner = ImageClassifierCleaner(learn, max_n=4)
     card = show(cleaner, "grizzly")[0]
     first, shown = card.one.file, len(cleaner.shown("grizzly"))
-    card.menu.value = 1
+    card.menu.index = 1
     cleaner.choices.change(cleaner.shown("teddy", "validation")[0].file, "black")
     done = cleaner.apply()
     assert (len(done.deleted), len(done.changed)) == (1, 1)
@@ -696,13 +696,13 @@ def test_cleaner_applies_and_another_one_undoes(learn, bears):
 
 def test_after_undo_pictures_are_shown_again(learn):
     cleaner = ImageClassifierCleaner(learn)
-    show(cleaner, "black")[2].menu.value = 1
+    show(cleaner, "black")[2].menu.index = 1
     was = [card.one.file for card in show(cleaner, "black")]
     cleaner.apply()
     assert len(show(cleaner, "black")) == len(was) - 1
     cleaner.undo()
     assert [card.one.file for card in show(cleaner, "black")] == was
-    assert cleaner._screen.cards[2].menu.value == 0
+    assert cleaner._screen.cards[2].menu.index == 0
 
 
 def test_all_of_a_class_may_go(learn, bears):

@@ -41,8 +41,8 @@ COLUMNS = 92
 ASSERTS_IN_A_LESSON = 20
 LINES_EXPORTED, LINES_SHOWN, CELLS_SHOWN = 30, 20, 90
 MINUTES = 30
-LINES_IN_A_MODULE = 500
-PAINTERS = "drawn_"  # modules whose name begins so may be long
+LINES_IN_A_MODULE, LINES_IN_A_FUNCTION = 500, 25
+PAINTERS = "drawn_"  # modules whose name begins so may be long, and their functions too
 EXPORTED = {"export", "exporti", "exports"}
 UNSEEN = {"hide", "default_exp", "proof", "check"}
 FENCE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
@@ -206,6 +206,26 @@ def module(course: Course) -> Iterator[Fault]:
             yield course.makers[name], f"coursekit.{name} has {count} lines"
 
 
+def function(course: Course) -> Iterator[Fault]:
+    "The body of a function in a module has at most 25 lines, the painters apart."
+    for name, text in course.modules.items():
+        if name.startswith(PAINTERS):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if (count := _body_lines(node, text.splitlines())) > LINES_IN_A_FUNCTION:
+                    yield course.makers[name], f"coursekit.{name}.{node.name} has {count} lines"
+
+
+def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
+    "Lines of a function's body: no blank ones, no comments, no docstring."
+    first = 0 if ast.get_docstring(node) is None else 1
+    if len(node.body) == first:
+        return 0
+    body = lines[node.body[first].lineno - 1 : node.end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in body)
+
+
 # ---------------------------------------------------------------- imports
 def private(course: Course) -> Iterator[Fault]:
     "No private name is taken from another module."
@@ -306,7 +326,7 @@ def _words_of(cell: NotebookNode) -> str:
 
 
 _RULES = (
-    *(proof, asserts, columns, exported, size, reading, module),
+    *(proof, asserts, columns, exported, size, reading, module, function),
     *(private, circle, later, term, codes),
 )
 RULES: dict[str, Callable[[Course], Iterator[Fault]]] = {r.__name__: r for r in _RULES}
