@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .messages import DataError
+
 # slow: a new process has to answer its parent soon, so it comes after that
 if TYPE_CHECKING: from coursekit.service import ServiceConfig
 
@@ -74,7 +76,8 @@ def serve(
     workers: int = 1,  # processes; from two on, one that dies is started anew
 ) -> None:
     """Answer until a signal comes; what was accepted by then is answered still. Returns
-    when all is done."""
+    when all is done. Raises `DataError` for less than one process."""
+    if workers < 1: raise DataError(f"workers={workers}: at least one process answers")
     os.environ[_ENVIRONMENT] = json.dumps(asdict(config))
     how = {
         "host": host, "port": port, "workers": workers, "factory": True,
