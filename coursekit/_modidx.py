@@ -171,6 +171,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'coursekit.batches._differ': ('library/batches.html#_differ', 'coursekit/batches.py'),
                                    'coursekit.batches._stack': ('library/batches.html#_stack', 'coursekit/batches.py'),
                                    'coursekit.batches.apply_transform': ('library/batches.html#apply_transform', 'coursekit/batches.py'),
+                                   'coursekit.batches.checked_batch_size': ( 'library/batches.html#checked_batch_size',
+                                                                             'coursekit/batches.py'),
                                    'coursekit.batches.collate': ('library/batches.html#collate', 'coursekit/batches.py'),
                                    'coursekit.batches.default_device': ('library/batches.html#default_device', 'coursekit/batches.py'),
                                    'coursekit.batches.guess_kinds': ('library/batches.html#guess_kinds', 'coursekit/batches.py'),

@@ -25,6 +25,12 @@ from .messages import DataError, brief
 from .pipeline import Datasets
 from .transforms import Transform
 
+# %% ../nbs/library/batches.ipynb #b5c4ec01
+def checked_batch_size(bs: int) -> int:
+    "The batch size, if it is one; else `ValueError`."
+    if isinstance(bs, numbers.Integral) and bs >= 1: return bs
+    raise ValueError(f"bs={bs!r}: the batch size is a whole number, at least 1")
+
 # %% ../nbs/library/batches.ipynb #c790a666
 class BatchIndices(BatchSampler):
     "Which items go into which batch: the one place where the order is decided."
@@ -39,8 +45,7 @@ class BatchIndices(BatchSampler):
         # how often each item is drawn, against the others, where `shuffle` is true
         wgts: Sequence[float] | None = None,
     ):
-        if not isinstance(bs, numbers.Integral) or bs < 1:
-            raise ValueError(f"bs={bs}: the batch size is a whole number, at least 1")
+        checked_batch_size(bs)
         self.n, self.batch_size, self.shuffle, self.drop_last = n, bs, shuffle, drop_last
         self.generator = generator_for(seed)
         self.wgts = None if wgts is None else _checked_weights(wgts, n)

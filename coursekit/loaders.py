@@ -19,7 +19,8 @@ from fastcore.foundation import L
 from fastcore.xtras import Path
 from torch import Tensor
 
-from .batches import default_device, guess_kinds, parts_of, to_device
+from .batches import checked_batch_size, default_device, guess_kinds
+from .batches import parts_of, to_device
 from .data_loader import DataLoader, first_given, no_batch, ways_to_loaders
 from .messages import DataError, brief
 from .pipeline import Datasets
@@ -67,7 +68,8 @@ class DataLoaders:
         """A shuffled loader for the first dataset, plain ones for the others; none for
         empty ones at the end. `wgts` and samplers are for training alone. Raises
         `DataError` if the training set is empty."""
-        bs, shuffle = first_given(batch_size, bs), first_given(shuffle_train, shuffle)
+        bs = checked_batch_size(first_given(batch_size, bs, 64))
+        shuffle = first_given(shuffle_train, shuffle, True)
         first, *others = _not_empty(datasets)
         drop = (shuffle if drop_last is None else drop_last) and len(first) >= bs
         own = {name: kwargs.pop(name, None) for name in _FOR_TRAINING}

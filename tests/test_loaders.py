@@ -283,3 +283,11 @@ def test_a_batch_is_decoded_with_a_prediction_beside_it():
     x, y = loader.one_batch()
     back, target, guess = loader.decode_batch((x, y, y + 1), ("image", "category", "category"))
     assert torch.allclose(back, pictures, atol=1e-6) and torch.equal(guess, target + 1)
+
+
+@pytest.mark.parametrize("bs", ["8", 0, -1, 2.5, [4]])
+def test_a_batch_size_that_is_none(bs):
+    pairs = [(torch.zeros(2), 0)] * 10
+    with pytest.raises(ValueError, match=r"bs=.*a whole number, at least 1"):
+        DataLoaders.from_dsets(pairs, pairs, bs=bs)
+    assert DataLoaders.from_dsets(pairs, pairs, bs=None).train.bs == 64
