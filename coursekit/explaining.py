@@ -103,9 +103,9 @@ def grad_cam(
     without maps, `DataError` for what is no picture."""
     x, _ = _as_seen(learn, item)
     layer = _layer_of(learn) if layer is None else layer
-    with _Quiet(learn) as model, hook_output(layer, detach=False) as hook:
-        with torch.enable_grad(): scores = model(x.requires_grad_())
-        maps = hook.stored
+    hooked = hook_output(layer, detach=False)
+    with _Quiet(learn) as model, hooked as hook, torch.enable_grad():
+        scores, maps = model(x.requires_grad_()), hook.stored
         _check_maps(maps, x, layer)
         score = scores[0, _number_of(learn, target, scores)]
         slopes = torch.autograd.grad(score, maps, allow_unused=True)[0]
