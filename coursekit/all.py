@@ -63,8 +63,8 @@ from torch import Tensor, as_tensor, nn
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
+    image_loaders, image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision,
@@ -238,8 +238,8 @@ __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
+    image_loaders, image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,

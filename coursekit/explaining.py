@@ -124,7 +124,8 @@ def _squares(height: int, width: int, size: float, step: float) -> Tensor:
     "Masks `(n, height, width)`: a square at every place, over the edges too."
     if not 0 < size <= 1 or not 0 < step <= 1:
         raise ValueError(f"size={size}, step={step}: the side of the square is a share of "
-                         "the shorter side, its step a share of its own, above 0, at most 1")
+                         "the shorter side, its step a share of its own; above 0, "
+                         "at most 1")
     side = max(1, round(size * min(height, width)))
     shift = max(1, round(step * side))
     def bands(length):
