@@ -63,8 +63,9 @@ from torch import Tensor, as_tensor, nn
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
+    image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics,
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision,
@@ -89,6 +90,7 @@ from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .events import *  # noqa: F403
 from .exercises import *  # noqa: F403
+from .explaining import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
 from .finder import *  # noqa: F403
@@ -237,8 +239,9 @@ __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
+    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
+    image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics,
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
