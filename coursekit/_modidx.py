@@ -425,6 +425,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.collab.emb_sz_rule': ('library/collab.html#emb_sz_rule', 'coursekit/collab.py'),
                                   'coursekit.collab.get_emb_sz': ('library/collab.html#get_emb_sz', 'coursekit/collab.py'),
                                   'coursekit.collab.one_hot': ('library/collab.html#one_hot', 'coursekit/collab.py')},
+            'coursekit.convolutions': { 'coursekit.convolutions.ConvLayer': ('convolutions.html#convlayer', 'coursekit/convolutions.py'),
+                                        'coursekit.convolutions.simple_cnn': ('convolutions.html#simple_cnn', 'coursekit/convolutions.py')},
             'coursekit.data': { 'coursekit.data.ColReader': ('data_block.html#colreader', 'coursekit/data.py'),
                                 'coursekit.data.ColReader.__call__': ('data_block.html#colreader.__call__', 'coursekit/data.py'),
                                 'coursekit.data.ColReader.__init__': ('data_block.html#colreader.__init__', 'coursekit/data.py'),
