@@ -62,13 +62,13 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
-    image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics,
-    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
-    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
-    registries, resizing, schedules, showing, targets, transforms, vision,
+    cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
+    drawn_bears, events, exercises, explaining, exporting, extras, finder, groups, heads,
+    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics, more_transforms, multilabel, normalize, notebook_tools,
+    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
+    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
+    targets, transforms, vision,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -82,6 +82,7 @@ from .callbacks import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
 from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
+from .convolutions import *  # noqa: F403
 from .data import *  # noqa: F403
 from .data_loader import *  # noqa: F403
 from .datasets import *  # noqa: F403
@@ -110,6 +111,7 @@ from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .normalize import *  # noqa: F403
 from .notebook_tools import *  # noqa: F403
+from .onnx_files import *  # noqa: F403
 from .optimizers import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
 from .pictures import *  # noqa: F403
@@ -238,12 +240,12 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
-    image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics,
-    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
-    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
-    registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
+    cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
+    drawn_bears, events, exercises, explaining, exporting, extras, finder, groups, heads,
+    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics, more_transforms, multilabel, normalize, notebook_tools,
+    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
+    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
+    targets, transforms, vision, own_widgets,
 )
 __all__ += [name for module in _ours for name in module.__all__]
