@@ -57,6 +57,7 @@ def brief(value, limit: int = 80) -> str:
 
 def told(value) -> str:
     "The type of a thing; of a tensor that of its numbers, and its shape."
+    from torch import Tensor
     if not isinstance(value, Tensor): return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
