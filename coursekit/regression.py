@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .messages import DataError, counted
+from .messages import DataError, brief, counted, plain_label
 from .tables import check_columns, numbers_in
 
 # slow to import: the functions that use it do it when they are called
@@ -40,7 +40,7 @@ def _sandwich(x: np.ndarray, left: np.ndarray, owner: np.ndarray) -> tuple[np.nd
     names, place = np.unique(owner, return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"all {len(owner)} rows are of one group, {names[0]!r}: clustered errors need two "
+            f"all {len(owner)} rows are of one group, {brief(plain_label(names[0]))}: clustered errors need two "
             "groups, and are to be trusted from about forty on"
         )
     sums = np.zeros((len(names), x.shape[1]))
