@@ -19,11 +19,13 @@ def permutation_test(
     draws: int = 5000,  # shuffles
     seed: int = 0,
 ) -> dict:  # effect (slope of y on x), n, draws, p
-    """How often shuffling gives a slope as far from 0, two-sided, the real table counted. Rows
-    must be independent. Raises `ValueError` for fewer than 3 rows, nan, or a constant."""
+    """How often shuffling gives a slope as far from 0, two-sided, the real table counted.
+    Rows must be independent. Raises `ValueError` for fewer than 3 rows, nan, a constant."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"x {x.shape} and y {y.shape}: two lists of the same length, 3 or more")
+        raise ValueError(
+            f"x {x.shape} and y {y.shape}: two lists of the same length, 3 or more"
+        )
     for name, values in (("x", x), ("y", y)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name} is not finite in {(~np.isfinite(values)).sum()} of "
@@ -46,7 +48,8 @@ def expected_utility(
 ) -> tuple:  # utility of leaving it alone, utility of acting
     "What both choices are worth on average. Raises `ValueError` for a p outside 0 to 1."
     p = np.asarray(p_real, float)
-    if not ((p >= 0) & (p <= 1)).all(): raise ValueError(f"p_real={p_real}: between 0 and 1")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_real={p_real}: between 0 and 1")
     alone_0, act_0, alone_1, act_1 = worth
     return (1 - p) * alone_0 + p * alone_1, (1 - p) * act_0 + p * act_1
 
@@ -60,7 +63,7 @@ def break_even(
     harm, gain = alone_0 - act_0, act_1 - alone_1
     if harm <= 0 or gain <= 0:
         raise ValueError(
-            f"acting costs {harm} if nothing is there and brings {gain} if it is: one choice "
+            f"acting costs {harm} if nothing is there, brings {gain} if it is: one choice "
             "is best either way, so there is nothing to find out"
         )
     return harm / (harm + gain)
@@ -77,9 +80,13 @@ def uplift_curve(
     score, outcome = np.asarray(score, float), np.asarray(outcome, float)
     treated = np.asarray(treated, bool)
     if not len(score) == len(treated) == len(outcome):
-        raise ValueError(f"{len(score)} scores, {len(treated)} treated, {len(outcome)} outcomes")
+        raise ValueError(
+            f"{len(score)} scores, {len(treated)} treated, {len(outcome)} outcomes"
+        )
     if not (np.isfinite(score) & np.isfinite(outcome)).all():
-        raise ValueError("some scores or outcomes are nan: leave these people out of all three")
+        raise ValueError(
+            "some scores or outcomes are nan: leave these people out of all three"
+        )
     order = np.argsort(-score, kind="stable")
     t, y = treated[order], outcome[order]
     shares, gains = np.linspace(0, 1, points + 1), [0.0]
@@ -87,8 +94,8 @@ def uplift_curve(
         top = np.arange(len(t)) < round(share * len(t))
         if not (t & top).any() or not (~t & top).any():
             raise ValueError(
-                f"of the top {share:.0%} of {len(t)} people {(t & top).sum()} were treated and "
-                f"{(~t & top).sum()} were not: both are needed; fewer points, or a larger trial"
+                f"of the top {share:.0%} of {len(t)} people {(t & top).sum()} were treated "
+                f"and {(~t & top).sum()} were not: both are needed; take fewer points"
             )
         gains.append(share * (y[t & top].mean() - y[~t & top].mean()))
     return shares, np.array(gains)

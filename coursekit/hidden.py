@@ -32,10 +32,11 @@ class HiddenTestSet:
         look."""
         if len(x) != len(y) or len(y) == 0:
             raise ValueError(
-                f"{len(x)} inputs and {len(y)} answers: one answer for each input is wanted, "
-                "and one at least"
+                f"{len(x)} inputs and {len(y)} answers: one answer for each input is "
+                "wanted, and one at least"
             )
-        if looks < 1: raise ValueError(f"looks={looks}: at least one, or why keep data back?")
+        if looks < 1:
+            raise ValueError(f"looks={looks}: at least one, or why keep data back?")
         self._x, self._y, self.metric, self.threshold = x, np.asarray(y), metric, threshold
         self.looks, self.log_file = looks, log_file and Path(log_file)
         known = self.log_file and self.log_file.exists()
@@ -74,8 +75,8 @@ class HiddenTestSet:
         found, y = np.asarray(predict(self._x)), self._y
         if found.shape != y.shape or (found.dtype.kind == "f" and np.isnan(found).any()):
             raise ValueError(
-                f"{who} gives predictions of shape {found.shape} for {len(y)} rows, or nan: "
-                f"{brief(found[:3])}"
+                f"{who} gives predictions of shape {found.shape} for {len(y)} rows, or "
+                f"nan: {brief(found[:3])}"
             )
         rows = np.random.default_rng(0).integers(0, len(y), (draws, len(y)))
         low, high = np.quantile([self.metric(y[i], found[i]) for i in rows], [0.025, 0.975])

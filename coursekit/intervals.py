@@ -57,8 +57,8 @@ def _finite(values: Sequence[float], what: str) -> np.ndarray:
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 2:
         raise DataError(
-            f"{what} has {counted(values.size, 'value')} in shape {values.shape}: an interval "
-            "needs a list of two or more, for one value does not vary"
+            f"{what} has {counted(values.size, 'value')} in shape {values.shape}: an "
+            "interval needs a list of two or more, for one value does not vary"
         )
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))
@@ -94,8 +94,8 @@ def equivalence_test(
     from scipy.stats import t
     if not (margin > 0 and se > 0 and np.isfinite(effect)):
         raise ValueError(
-            f"effect {effect}, se {se}, margin {margin}: a finite effect, and the other two "
-            "above 0; a margin is what would not matter to you"
+            f"effect {effect}, se {se}, margin {margin}: a finite effect, and the other "
+            "two above 0; a margin is what would not matter to you"
         )
     p = max(t.sf((margin + effect) / se, df), t.sf((margin - effect) / se, df))
     p_zero = 2 * t.sf(abs(effect) / se, df)
@@ -114,19 +114,32 @@ def compare(
     higher_is_better: bool = True,
     confidence: float = 0.95,
 ) -> dict:  # means, difference, low, high, n, wins, p, verdict
-    """Paired comparison of two ways: mean of the differences with Student's interval. Raises
-    `DataError` for lists of different length, fewer than two, and nan."""
+    """Paired comparison of two ways: mean of the differences with Student's interval.
+    Raises `DataError` for lists of different length, fewer than two, and nan."""
     from scipy.stats import ttest_1samp
-    if len(names) != 2: raise ValueError(f"names={brief(names)}: a name for each of the two")
-    first, second = (_finite(v, name) for v, name in zip((first, second), names, strict=True))
+    if len(names) != 2:
+        raise ValueError(f"names={brief(names)}: a name for each of the two")
+    first, second = (
+        _finite(v, name) for v, name in zip((first, second), names, strict=True)
+    )
     if len(first) != len(second):
-        raise DataError(f"{len(first)} and {len(second)} scores: one of each for every seed")
+        raise DataError(
+            f"{len(first)} and {len(second)} scores: one of each for every seed"
+        )
     gaps = first - second
     mean, low, high = mean_interval(gaps, confidence)
     better = names[(mean > 0) != higher_is_better]
     undecided = low <= 0 <= high
     wins = int(((gaps > 0) if higher_is_better else (gaps < 0)).sum())
     p = 1.0 if not gaps.any() else float(ttest_1samp(gaps, 0).pvalue) if gaps.std() else 0.0
-    return {names[0]: float(first.mean()), names[1]: float(second.mean()), "difference": mean,
-            "low": low, "high": high, "n": len(gaps), "wins": wins, "p": p,
-            "verdict": "not decided" if undecided else f"{better} is better"}
+    return {
+        names[0]: float(first.mean()),
+        names[1]: float(second.mean()),
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "n": len(gaps),
+        "wins": wins,
+        "p": p,
+        "verdict": "not decided" if undecided else f"{better} is better",
+    }

@@ -30,8 +30,8 @@ def check_independent(
         if np.abs(scaled[:, i] - before @ weights).max() > 1e-7: continue
         made_of = [name for name, w in zip(names, weights, strict=False) if abs(w) > 1e-6]
         raise DataError(
-            f"the column {names[i]!r} follows exactly from {made_of}: nobody can tell their "
-            "effects apart; leave one of them out"
+            f"the column {names[i]!r} follows exactly from {made_of}: nobody can tell "
+            "their effects apart; leave one of them out"
         )
 
 # %% ../nbs/library/regression.ipynb #b913d774
@@ -40,8 +40,8 @@ def _sandwich(x: np.ndarray, left: np.ndarray, owner: np.ndarray) -> tuple[np.nd
     names, place = np.unique(owner, return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"all {len(owner)} rows are of one group, {brief(plain_label(names[0]))}: clustered errors need two "
-            "groups, and are to be trusted from about forty on"
+            f"all {len(owner)} rows are of one group, {brief(plain_label(names[0]))}: "
+            "clustered errors need two groups, and are to be trusted from about forty on"
         )
     sums = np.zeros((len(names), x.shape[1]))
     np.add.at(sums, place, x * left[:, None])
@@ -66,10 +66,11 @@ def least_squares(
     predictors: Sequence[str],  # columns, numbers
     group: str | None = None,  # column: rows of one group are not independent
     confidence: float = 0.95,
-) -> "pd.DataFrame":  # effect, low, high, n, se, p: a row for each predictor, and "constant"
-    """Linear regression by least squares; with `group`, errors are clustered (CR1, Student's
-    t with one degree of freedom less than groups). Raises `DataError` for gaps, text, a
-    constant column, one that follows from others, and too few rows."""
+# effect, low, high, n, se, p: a row for each predictor, and "constant"
+) -> "pd.DataFrame":
+    """Linear regression by least squares; with `group`, errors are clustered (CR1,
+    Student's t with one degree of freedom less than groups). Raises `DataError` for gaps,
+    text, a constant column, one that follows from others, and too few rows."""
     import pandas as pd
     from scipy.stats import t
     names = [predictors] if isinstance(predictors, str) else list(predictors)
@@ -81,21 +82,30 @@ def least_squares(
             f"{counted(len(table), 'row')} for {counted(len(names), 'predictor')} and a "
             f"constant: at least {len(names) + 3}, or nothing is left to judge the noise by"
         )
-    y, x = numbers_in(table, outcome), np.column_stack([numbers_in(table, n) for n in names])
+    y, x = (
+        numbers_in(table, outcome),
+        np.column_stack([numbers_in(table, n) for n in names]),
+    )
     check_independent(x, names)
     owner = _owner(table, group) if group else None
     beta, se, free = _fit(np.column_stack([x, np.ones(len(x))]), y, owner)
     half = t.ppf((1 + confidence) / 2, free) * se
-    columns = {"effect": beta, "low": beta - half, "high": beta + half, "n": len(y), "se": se,
-               "p": 2 * t.sf(np.abs(beta / np.maximum(se, 1e-300)), free)}
+    columns = {
+        "effect": beta,
+        "low": beta - half,
+        "high": beta + half,
+        "n": len(y),
+        "se": se,
+        "p": 2 * t.sf(np.abs(beta / np.maximum(se, 1e-300)), free),
+    }
     return pd.DataFrame(columns, [*names, "constant"])
 
 
 def _owner(table: "pd.DataFrame", group: str) -> np.ndarray:
     if not table[group].isna().any(): return table[group].to_numpy()
     raise DataError(
-        f"the column {group!r} is empty in {table[group].isna().sum():,} rows: say to which "
-        "group they belong, or leave them out"
+        f"the column {group!r} is empty in {table[group].isna().sum():,} rows: say to "
+        "which group they belong, or leave them out"
     )
 
 # %% ../nbs/library/regression.ipynb #da732d69

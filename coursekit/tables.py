@@ -24,7 +24,9 @@ def check_columns(
 ) -> None:
     "Raise `DataError` unless the table has rows, and each of the columns once."
     if not hasattr(table, "columns"):
-        raise DataError(f"a table of pandas is wanted, and this is a {type(table).__name__}")
+        raise DataError(
+            f"a table of pandas is wanted, and this is a {type(table).__name__}"
+        )
     if not len(table): raise DataError("the table has no rows")
     for name in names:
         count = list(table.columns).count(name)
@@ -51,13 +53,14 @@ def numbers_in(
     empty = ~np.isfinite(values)
     if empty.any():
         raise DataError(
-            f"the column {name!r} has no finite number in {empty.sum():,} of {len(values):,} "
-            f"rows: fill them, or leave them out with table.dropna(subset=[{name!r}])"
+            f"the column {name!r} has no finite number in {empty.sum():,} of "
+            f"{len(values):,} rows: fill them, or leave them out with "
+            f"table.dropna(subset=[{name!r}])"
         )
     if (values == values[0]).all():
         raise DataError(
-            f"the column {name!r} is {brief(plain_label(column.iloc[0]))} in all {len(values):,} rows: "
-            "what does not vary explains nothing; leave it out"
+            f"the column {name!r} is {brief(plain_label(column.iloc[0]))} in all "
+            f"{len(values):,} rows: what does not vary explains nothing; leave it out"
         )
     return values
 
@@ -119,8 +122,8 @@ def table_folds(
     gap=None,  # between past and future, as a number or `pd.Timedelta`
     seed: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # rows to train on and to validate on
-    """Splits of a table at random, or by **one** of group, date and place. Raises `DataError`
-    for gaps, text as dates, and a side that would be empty."""
+    """Splits of a table at random, or by **one** of group, date and place. Raises
+    `DataError` for gaps, text as dates, and a side that would be empty."""
     asked = [name for name in (group, date, place) if name is not None]
     if len(asked) > 1: raise ValueError(f"one way to split at a time, not {asked}")
     if folds < 1 + (date is None): raise ValueError(f"folds={folds}: 2 or more, by date 1")
@@ -251,8 +254,8 @@ def baseline_report(
     table: "pd.DataFrame",  # a row for each case; gaps and text may be there
     target: str,  # column to predict: classes, or numbers if it has more than 20 values
     models: dict | None = None,  # name -> model of scikit-learn, to stand beside
-    # rows to train and validate on: a splitter of lesson 03, or pairs as `table_folds` makes
-    # them; a quarter at random if None
+    # rows to train and validate on: a splitter of lesson 03, or pairs as
+    # `table_folds` makes them; a quarter at random if None
     split: Callable | Sequence | None = None,
     drop: Sequence[str] = (),  # columns that would not be known in use
 ) -> "pd.DataFrame":  # metric, score, low, high (95 %) and n, a row for each model
@@ -275,8 +278,8 @@ def split_report(
     ways: dict,  # name -> splitter of lesson 03, or pairs as `table_folds` makes them
     drop: Sequence[str] = (),  # columns that would not be known in use, say the group
 ) -> "pd.DataFrame":  # metric, score, low, high (95 %) and n, a row for each split
-    """What one model promises under several splits. The intervals take rows for independent,
-    and are too narrow where groups are not. Raises as `baseline_report`."""
+    """What one model promises under several splits. The intervals take rows for
+    independent, and are too narrow where groups are not. Raises as `baseline_report`."""
     import pandas as pd
     check_columns(table, [target, *drop])
     y, classes = _target(table, target)
