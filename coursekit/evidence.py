@@ -78,15 +78,11 @@ def uplift_curve(
     """What treating the top of a ranking brings, estimated from a randomised trial. Raises
     `ValueError` for lists of different length, and where a side of the trial is empty."""
     score, outcome = np.asarray(score, float), np.asarray(outcome, float)
-    treated = np.asarray(treated, bool)
-    if not len(score) == len(treated) == len(outcome):
-        raise ValueError(
-            f"{len(score)} scores, {len(treated)} treated, {len(outcome)} outcomes"
-        )
+    treated, sizes = np.asarray(treated, bool), (len(score), len(treated), len(outcome))
+    if len(set(sizes)) > 1:
+        raise ValueError("{} scores, {} treated, {} outcomes".format(*sizes))
     if not (np.isfinite(score) & np.isfinite(outcome)).all():
-        raise ValueError(
-            "some scores or outcomes are nan: leave these people out of all three"
-        )
+        raise ValueError("some scores or outcomes are nan: leave these people out")
     order = np.argsort(-score, kind="stable")
     t, y = treated[order], outcome[order]
     shares, gains = np.linspace(0, 1, points + 1), [0.0]

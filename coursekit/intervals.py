@@ -106,7 +106,18 @@ def equivalence_test(
             "p": float(p), "p_zero": float(p_zero),
             "verdict": words[bool(p_zero < alpha), bool(p < alpha)]}
 
-# %% ../nbs/library/intervals.ipynb #b8a16087
+# %% ../nbs/library/intervals.ipynb #cb976f06
+def _paired(first: Sequence, second: Sequence, names: tuple[str, str]) -> tuple:
+    "Both lists as numbers `(n,)`; `DataError` unless they are pairs."
+    if len(names) != 2:
+        raise ValueError(f"names={brief(names)}: a name for each of the two")
+    first, second = (
+        _finite(v, name) for v, name in zip((first, second), names, strict=True)
+    )
+    if len(first) == len(second): return first, second
+    raise DataError(f"{len(first)} and {len(second)} scores: one of each for every seed")
+
+
 def compare(
     first: Sequence[float],  # scores of one way `(n,)`, one for each seed
     second: Sequence[float],  # of the other, with the same seeds in the same order
@@ -117,29 +128,13 @@ def compare(
     """Paired comparison of two ways: mean of the differences with Student's interval.
     Raises `DataError` for lists of different length, fewer than two, and nan."""
     from scipy.stats import ttest_1samp
-    if len(names) != 2:
-        raise ValueError(f"names={brief(names)}: a name for each of the two")
-    first, second = (
-        _finite(v, name) for v, name in zip((first, second), names, strict=True)
-    )
-    if len(first) != len(second):
-        raise DataError(
-            f"{len(first)} and {len(second)} scores: one of each for every seed"
-        )
+    first, second = _paired(first, second, names)
     gaps = first - second
     mean, low, high = mean_interval(gaps, confidence)
-    better = names[(mean > 0) != higher_is_better]
-    undecided = low <= 0 <= high
+    verdict = f"{names[(mean > 0) != higher_is_better]} is better"
+    if low <= 0 <= high: verdict = "not decided"
     wins = int(((gaps > 0) if higher_is_better else (gaps < 0)).sum())
     p = 1.0 if not gaps.any() else float(ttest_1samp(gaps, 0).pvalue) if gaps.std() else 0.0
-    return {
-        names[0]: float(first.mean()),
-        names[1]: float(second.mean()),
-        "difference": mean,
-        "low": low,
-        "high": high,
-        "n": len(gaps),
-        "wins": wins,
-        "p": p,
-        "verdict": "not decided" if undecided else f"{better} is better",
-    }
+    means = {names[0]: float(first.mean()), names[1]: float(second.mean())}
+    return {**means, "difference": mean, "low": low, "high": high, "n": len(gaps),
+            "wins": wins, "p": p, "verdict": verdict}

@@ -74,6 +74,17 @@ def least_squares(
     import pandas as pd
     from scipy.stats import t
     names = [predictors] if isinstance(predictors, str) else list(predictors)
+    x, y = _numbers(table, outcome, names, group)
+    owner = _owner(table, group) if group else None
+    beta, se, free = _fit(np.column_stack([x, np.ones(len(x))]), y, owner)
+    half = t.ppf((1 + confidence) / 2, free) * se
+    p = 2 * t.sf(np.abs(beta / np.maximum(se, 1e-300)), free)
+    columns = {"effect": beta, "low": beta - half, "high": beta + half, "n": len(y)}
+    return pd.DataFrame({**columns, "se": se, "p": p}, [*names, "constant"])
+
+
+def _numbers(table, outcome: str, names: list, group: str | None) -> tuple:
+    "Predictors `(n, columns)` and outcome `(n,)`, if the question can be answered."
     if not names or outcome in names or len(set(names)) < len(names):
         raise DataError(f"predictors {names}: at least one, each once, not {outcome!r}")
     check_columns(table, [outcome, *names, *([group] if group else [])])
@@ -82,23 +93,9 @@ def least_squares(
             f"{counted(len(table), 'row')} for {counted(len(names), 'predictor')} and a "
             f"constant: at least {len(names) + 3}, or nothing is left to judge the noise by"
         )
-    y, x = (
-        numbers_in(table, outcome),
-        np.column_stack([numbers_in(table, n) for n in names]),
-    )
-    check_independent(x, names)
-    owner = _owner(table, group) if group else None
-    beta, se, free = _fit(np.column_stack([x, np.ones(len(x))]), y, owner)
-    half = t.ppf((1 + confidence) / 2, free) * se
-    columns = {
-        "effect": beta,
-        "low": beta - half,
-        "high": beta + half,
-        "n": len(y),
-        "se": se,
-        "p": 2 * t.sf(np.abs(beta / np.maximum(se, 1e-300)), free),
-    }
-    return pd.DataFrame(columns, [*names, "constant"])
+    y, x = numbers_in(table, outcome), [numbers_in(table, name) for name in names]
+    check_independent(np.column_stack(x), names)
+    return np.column_stack(x), y
 
 
 def _owner(table: "pd.DataFrame", group: str) -> np.ndarray:

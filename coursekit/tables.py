@@ -37,6 +37,16 @@ def check_columns(
             )
 
 
+def _check_finite(values: np.ndarray, name: str) -> None:
+    empty = ~np.isfinite(values)
+    if empty.any():
+        raise DataError(
+            f"the column {name!r} has no finite number in {empty.sum():,} of "
+            f"{len(values):,} rows: fill them, or leave them out with "
+            f"table.dropna(subset=[{name!r}])"
+        )
+
+
 def numbers_in(
     table: "pd.DataFrame",
     name: str,  # column
@@ -49,14 +59,8 @@ def numbers_in(
             f"the column {name!r} holds {brief(column.iloc[0])}, and numbers are wanted: "
             "pd.to_numeric for numbers written as text, pd.get_dummies for kinds"
         )
-    values = column.to_numpy(float)
-    empty = ~np.isfinite(values)
-    if empty.any():
-        raise DataError(
-            f"the column {name!r} has no finite number in {empty.sum():,} of "
-            f"{len(values):,} rows: fill them, or leave them out with "
-            f"table.dropna(subset=[{name!r}])"
-        )
+    values = column.to_numpy(float, na_value=np.nan)
+    _check_finite(values, name)
     if (values == values[0]).all():
         raise DataError(
             f"the column {name!r} is {brief(plain_label(column.iloc[0]))} in all "
@@ -156,20 +160,33 @@ def _owners(table, group, place, folds: int, seed: int) -> np.ndarray:
         )
     return table[group].to_numpy()
 
-# %% ../nbs/library/tables.ipynb #058e794d
+# %% ../nbs/library/tables.ipynb #a367720c
+def _plain(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Numbers as floats, gaps as nan, everything else as text; `DataError` for dates and
+    infinite numbers."""
+    columns = {}
+    for name in table:
+        column = table[name]
+        if column.dtype.kind in "mM":
+            raise DataError(
+                f"the column {name!r} holds dates: make numbers of what counts, say "
+                f"table[{name!r}].dt.month, and drop it, or leave it out with "
+                f"drop=[{name!r}]"
+            )
+        if column.dtype.kind in "iufb":
+            columns[name] = column.to_numpy(float, na_value=np.nan)
+            if np.isinf(columns[name]).any():
+                raise DataError(f"the column {name!r} holds infinite numbers: mend them")
+        else: columns[name] = column.astype(object).where(column.notna(), "?").map(str)
+    return type(table)(columns, index=table.index)
+
+
 def _features(table: "pd.DataFrame"):
     "Steps of scikit-learn from columns to numbers, fitted on training rows only."
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
-    dates = [name for name in table if table[name].dtype.kind in "mM"]
-    if dates:
-        raise DataError(
-            f"the column {dates[0]!r} holds dates: make numbers of what counts, say "
-            f"table[{dates[0]!r}].dt.month, and drop it, or leave it out with "
-            f"drop=[{dates[0]!r}]"
-        )
     numbers = [name for name in table if table[name].dtype.kind in "iufb"]
     kinds = [name for name in table if name not in numbers]
     fill = SimpleImputer(add_indicator=True, keep_empty_features=True)
@@ -264,7 +281,7 @@ def baseline_report(
     import pandas as pd
     check_columns(table, [target, *drop])
     y, classes = _target(table, target)
-    x, pairs = table.drop(columns=[target, *drop]), _splits(table, split)
+    x, pairs = _plain(table.drop(columns=[target, *drop])), _splits(table, split)
     if not x.shape[1]: raise DataError(f"there is no column beside the target {target!r}")
     rows = {name: _row(_hits(x, y, classes, model, pairs), classes)
             for name, model in {**_baselines(classes), **(models or {})}.items()}
@@ -283,7 +300,7 @@ def split_report(
     import pandas as pd
     check_columns(table, [target, *drop])
     y, classes = _target(table, target)
-    x = table.drop(columns=[target, *drop])
+    x = _plain(table.drop(columns=[target, *drop]))
     rows = {name: _row(_hits(x, y, classes, model, _splits(table, split)), classes)
             for name, split in ways.items()}
     return pd.DataFrame(rows).T.infer_objects()

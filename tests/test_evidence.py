@@ -234,6 +234,19 @@ def test_text_gaps_and_splitters_of_lesson_3():
     assert (found.low <= found.score).all() and (found.score <= found.high).all()
 
 
+def test_nullable_numbers_mixed_kinds_and_infinity():
+    table = visits().drop(columns="day")
+    table["count"] = pd.array([None, *range(119)], dtype="Int64")
+    table["mixed"] = [1, "one", None] * 40
+    table["shade"] = pd.Categorical(table.kind)
+    report = baseline_report(table, "sick")
+    assert report.score.between(0, 1).all() and (report.n == 30).all()
+    with pytest.raises(DataError, match="'count' has no finite number in 1 of 120"):
+        numbers_in(table, "count")
+    with pytest.raises(DataError, match="'x' holds infinite numbers"):
+        baseline_report(table.assign(x=np.inf), "sick")
+
+
 def test_split_report_shows_what_groups_give_away():
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(30), 20)
