@@ -63,12 +63,12 @@ from torch import Tensor, as_tensor, nn
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
-    drawn_bears, events, exercises, explaining, exporting, extras, finder, groups, heads,
-    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics, more_transforms, multilabel, normalize, notebook_tools,
-    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
-    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
-    targets, transforms, vision,
+    drawn_bears, events, evidence, exercises, explaining, exporting, extras, finder,
+    groups, heads, hidden, hooks, image_loaders, image_search, interpretation, intervals,
+    loaders, loop, losses, measures, messages, metrics, more_transforms, multilabel,
+    normalize, notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline,
+    precision, ranking, ratings, recipes, recommender, recorder, registries, regression,
+    resizing, schedules, showing, tables, targets, transforms, vision,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -90,6 +90,7 @@ from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .events import *  # noqa: F403
+from .evidence import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .explaining import *  # noqa: F403
 from .exporting import *  # noqa: F403
@@ -97,10 +98,12 @@ from .extras import *  # noqa: F403
 from .finder import *  # noqa: F403
 from .groups import *  # noqa: F403
 from .heads import *  # noqa: F403
+from .hidden import *  # noqa: F403
 from .hooks import *  # noqa: F403
 from .image_loaders import *  # noqa: F403
 from .image_search import *  # noqa: F403
 from .interpretation import *  # noqa: F403
+from .intervals import *  # noqa: F403
 from .loaders import *  # noqa: F403
 from .loop import *  # noqa: F403
 from .losses import *  # noqa: F403
@@ -123,9 +126,11 @@ from .recipes import *  # noqa: F403
 from .recommender import *  # noqa: F403
 from .recorder import *  # noqa: F403
 from .registries import *  # noqa: F403
+from .regression import *  # noqa: F403
 from .resizing import *  # noqa: F403
 from .schedules import *  # noqa: F403
 from .showing import *  # noqa: F403
+from .tables import *  # noqa: F403
 from .targets import *  # noqa: F403
 from .transforms import *  # noqa: F403
 from .vision import *  # noqa: F403
@@ -241,11 +246,11 @@ __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
     cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
-    drawn_bears, events, exercises, explaining, exporting, extras, finder, groups, heads,
-    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics, more_transforms, multilabel, normalize, notebook_tools,
-    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
-    ratings, recipes, recommender, recorder, registries, resizing, schedules, showing,
-    targets, transforms, vision, own_widgets,
+    drawn_bears, events, evidence, exercises, explaining, exporting, extras, finder,
+    groups, heads, hidden, hooks, image_loaders, image_search, interpretation, intervals,
+    loaders, loop, losses, measures, messages, metrics, more_transforms, multilabel,
+    normalize, notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline,
+    precision, ranking, ratings, recipes, recommender, recorder, registries, regression,
+    resizing, schedules, showing, tables, targets, transforms, vision, own_widgets,
 )
 __all__ += [name for module in _ours for name in module.__all__]
