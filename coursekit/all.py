@@ -62,12 +62,13 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
-    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
-    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
-    registries, resizing, schedules, showing, targets, transforms, vision,
+    cleaning, collab, data, data_loader, datasets, deploy, digits, downloads,
+    drawn_bears, drift, events, exercises, exporting, extras, finder, groups, heads,
+    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics, monitoring, more_transforms, multilabel, normalize,
+    notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline,
+    precision, ranking, ratings, recipes, recommender, recorder, registries, reports,
+    resizing, schedules, service, serving, showing, targets, transforms, vision,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -84,9 +85,11 @@ from .collab import *  # noqa: F403
 from .data import *  # noqa: F403
 from .data_loader import *  # noqa: F403
 from .datasets import *  # noqa: F403
+from .deploy import *  # noqa: F403
 from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
+from .drift import *  # noqa: F403
 from .events import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .exporting import *  # noqa: F403
@@ -104,10 +107,12 @@ from .losses import *  # noqa: F403
 from .measures import *  # noqa: F403
 from .messages import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .monitoring import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .normalize import *  # noqa: F403
 from .notebook_tools import *  # noqa: F403
+from .onnx_files import *  # noqa: F403
 from .optimizers import *  # noqa: F403
 from .own_transforms import *  # noqa: F403
 from .pictures import *  # noqa: F403
@@ -119,8 +124,11 @@ from .recipes import *  # noqa: F403
 from .recommender import *  # noqa: F403
 from .recorder import *  # noqa: F403
 from .registries import *  # noqa: F403
+from .reports import *  # noqa: F403
 from .resizing import *  # noqa: F403
 from .schedules import *  # noqa: F403
+from .service import *  # noqa: F403
+from .serving import *  # noqa: F403
 from .showing import *  # noqa: F403
 from .targets import *  # noqa: F403
 from .transforms import *  # noqa: F403
@@ -236,11 +244,13 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, exporting, extras, finder, groups, heads, hooks, image_loaders,
-    image_search, interpretation, loaders, loop, losses, measures, messages, metrics,
-    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
-    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
-    registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
+    cleaning, collab, data, data_loader, datasets, deploy, digits, downloads,
+    drawn_bears, drift, events, exercises, exporting, extras, finder, groups, heads,
+    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics, monitoring, more_transforms, multilabel, normalize,
+    notebook_tools, onnx_files, optimizers, own_transforms, own_widgets, pictures,
+    pipeline, precision, ranking, ratings, recipes, recommender, recorder, registries,
+    reports, resizing, schedules, service, serving, showing, targets, transforms,
+    vision,
 )
 __all__ += [name for module in _ours for name in module.__all__]

@@ -9,9 +9,6 @@ __all__ = ['neighbour_distance', 'energy', 'uncertainty', 'Mahalanobis', 'permut
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
-from scipy.stats import chi2_contingency
 
 from .messages import DataError
 
@@ -24,14 +21,14 @@ def table_of(
     "A table of numbers without gaps; raises `DataError` for anything else."
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or not len(table):
-        raise DataError(f"{name} has the shape {table.shape}: give (n, features), with a row "
+        raise DataError(f"{name} has the shape {table.shape}: give (n, features), a row "
                         "for each picture")
     if columns not in (None, table.shape[1]):
-        raise DataError(f"{name} has {table.shape[1]} features, and {columns} were learned: "
-                        "take both from the same layer of the same model")
+        raise DataError(f"{name} has {table.shape[1]} features, and {columns} were "
+                        "learned: take both from the same layer of the same model")
     if not np.isfinite(table).all():
-        raise DataError(f"{name} has entries that are not finite: leave out broken pictures "
-                        "first")
+        raise DataError(f"{name} has entries that are not finite: leave out broken "
+                        "pictures first")
     return table
 
 # %% ../nbs/library/drift.ipynb #1258ca94
@@ -49,13 +46,14 @@ def neighbour_distance(
     k: int = 5,  # neighbours
     unit: bool = True,  # compare directions, see above
 ) -> np.ndarray:  # `(n,)`
-    """Mean distance to the `k` nearest rows of `bank`. Raises `DataError` for tables that do
-    not fit, or fewer than `k` rows."""
+    """Mean distance to the `k` nearest rows of `bank`. Raises `DataError` for tables that
+    do not fit, or fewer than `k` rows."""
     bank = table_of(bank, "bank")
     x = table_of(x, "x", bank.shape[1])
     if not 1 <= k <= len(bank):
         raise DataError(f"k={k} neighbours of a bank with {len(bank)} rows: from 1 to "
                         f"{len(bank)}")
+    from scipy.spatial.distance import cdist
     far = cdist(directions(x), directions(bank)) if unit else cdist(x, bank)
     return np.partition(far, k - 1, axis=1)[:, :k].mean(1)
 
@@ -64,6 +62,7 @@ def energy(
     scores,  # `(n, classes)`, before the softmax
 ) -> np.ndarray:  # `(n,)`, higher for strangers
     "Minus the logarithm of the summed exponentials of the scores."
+    from scipy.special import logsumexp
     return -logsumexp(table_of(scores, "scores"), axis=1)
 
 
@@ -71,6 +70,7 @@ def uncertainty(
     scores,  # `(n, classes)`, before the softmax
 ) -> np.ndarray:  # `(n,)`, from 0 to 1
     "One minus the largest probability."
+    from scipy.special import logsumexp
     scores = table_of(scores, "scores")
     return 1 - np.exp(scores.max(1) - logsumexp(scores, axis=1))
 
@@ -120,7 +120,7 @@ def permutation_p(
 ) -> float:
     """Chance that the mean of the window is as much above that of the reference if there is
     no difference. Raises `DataError` for an empty sample or one that is not finite."""
-    reference, window = (np.asarray(each, np.float64).ravel() for each in (reference, window))
+    reference, window = (np.asarray(x, np.float64).ravel() for x in (reference, window))
     for name, each in (("reference", reference), ("window", window)):
         if not len(each) or not np.isfinite(each).all():
             raise DataError(f"{name} has {len(each)} scores, {np.isfinite(each).sum()} of "
@@ -144,6 +144,7 @@ def mix_p(
     kinds = np.unique(np.r_[before, now])
     if len(kinds) == 1: return 1.0
     counts = [[(labels == kind).sum() for kind in kinds] for labels in (before, now)]
+    from scipy.stats import chi2_contingency
     return float(chi2_contingency(counts, correction=False).pvalue)
 
 # %% ../nbs/library/drift.ipynb #bf3460ce

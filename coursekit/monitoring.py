@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['poisson_interval', 'AlertRatio', 'alert_ratio_check', 'Agreement', 'agreement_report']
 
-# %% ../nbs/library/monitoring.ipynb #caa6d8df
+# %% ../nbs/library/monitoring.ipynb #786f1735
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.stats import beta, binomtest, chi2
 
 from .messages import DataError
 
-# %% ../nbs/library/monitoring.ipynb #69bb8065
+# slow to import: what needs it takes it when it is called
+if TYPE_CHECKING: import pandas as pd
+
+# %% ../nbs/library/monitoring.ipynb #62212d62
 def checked_count(
     count,
     name: str,  # for the message
@@ -31,25 +33,26 @@ def checked_level(level: float) -> float:
     if not 0 < level < 1: raise DataError(f"level={level}: between 0 and 1, such as 0.95")
     return level
 
-# %% ../nbs/library/monitoring.ipynb #764f4059
+# %% ../nbs/library/monitoring.ipynb #dfcf0547
 def poisson_interval(
     count: int,  # events that were seen
     level: float = 0.95,
 ) -> tuple[float, float]:
     "Exact interval for the expected count. Raises `DataError` if the count is none."
+    from scipy.stats import chi2
     count, out = checked_count(count, "count"), (1 - checked_level(level)) / 2
     low = chi2.ppf(out, 2 * count) / 2 if count else 0.0
     return float(low), float(chi2.isf(out, 2 * count + 2) / 2)
 
-# %% ../nbs/library/monitoring.ipynb #c4a8ae61
+# %% ../nbs/library/monitoring.ipynb #f716d86d
 @dataclass
 class AlertRatio:
     "How a rate has changed."
-    ratio: float  # of the rates, after over before; not a number if there was nothing at all
+    ratio: float  # of the rates, after over before; not a number if there was nothing
     low: float  # of the interval
     high: float
     p: float  # chance of so large a difference, either way, if the rate is the same
-    verdict: str  # "warning", "too few to tell" or "no warning"
+    verdict: str  # "warning", "changed", "too few to tell" or "no warning"
 
 
 def alert_ratio_check(
@@ -60,11 +63,14 @@ def alert_ratio_check(
     factor: float = 2.0,  # a change by which is a warning, up or down
     level: float = 0.95,  # of the interval
 ) -> AlertRatio:
-    """Compare two counts of alerts. A warning is a ratio of at least `factor`, or at most its
-    inverse, whose interval leaves out 1. Raises `DataError` for what is no count or time."""
+    """Compare two counts of alerts. A warning is a ratio of at least `factor`, or at most
+    its inverse, whose interval leaves out 1; a smaller sure change is "changed". Raises
+    `DataError` for what is no count or time."""
+    from scipy.stats import beta, binomtest
     before, after = checked_count(before, "before"), checked_count(after, "after")
     for name, value in (("time_before", time_before), ("time_after", time_after)):
-        if not 0 < value < np.inf: raise DataError(f"{name} is {value}: give a time above 0")
+        if not 0 < value < np.inf:
+            raise DataError(f"{name} is {value}: give a time above 0")
     if not factor > 1: raise DataError(f"factor={factor}: above 1, such as 2")
     both, out = before + after, (1 - checked_level(level)) / 2
     scale = time_before / time_after
@@ -79,21 +85,20 @@ def alert_ratio_check(
 
 
 def _verdict(ratio: float, ends: Sequence[float], factor: float) -> str:
-    far = ratio >= factor or ratio <= 1 / factor
-    sure = not ends[0] <= 1 <= ends[1]
-    if far and sure: return "warning"
+    if not ends[0] <= 1 <= ends[1]:
+        return "warning" if ratio >= factor or ratio <= 1 / factor else "changed"
     # it has not been seen to double, and it may have
-    return "too few to tell" if far or ends[1] >= factor or ends[0] <= 1 / factor else (
-        "no warning")
+    reaches = ends[1] >= factor or ends[0] <= 1 / factor
+    return "too few to tell" if reaches else "no warning"
 
-# %% ../nbs/library/monitoring.ipynb #0af29ad4
+# %% ../nbs/library/monitoring.ipynb #ba3038d5
 @dataclass
 class Agreement:
     "How far a person and a model agree."
-    table: pd.DataFrame  # what the person said, by what the model said
+    table: "pd.DataFrame"  # what the person said, by what the model said
     agree: float  # share
     kappa: float  # 1 is perfect, 0 what chance gives; not a number if one answer is all
-    disagreements: pd.DataFrame  # `which`, `person`, `model`
+    disagreements: "pd.DataFrame"  # `which`, `person`, `model`
 
 
 def agreement_report(
@@ -102,11 +107,13 @@ def agreement_report(
     which: Sequence | None = None,  # names of the pictures; numbers if None
 ) -> Agreement:
     "Compare two lists of answers. Raises `DataError` if they are not of one length."
+    import pandas as pd
     which = range(len(person)) if which is None else which
     if not len(person) or len({len(person), len(model), len(which)}) > 1:
         raise DataError(f"{len(person)} answers of a person, {len(model)} of a model, "
                         f"{len(which)} names: give one of each for every picture")
-    both = pd.DataFrame({"which": list(which), "person": list(person), "model": list(model)})
+    columns = {"which": which, "person": person, "model": model}
+    both = pd.DataFrame({name: list(values) for name, values in columns.items()})
     labels = sorted(set(both.person) | set(both.model))
     table = pd.crosstab(both.person, both.model)
     table = table.reindex(index=labels, columns=labels, fill_value=0)

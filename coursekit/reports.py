@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from .files import written_whole
 from .messages import DataError
 from .monitoring import agreement_report, alert_ratio_check, poisson_interval
 
-# slow to import: the functions that draw do it when they are called
-if TYPE_CHECKING: import matplotlib.pyplot as plt
+# slow to import: what needs them takes them when it is called
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    import pandas as pd
 
 # %% ../nbs/library/reports.ipynb #c3e6d266
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class FailureMode:
 
     def __post_init__(self):
         if not self.what or not self.measure:
-            raise DataError(f"what={self.what!r}, measure={self.measure!r}: say both in words")
+            raise DataError(f"what={self.what!r}, measure={self.measure!r}: say both in "
+                            "words")
         if not self.low <= self.high:
-            raise DataError(f"{self.what}: the range from {self.low} to {self.high} is empty")
+            raise DataError(f"{self.what}: from {self.low} to {self.high} is no range: the "
+                            "lower end first")
 
     def state(
         self,
@@ -49,8 +52,9 @@ class FailureMode:
         return "fine" if self.low <= value <= self.high else "alarm"
 
 # %% ../nbs/library/reports.ipynb #21730ed0
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:0 auto;padding:1rem;
-color:#1a1a1a;background:#fff}.wide{overflow-x:auto}table{border-collapse:collapse}
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:0 auto;
+padding:1rem;color:#1a1a1a;background:#fff}.wide{overflow-x:auto}
+table{border-collapse:collapse}
 td,th{padding:.3rem .6rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}
 img{max-width:100%;height:auto}.alarm{background:#fbe3d6}.missing{background:#fdf3d0}
 h1{line-height:1.2}"""
@@ -81,7 +85,7 @@ class MonitoringReport:
     def table(
         self,
         heading: str,
-        rows: pd.DataFrame,
+        rows: "pd.DataFrame",
     ) -> None:
         "Add a table; what is in its cells is text, not HTML."
         inside = rows.to_html(border=0, float_format=lambda x: f"{x:.3g}", escape=True)
@@ -94,7 +98,8 @@ class MonitoringReport:
         alt: str,  # what is to be seen, for those who do not see it
     ) -> None:
         "Add a figure. Raises `DataError` without a text for those who do not see it."
-        if not alt.strip(): raise DataError(f"{heading!r} needs words for who cannot see it")
+        if not alt.strip():
+            raise DataError(f"{heading!r} needs words for those who cannot see it")
         png = io.BytesIO()
         fig.savefig(png, format="png", dpi=110)
         data = base64.b64encode(png.getvalue()).decode()
@@ -118,12 +123,9 @@ class MonitoringReport:
         rows = "".join(_row(m, states[m.what], self.values.get(m.measure)) for m in modes)
         counts = {state: list(states.values()).count(state) for state in order}
         words = ", ".join(f"{n} {state}" for state, n in counts.items())
-        head = "".join(f"<th>{name}</th>" for name in ("what may go wrong", "measure", "value",
-                                                       "state", "then"))
-        return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-                f'content="width=device-width"><title>{escape(self.title)}</title><style>'
-                f"{_STYLE}</style><h1>{escape(self.title)}</h1><p>{words}.</p>"
-                f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+        title = escape(self.title)
+        return (f"{_HEAD}<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+                f'<p>{words}.</p><div class="wide"><table>{_TOP}{rows}</table></div>'
                 f"{''.join(self.parts)}</html>")
 
     def save(
@@ -135,19 +137,27 @@ class MonitoringReport:
         return Path(fname)
 
 
+_HEAD = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+         'content="width=device-width">')
+_TOP = ("<tr><th>what may go wrong</th><th>measure</th><th>value</th><th>state</th>"
+        "<th>then</th></tr>")
+
+
 def _row(mode: FailureMode, state: str, value: float | None) -> str:
     shown = "" if value is None else f"{value:.3g}"
     cells = (mode.what, mode.measure, shown, state, mode.then)
     kind = {"alarm": "alarm", "not measured": "missing"}.get(state, "")
-    return f'<tr class="{kind}">' + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
+    inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr class="{kind}">{inside}</tr>'
 
 # %% ../nbs/library/reports.ipynb #e1eac30e
 LOG_COLUMNS = ("day", "place", "said", "person", "distance", "ms")
 
 
 def report_of_log(
-    log: pd.DataFrame,  # with the columns of `LOG_COLUMNS`; `person` empty where nobody looked
-    before: pd.DataFrame,  # the same, of a time that was good
+    # with the columns of `LOG_COLUMNS`; `person` empty where nobody looked
+    log: "pd.DataFrame",
+    before: "pd.DataFrame",  # the same, of a time that was good
     modes: Sequence[FailureMode],
     alert: str,  # the answer that is an alert
     title: str = "Report",
@@ -155,6 +165,7 @@ def report_of_log(
     """Measures `alert ratio`, `distance ratio`, `kappa`, `worst place`, `p95 ms`, `alerts`;
     tables of counts, places and disagreements; alerts day by day. Raises `DataError` for
     tables without these columns or rows."""
+    import pandas as pd
     for name, each in (("log", log), ("before", before)):
         if missing := sorted(set(LOG_COLUMNS) - set(each)):
             raise DataError(f"{name} has no column {missing[0]!r}; it needs {LOG_COLUMNS}")
@@ -176,7 +187,7 @@ def report_of_log(
     return report
 
 
-def _seen_by_people(report: MonitoringReport, seen: pd.DataFrame) -> None:
+def _seen_by_people(report: MonitoringReport, seen: "pd.DataFrame") -> None:
     if not len(seen): return
     found = agreement_report(list(seen.person), list(seen.said), list(seen.index))
     wrong = (seen.person != seen.said).groupby(seen.place).agg(["mean", "sum", "size"])
@@ -187,13 +198,14 @@ def _seen_by_people(report: MonitoringReport, seen: pd.DataFrame) -> None:
     report.table("Disagreements, the first ten", found.disagreements.head(10))
 
 
-def _alerts_by_day(report: MonitoringReport, log: pd.DataFrame, alert: str) -> None:
+def _alerts_by_day(report: MonitoringReport, log: "pd.DataFrame", alert: str) -> None:
     from matplotlib.figure import Figure
     counts = (log.said == alert).groupby(log.day).sum()
     low, high = np.transpose([poisson_interval(n) for n in counts])
     fig = Figure(figsize=(6, 2.6), layout="constrained")
     ax = fig.subplots()
-    ax.errorbar(range(len(counts)), counts, [counts - low, high - counts], fmt="o", capsize=3)
+    ends = [counts - low, high - counts]
+    ax.errorbar(range(len(counts)), counts, ends, fmt="o", capsize=3)
     ax.set(xlabel="day", ylabel="alerts", xticks=range(len(counts)),
            xticklabels=[str(day) for day in counts.index], ylim=(0, None))
     report.figure("Alerts day by day", fig, f"Alerts on {len(counts)} days, from "
