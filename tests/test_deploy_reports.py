@@ -150,7 +150,8 @@ def test_a_report_stands_alone_and_lets_nothing_in(tmp_path):
 
 def test_values_are_those_of_the_log():
     now, before = log(400, 0, 2), log(800, 0, 3)
-    values = report_of_log(now, before, MODES, "bear").values
+    report = report_of_log(now, before, MODES, "bear")
+    values = vars(report)["values"]
     alerts = [(each.said == "bear").sum() for each in (now, before)]
     assert values["alerts"] == alerts[0]
     assert values["alert ratio"] == pytest.approx(alerts[0] / alerts[1])
@@ -173,4 +174,5 @@ def test_green_means_that_all_is_measured_and_fine():
     with pytest.raises(DataError, match="before has no rows"):
         report_of_log(log(9, 0, 0), log(9, 0, 0)[:0], MODES, "bear")
     nobody = log(50, 0, 4).assign(person=None)
-    assert "kappa" not in report_of_log(nobody, log(50, 0, 5), MODES, "bear").values
+    report = report_of_log(nobody, log(50, 0, 5), MODES, "bear")
+    assert "kappa" not in vars(report)["values"]
