@@ -139,13 +139,13 @@ class MonitoringReport:
 
 _HEAD = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
          'content="width=device-width">')
-_TOP = ("<tr><th>what may go wrong</th><th>measure</th><th>value</th><th>state</th>"
-        "<th>then</th></tr>")
+_TOP = "<tr><th>what may go wrong</th><th>measure</th><th>value</th><th>state</th></tr>"
 
 
 def _row(mode: FailureMode, state: str, value: float | None) -> str:
     shown = "" if value is None else f"{value:.3g}"
-    cells = (mode.what, mode.measure, shown, state, mode.then)
+    then = f": {mode.then}" if mode.then and state != "fine" else ""
+    cells = (mode.what, mode.measure, shown, state + then)
     kind = {"alarm": "alarm", "not measured": "missing"}.get(state, "")
     inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     return f'<tr class="{kind}">{inside}</tr>'
