@@ -143,7 +143,11 @@ class Scope:
     start: date
     end: date  # the last day
 
-    def check(self, place: str, day: date) -> None:
+    def check(
+        self,
+        place: str,
+        day: date,
+    ) -> None:
         "Raises `DataError` outside."
         if place not in self.places or not self.start <= day <= self.end:
             raise DataError(f"{place} on {day} is outside of the trial: it is for "
@@ -158,19 +162,27 @@ class RolloutPlan:
     stage: int = 1  # 1 beside people, 2 limited, 3 expanding
     green: int = field(default=0, init=False)
 
-    def alert(self, what, place: str, day: date, review: Callable | None) -> bool:
-        "Whether an alert goes out. Raises `DataError` out of scope or without a reviewer."
+    def alert(
+        self,
+        what,  # that a person is to judge
+        place: str,
+        day: date,
+        review: Callable | None,  # the person: from `what` to yes or no
+    ) -> bool:  # whether the alert goes out
+        "Raises `DataError` out of scope or without a reviewer."
         if self.stage == 1: return False
         self.scope.check(place, day)
         if review is None: raise DataError(f"nobody has looked at {what}: give a reviewer")
         return bool(review(what))
 
-    def report(self, green: bool) -> int:
-        "Take in a report; enough green ones lead on, another one leads back. The stage."
+    def report(
+        self,
+        green: bool,  # is all measured, and fine?
+    ) -> int:  # the stage
+        "Take in a report; enough green ones lead on, another one leads back."
         self.green = self.green + 1 if green else 0
         step = -1 if not green else self.green >= self.needed
-        if step and 1 <= self.stage + step <= 3:
-            self.stage, self.green = self.stage + step, 0
+        if step: self.stage, self.green = min(3, max(1, self.stage + step)), 0
         return self.stage
 
 # %% ../nbs/12_deployment.ipynb #bba9450a
