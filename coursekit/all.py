@@ -62,13 +62,14 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
-    drawn_bears, events, evidence, exercises, explaining, exporting, extras, finder,
-    groups, heads, hidden, hooks, image_loaders, image_search, interpretation, intervals,
-    loaders, loop, losses, measures, messages, metrics, more_transforms, multilabel,
-    normalize, notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline,
-    precision, ranking, ratings, recipes, recommender, recorder, registries, regression,
-    resizing, schedules, showing, tables, targets, transforms, vision,
+    cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
+    downloads, drawn_bears, drift, events, evidence, exercises, explaining, exporting,
+    extras, finder, groups, heads, hidden, hooks, image_loaders, image_search,
+    interpretation, intervals, loaders, loop, losses, measures, messages, metrics,
+    monitoring, more_transforms, multilabel, normalize, notebook_tools, onnx_files,
+    optimizers, own_transforms, pictures, pipeline, precision, ranking, ratings, recipes,
+    recommender, recorder, registries, regression, reports, resizing, schedules, service,
+    serving, showing, tables, targets, transforms, vision,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -86,9 +87,11 @@ from .convolutions import *  # noqa: F403
 from .data import *  # noqa: F403
 from .data_loader import *  # noqa: F403
 from .datasets import *  # noqa: F403
+from .deploy import *  # noqa: F403
 from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
+from .drift import *  # noqa: F403
 from .events import *  # noqa: F403
 from .evidence import *  # noqa: F403
 from .exercises import *  # noqa: F403
@@ -110,6 +113,7 @@ from .losses import *  # noqa: F403
 from .measures import *  # noqa: F403
 from .messages import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .monitoring import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
 from .normalize import *  # noqa: F403
@@ -127,8 +131,11 @@ from .recommender import *  # noqa: F403
 from .recorder import *  # noqa: F403
 from .registries import *  # noqa: F403
 from .regression import *  # noqa: F403
+from .reports import *  # noqa: F403
 from .resizing import *  # noqa: F403
 from .schedules import *  # noqa: F403
+from .service import *  # noqa: F403
+from .serving import *  # noqa: F403
 from .showing import *  # noqa: F403
 from .tables import *  # noqa: F403
 from .targets import *  # noqa: F403
@@ -245,12 +252,13 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, convolutions, data, data_loader, datasets, digits, downloads,
-    drawn_bears, events, evidence, exercises, explaining, exporting, extras, finder,
-    groups, heads, hidden, hooks, image_loaders, image_search, interpretation, intervals,
-    loaders, loop, losses, measures, messages, metrics, more_transforms, multilabel,
-    normalize, notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline,
-    precision, ranking, ratings, recipes, recommender, recorder, registries, regression,
-    resizing, schedules, showing, tables, targets, transforms, vision, own_widgets,
+    cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
+    downloads, drawn_bears, drift, events, evidence, exercises, explaining, exporting,
+    extras, finder, groups, heads, hidden, hooks, image_loaders, image_search,
+    interpretation, intervals, loaders, loop, losses, measures, messages, metrics,
+    monitoring, more_transforms, multilabel, normalize, notebook_tools, onnx_files,
+    optimizers, own_transforms, pictures, pipeline, precision, ranking, ratings, recipes,
+    recommender, recorder, registries, regression, reports, resizing, schedules, service,
+    serving, showing, tables, targets, transforms, vision, own_widgets,
 )
 __all__ += [name for module in _ours for name in module.__all__]
