@@ -193,7 +193,7 @@ def _crossed(columns: pd.DataFrame, depth: int) -> list[tuple]:
                 found.append((" & ".join(map(str, names)), ", ".join(group), rows))
     return found
 
-# %% ../nbs/library/group_errors.ipynb #22d6fda9
+# %% ../nbs/library/group_errors.ipynb #ae601ced
 def plot_error_rates(
     table: pd.DataFrame,  # made by `error_rates_by_group`
     metrics: Sequence[str] | None = None,  # in this order; all if None
@@ -206,7 +206,8 @@ def plot_error_rates(
     metrics = list(table.metric.unique()) if metrics is None else list(metrics)
     rows = table[table.metric == metrics[0]]
     size = width, 0.7 + 0.24 * len(rows)
-    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False,
+                             layout="constrained")
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = table[table.metric == metric].reset_index(drop=True)
         for y, row in part.iterrows(): _dot(ax, y, row, few)
