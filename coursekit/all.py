@@ -62,13 +62,13 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, groups, heads, hooks,
-    image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics,
-    more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
-    pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
-    registries, resizing, schedules, showing, targets, transforms, vision,
+    cards, cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
+    events, exercises, explaining, exporting, extras, finder, group_errors, groups, heads,
+    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
+    messages, metrics, more_transforms, multilabel, normalize, notebook_tools, optimizers,
+    own_transforms, pictures, pipeline, precision, ranking, ratings, recipes, recommender,
+    recorder, register, registries, resizing, schedules, showing, targets, transforms,
+    vision, worksheet,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -80,6 +80,7 @@ from .blocks import *  # noqa: F403
 from .bodies import *  # noqa: F403
 from .callbacks import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
+from .cards import *  # noqa: F403
 from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
 from .data import *  # noqa: F403
@@ -94,6 +95,7 @@ from .explaining import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
 from .finder import *  # noqa: F403
+from .group_errors import *  # noqa: F403
 from .groups import *  # noqa: F403
 from .heads import *  # noqa: F403
 from .hooks import *  # noqa: F403
@@ -120,6 +122,7 @@ from .ratings import *  # noqa: F403
 from .recipes import *  # noqa: F403
 from .recommender import *  # noqa: F403
 from .recorder import *  # noqa: F403
+from .register import *  # noqa: F403
 from .registries import *  # noqa: F403
 from .resizing import *  # noqa: F403
 from .schedules import *  # noqa: F403
@@ -128,6 +131,7 @@ from .targets import *  # noqa: F403
 from .transforms import *  # noqa: F403
 from .vision import *  # noqa: F403
 from .widgets import *  # noqa: F403
+from .worksheet import *  # noqa: F403
 
 # %% ../nbs/library/all.ipynb #bbd73b71
 class _Later(ModuleType):
