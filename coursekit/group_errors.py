@@ -193,7 +193,7 @@ def _crossed(columns: pd.DataFrame, depth: int) -> list[tuple]:
                 found.append((" & ".join(map(str, names)), ", ".join(group), rows))
     return found
 
-# %% ../nbs/library/group_errors.ipynb #ae601ced
+# %% ../nbs/library/group_errors.ipynb #630d25e0
 def plot_error_rates(
     table: pd.DataFrame,  # made by `error_rates_by_group`
     metrics: Sequence[str] | None = None,  # in this order; all if None
@@ -212,7 +212,8 @@ def plot_error_rates(
         part = table[table.metric == metric].reset_index(drop=True)
         for y, row in part.iterrows(): _dot(ax, y, row, few)
         if len(part): ax.axvline(part.rate[0], color="0.6", lw=0.8, zorder=0)
-        ax.set(title=metric, xlim=(0, None))
+        ends = part.high.where(part.high.notna(), part.rate).max()
+        ax.set(title=metric, xlim=(0, 1.2 * ends if ends > 0 else 1))
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(rows)), rows.group)
     axes[0, 0].invert_yaxis()
