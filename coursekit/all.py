@@ -61,8 +61,8 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cards, cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
+    app, archives, augment, basics, batches, blocks, bodies, callbacks, cards, checkpoints,
+    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
     events, exercises, explaining, exporting, extras, finder, group_errors, groups, heads,
     hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
     messages, metrics, more_transforms, multilabel, normalize, notebook_tools, optimizers,
@@ -249,5 +249,6 @@ _ours = (
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
+    cards, group_errors, register, worksheet,
 )
 __all__ += [name for module in _ours for name in module.__all__]

@@ -18,10 +18,13 @@ from .messages import DataError, brief, counted
 from .register import content_hash
 from .worksheet import QuestionSheet, answers_in
 
-# %% ../nbs/library/cards.ipynb #25e1f44d
+# %% ../nbs/library/cards.ipynb #a5ab3380
 def _table_text(rows: Sequence[Sequence], heads: Sequence[str]) -> str:
     "A Markdown table."
-    def line(cells): return "| " + " | ".join(str(c).replace("|", "/") for c in cells) + " |"
+
+    def line(cells):
+        return "| " + " | ".join(str(c).replace("|", "/") for c in cells) + " |"
+
     return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])
 
 
@@ -29,10 +32,14 @@ def _about_rows(table: pd.DataFrame) -> str:
     "Size, hash and gaps of a table."
     gaps = table.isna().sum()
     same = int(table.duplicated().sum())
-    lines = [f"{len(table):,} rows, {table.shape[1]} columns, {same:,} rows equal to another; "
-             f"SHA-256 of the content {content_hash(table)[:16]}."]
+    lines = [
+        f"{len(table):,} rows, {table.shape[1]} columns, {same:,} rows equal to another; "
+        f"SHA-256 of the content {content_hash(table)[:16]}."
+    ]
     if gaps.any():
-        rows = [(name, f"{n:,}", f"{n / len(table):.1%}") for name, n in gaps[gaps > 0].items()]
+        rows = [
+            (name, f"{n:,}", f"{n / len(table):.1%}") for name, n in gaps[gaps > 0].items()
+        ]
         lines.append(_table_text(rows, ("column with gaps", "missing", "share")))
     return "\n\n".join(lines)
 
@@ -50,11 +57,12 @@ def _about_groups(table: pd.DataFrame, groups: Sequence[str], target: str | None
 
 
 def _shares(column: pd.Series) -> str:
-    if column.nunique() > 6: return f"mean {column.mean():.3g}" if column.dtype.kind in "iuf" else ""
+    if column.nunique() > 6:
+        return f"mean {column.mean():.3g}" if column.dtype.kind in "iuf" else ""
     return ", ".join(f"{label}: {share:.1%}" for label, share in
                      column.value_counts(normalize=True, dropna=False).sort_index().items())
 
-# %% ../nbs/library/cards.ipynb #09d96276
+# %% ../nbs/library/cards.ipynb #b9abbd42
 class Datasheet(QuestionSheet):
     "Seven sections about a data set; `from_table` writes what can be counted."
     kind = "datasheet"
@@ -95,15 +103,21 @@ class Datasheet(QuestionSheet):
     def to_markdown(self) -> str:
         "Front matter and the seven sections."
         from huggingface_hub import DatasetCardData
-        sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M"}
+
+        sizes = {
+            1_000: "n<1K",
+            10_000: "1K<n<10K",
+            100_000: "10K<n<100K",
+            10**6: "100K<n<1M",
+        }
         size = next((word for top, word in sizes.items() if (self.rows or 0) < top), "n>1M")
         data = DatasetCardData(license=self.licence, pretty_name=self.title,
                                size_categories=[size] if self.rows else None)
         return f"---\n{data.to_yaml()}\n---\n\n{QuestionSheet.to_markdown(self)}"
 
-# %% ../nbs/library/cards.ipynb #82faffeb
+# %% ../nbs/library/cards.ipynb #2aa0a5cc
 def _about_model(model) -> str:
-    "What a learner of coursekit, a module of PyTorch or a scikit-learn model says of itself."
+    "What a learner, a module of PyTorch or a scikit-learn model says of itself."
     net = getattr(model, "model", model)
     lines = [f"`{type(net).__name__}`"]
     if hasattr(net, "parameters"):
@@ -129,7 +143,7 @@ def _about_training(model) -> str:
     kept = f", {sizes[1]:,} kept back to validate" if len(sizes) > 1 else ""
     return f"{sizes[0]:,} items to train{kept}."
 
-# %% ../nbs/library/cards.ipynb #a5c1eef3
+# %% ../nbs/library/cards.ipynb #c5867bfe
 class ModelCard(QuestionSheet):
     "Nine sections about a model; `from_predictions` writes what can be computed."
     kind = "modelcard"
@@ -167,7 +181,8 @@ class ModelCard(QuestionSheet):
         return cls(title, results=results, data_name=data_name, facts=facts, **more)
 
     def facts_of(self, key: str) -> str:
-        if key == "analyses" and self.results is not None: return _results_text(self.results)
+        if key == "analyses" and self.results is not None:
+            return _results_text(self.results)
         return self.facts.get(key, "")
 
     def to_markdown(self) -> str:
@@ -175,7 +190,7 @@ class ModelCard(QuestionSheet):
         data = _card_data(self.title, self.licence, self.data_name, self.results)
         return f"---\n{data.to_yaml()}\n---\n\n{QuestionSheet.to_markdown(self)}"
 
-# %% ../nbs/library/cards.ipynb #27d1bcbf
+# %% ../nbs/library/cards.ipynb #f8ece7ec
 def _results_text(results: pd.DataFrame) -> str:
     def rate(row):
         if np.isnan(row.rate): return row.note, "", row.n
@@ -216,13 +231,15 @@ def check_numbers(
         name = _metric_name(row)
         if name not in new: raise DataError(f"{name}: the card has it, these data do not")
         if not np.isclose(row.rate, new[name], atol=tolerance, rtol=0, equal_nan=True):
-            raise DataError(f"{name}: {row.rate:.4f} in the card, {new[name]:.4f} computed now")
+            raise DataError(
+                f"{name}: {row.rate:.4f} in the card, {new[name]:.4f} computed now"
+            )
     return len(self.results)
 
-# %% ../nbs/library/cards.ipynb #4a2c203e
+# %% ../nbs/library/cards.ipynb #b7993b98
 @patch(cls_method=True)
 def load(cls: Datasheet | ModelCard, path: str | Path):
-    "Title and answers of a saved card or datasheet; what was computed is to be computed anew."
+    "Title and answers of a saved card or datasheet; what was computed is not read."
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     body = text.split("\n---\n", 1)[-1]

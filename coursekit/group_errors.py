@@ -19,7 +19,7 @@ from .notebook_tools import COLOURS
 # slow to import: the function that draws does it when it is called
 if TYPE_CHECKING: import matplotlib.pyplot as plt
 
-# %% ../nbs/library/group_errors.ipynb #73acea56
+# %% ../nbs/library/group_errors.ipynb #262d4cc0
 def share_interval(
     hits: np.ndarray,  # counts, of any shape
     n: np.ndarray,  # of how many
@@ -41,7 +41,10 @@ def share_interval(
     z, m = stats.norm.isf(tail), np.maximum(n, 1)
     p, scale = hits / m, 1 + z**2 / m
     middle, half = p + z**2 / (2 * m), z * np.sqrt(p * (1 - p) / m + z**2 / (4 * m**2))
-    low, high = np.clip((middle - half) / scale, 0, 1), np.clip((middle + half) / scale, 0, 1)
+    low, high = (
+        np.clip((middle - half) / scale, 0, 1),
+        np.clip((middle + half) / scale, 0, 1),
+    )
     return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
 
 # %% ../nbs/library/group_errors.ipynb #1a1e3cbb
@@ -61,7 +64,7 @@ GROUP_METRICS = {
 _WANTED = {"false positive rate": "negative case", "false negative rate": "positive case",
            "precision": "case called positive"}
 
-# %% ../nbs/library/group_errors.ipynb #16f140f9
+# %% ../nbs/library/group_errors.ipynb #5953cf1b
 def _columns(groups, n: int) -> pd.DataFrame:
     "One column for each way to group, missing values named."
     if isinstance(groups, pd.Series | Sequence | np.ndarray) and np.ndim(groups) == 1:
@@ -69,8 +72,9 @@ def _columns(groups, n: int) -> pd.DataFrame:
     if isinstance(groups, Mapping):
         groups = pd.DataFrame({k: np.asarray(v, object) for k, v in groups.items()})
     if not isinstance(groups, pd.DataFrame):
-        raise DataError(f"groups is {brief(groups)}: give a column, several in a dict, or a "
-                        "DataFrame")
+        raise DataError(
+            f"groups is {brief(groups)}: give a column, several in a dict, or a DataFrame"
+        )
     if len(groups) != n or not groups.shape[1]:
         raise DataError(f"groups has {counted(len(groups), 'row')} and "
                         f"{counted(groups.shape[1], 'column')}, targets has {n:,}: a group "
@@ -83,12 +87,16 @@ def _known(values, what: str) -> pd.Series:
     "Labels, none missing and no scores among them."
     values = pd.Series(np.asarray(values))
     if gaps := int(values.isna().sum()):
-        raise DataError(f"{what}: {counted(gaps, 'value')} of {len(values):,} missing: leave "
-                        "these rows out, and say how many they were")
+        raise DataError(
+            f"{what}: {counted(gaps, 'value')} of {len(values):,} missing: leave "
+            "these rows out, and say how many they were"
+        )
     if values.dtype.kind == "f" and (np.mod(values, 1) != 0).any():
         odd = values[np.mod(values, 1) != 0].iloc[0]
-        raise DataError(f"{what} holds {odd:.4g}, a score, where labels are wanted: choose a "
-                        "threshold first, say `scores >= 0.5`")
+        raise DataError(
+            f"{what} holds {odd:.4g}, a score, where labels are wanted: choose a "
+            "threshold first, say `scores >= 0.5`"
+        )
     return values
 
 
@@ -102,12 +110,14 @@ def _labels(values, what: str, positive) -> np.ndarray:
                         f"{positive!r}: say positive=..., or give booleans")
     return (values == positive).to_numpy()
 
-# %% ../nbs/library/group_errors.ipynb #189bf484
+# %% ../nbs/library/group_errors.ipynb #f298f9eb
 def _per_row(metric, targets, predictions, labels):
     "Name of a metric, and its number for each row, or a function of rows that gives one."
     if isinstance(metric, str):
         if metric not in GROUP_METRICS:
-            raise DataError(f"no metric {metric!r}: {', '.join(GROUP_METRICS)}, or a function")
+            raise DataError(
+                f"no metric {metric!r}: {', '.join(GROUP_METRICS)}, or a function"
+            )
         if metric in ("error", "accuracy"):  # right or wrong needs no positive label
             wrong = labels(False)[0] != labels(False)[1]
             return metric, (wrong if metric == "error" else ~wrong).astype(float)
@@ -117,8 +127,10 @@ def _per_row(metric, targets, predictions, labels):
     if values.ndim == 0:  # one number for all: ask again for each group
         return name, lambda rows: metric(targets[rows], predictions[rows])
     if values.shape != targets.shape:
-        raise DataError(f"{name} gave shape {values.shape}: one number for all rows, or one "
-                        f"for each of {len(targets):,}")
+        raise DataError(
+            f"{name} gave shape {values.shape}: one number for all rows, or one "
+            f"for each of {len(targets):,}"
+        )
     return name, values
 
 
@@ -147,14 +159,18 @@ def _rate(name, values, rows, confidence, method) -> dict:
     note = "one person: no statement" if len(x) == 1 else ""
     return {"rate": x.mean(), "low": low, "high": high, "n": len(x), "note": note}
 
-# %% ../nbs/library/group_errors.ipynb #5f0ccd28
+# %% ../nbs/library/group_errors.ipynb #d4aff27e
 def error_rates_by_group(
     targets,  # what was true `(n,)`: booleans, or labels of which one is `positive`
     predictions,  # what was said `(n,)`; scores only for metrics that are functions of them
     groups,  # a column `(n,)`, a dict of columns, or a DataFrame
     # names in `GROUP_METRICS`, or functions of targets and predictions that give a number
     # for each row (nan: does not count) or a single one
-    metrics: Sequence[str | Callable] = ("error", "false positive rate", "false negative rate"),
+    metrics: Sequence[str | Callable] = (
+        "error",
+        "false positive rate",
+        "false negative rate",
+    ),
     depth: int = 2,  # how many columns to cross at most
     confidence: float = 0.95,
     method: str = "wilson",  # or "clopper-pearson"
@@ -174,7 +190,7 @@ def error_rates_by_group(
         if not one_is_positive: return [_known(*each).to_numpy() for each in both]
         return [_labels(*each, positive) for each in both]
     asked = [_per_row(metric, targets, predictions, labels) for metric in metrics]
-    found = [("all", "all", np.arange(len(targets)))] + _crossed(columns, depth)
+    found = [("all", "all", np.arange(len(targets))), *_crossed(columns, depth)]
     shared = 1 - (1 - confidence) / (len(found) - 1 if together else 1)
     return pd.DataFrame([
         {"by": by, "group": group, "metric": name} | part | {"people": len(rows)}
@@ -193,7 +209,7 @@ def _crossed(columns: pd.DataFrame, depth: int) -> list[tuple]:
                 found.append((" & ".join(map(str, names)), ", ".join(group), rows))
     return found
 
-# %% ../nbs/library/group_errors.ipynb #630d25e0
+# %% ../nbs/library/group_errors.ipynb #982c77be
 def plot_error_rates(
     table: pd.DataFrame,  # made by `error_rates_by_group`
     metrics: Sequence[str] | None = None,  # in this order; all if None
@@ -226,7 +242,9 @@ def _dot(ax: "plt.Axes", y: int, row: pd.Series, few: int) -> None:
         return
     pale, colour = row.n < few, COLOURS[0] if row.by != "all" else "black"
     if np.isfinite(row.low):
-        ax.plot([row.low, row.high], [y, y], color=colour, alpha=0.35 if pale else 1, lw=1.6)
+        ax.plot(
+            [row.low, row.high], [y, y], color=colour, alpha=0.35 if pale else 1, lw=1.6
+        )
     ax.plot(row.rate, y, "o", ms=5, color=colour, mfc="white" if pale else colour)
     ax.annotate(f" {row.n:,}", (row.high if np.isfinite(row.high) else row.rate, y),
                 fontsize=7, va="center", color="0.35")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['audit_manifest', 'Register', 'rescue', 'audit_sample']
 
-# %% ../nbs/library/register.ipynb #f8f9b2e9
+# %% ../nbs/library/register.ipynb #1d79a248
 import hashlib
 import inspect
 import json
@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from .group_errors import share_interval
 from .messages import DataError, brief
 
-# %% ../nbs/library/register.ipynb #4156fa26
+# %% ../nbs/library/register.ipynb #6b270404
 def content_hash(
     thing,  # DataFrame, array, path of a file, function, or anything that JSON can hold
 ) -> str:
@@ -35,7 +35,9 @@ def content_hash(
         data = thing.to_csv().encode()
     elif isinstance(thing, Path): data = thing.read_bytes()
     elif isinstance(thing, np.ndarray):
-        data = f"{thing.shape}{thing.dtype}".encode() + np.ascontiguousarray(thing).tobytes()
+        data = (
+            f"{thing.shape}{thing.dtype}".encode() + np.ascontiguousarray(thing).tobytes()
+        )
     elif callable(thing): data = inspect.getsource(thing).encode()
     else: data = _json(thing).encode()
     return hashlib.sha256(data).hexdigest()
@@ -46,8 +48,10 @@ def _json(thing) -> str:
     try: return json.dumps(thing, sort_keys=True, ensure_ascii=False, allow_nan=False,
                            default=lambda x: x.item())
     except (TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{brief(thing)} cannot be kept: {error}; give numbers, words, lists "
-                        "and dicts of them") from None
+        raise DataError(
+            f"{brief(thing)} cannot be kept: {error}; give numbers, words, lists "
+            "and dicts of them"
+        ) from None
 
 # %% ../nbs/library/register.ipynb #cc152453
 def audit_manifest(
@@ -71,7 +75,7 @@ def audit_manifest(
     }
     return parts | {"hash": content_hash(parts)}
 
-# %% ../nbs/library/register.ipynb #8dc0f105
+# %% ../nbs/library/register.ipynb #1be2ab51
 _TABLES = """
 CREATE TABLE IF NOT EXISTS chain (
   number INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, about INTEGER,
@@ -123,26 +127,31 @@ class Register:
                 yield db
             finally: db.close()
         except sqlite3.OperationalError as error:
-            raise DataError(f"{self.path.name}: {error}. Nothing was written; is the folder "
-                            "there and writable, and does another program hold the file?"
-                            ) from error
+            raise DataError(
+                f"{self.path.name}: {error}. Nothing was written; is the folder "
+                "there and writable, and does another program hold the file?"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
-                f"{self.path.name} is damaged or no register: {error}. It was left as it is: "
-                "make a copy, then `rescue(path, new_path)` brings over what can be read"
+                f"{self.path.name} is damaged or no register: {error}. It was left as it "
+                "is: make a copy, then `rescue(path, new_path)` brings over what can be read"
             ) from error
 
-# %% ../nbs/library/register.ipynb #bcf9b43f
+# %% ../nbs/library/register.ipynb #7cf8a04c
 def _add(db, kind: str, about, subject: str, said: dict) -> int:
     "Add an entry within a transaction; its number."
-    row = db.execute("SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1").fetchone()
+    row = db.execute(
+        "SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1"
+    ).fetchone()
     number, before = (row["number"] + 1, row["hash"]) if row else (1, "")
-    at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
     # the salt keeps an erased entry from being guessed by its digest
     text = _json(said | {"salt": secrets.token_hex(8)})
     digest = content_hash([subject, text])
     link = _link(before, number, at, kind, about, digest)
-    db.execute("INSERT INTO chain VALUES (?,?,?,?,?,?)", (number, at, kind, about, digest, link))
+    db.execute(
+        "INSERT INTO chain VALUES (?,?,?,?,?,?)", (number, at, kind, about, digest, link)
+    )
     db.execute("INSERT INTO content VALUES (?,?,?)", (number, subject, text))
     return number
 
@@ -169,12 +178,13 @@ def _subject_of(db, number: int, kinds: Iterable[str]) -> str:
     if row["subject"] is None: raise DataError(f"entry {number} was erased")
     return row["subject"]
 
-# %% ../nbs/library/register.ipynb #f8e9b60c
+# %% ../nbs/library/register.ipynb #0d04e27d
 def _must_say(**words: str) -> None:
     for name, value in words.items():
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{name}={value!r}: an entry without {name} helps nobody; say it "
-                            "in words")
+            raise DataError(
+                f"{name}={value!r}: an entry without {name} helps nobody; say it in words"
+            )
 
 
 @patch
@@ -227,13 +237,17 @@ def erase(self: Register, subject: str, reason: str, by: str) -> int:
     which were erased and why."""
     _must_say(subject=subject, reason=reason, by=by)
     with _writing(self) as db:
-        rows = db.execute("SELECT number FROM content WHERE subject=?", (subject,)).fetchall()
+        rows = db.execute(
+            "SELECT number FROM content WHERE subject=?", (subject,)
+        ).fetchall()
         if not rows: raise DataError(f"nothing is recorded of {subject!r}")
         db.execute("DELETE FROM content WHERE subject=?", (subject,))
         gone = [row["number"] for row in rows]
-        return _add(db, "erased", None, "(erased)", {"numbers": gone, "reason": reason, "by": by})
+        return _add(
+            db, "erased", None, "(erased)", {"numbers": gone, "reason": reason, "by": by}
+        )
 
-# %% ../nbs/library/register.ipynb #4cf1e22b
+# %% ../nbs/library/register.ipynb #65f1a2ab
 @patch
 def entries(
     self: Register,
@@ -249,8 +263,11 @@ def entries(
             said = json.loads(row["said"] or "{}")
             said.pop("salt", None)
             words = {key: said.pop(key, None) for key in ("outcome", "reason", "by")}
-            found.append({key: row[key] for key in ("number", "at", "kind", "about", "subject")}
-                         | words | {"details": said})
+            found.append(
+                {key: row[key] for key in ("number", "at", "kind", "about", "subject")}
+                | words
+                | {"details": said}
+            )
     columns = "number at kind about subject outcome reason by details".split()
     return pd.DataFrame(found, columns=columns).astype({"about": "Int64"})
 
@@ -265,7 +282,11 @@ def standing(self: Register) -> pd.DataFrame:  # a row for each decision
         state = {"appeal": "appealed", "correction": "corrected"}.get(row.kind, row.kind)
         now.loc[row.about, "state"] = state
         if row.kind == "correction":
-            now.loc[row.about, ["outcome", "reason", "by"]] = row.outcome, row.reason, row.by
+            now.loc[row.about, ["outcome", "reason", "by"]] = (
+                row.outcome,
+                row.reason,
+                row.by,
+            )
     return now
 
 
@@ -275,12 +296,14 @@ def open_appeals(self: Register) -> pd.DataFrame:
     now = self.standing()
     return now[now.state == "appealed"]
 
-# %% ../nbs/library/register.ipynb #00659323
+# %% ../nbs/library/register.ipynb #f2c50f1e
 @patch
 def seal(self: Register) -> str:
     "Number and hash of the last entry: keep them where the register is not."
     with self._open() as db:
-        row = db.execute("SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1").fetchone()
+        row = db.execute(
+            "SELECT number, hash FROM chain ORDER BY number DESC LIMIT 1"
+        ).fetchone()
     return f"{row['number']}:{row['hash']}" if row else "0:"
 
 
@@ -300,7 +323,9 @@ def verify(
         _check_entry(self.path.name, number, row, before, erased)
         before = row["hash"]
         if number == sealed_at and f"{number}:{before}" != sealed:
-            raise DataError(f"{self.path.name}: entries up to {number} are not those sealed")
+            raise DataError(
+                f"{self.path.name}: entries up to {number} are not those sealed"
+            )
     if sealed and len(rows) < sealed_at:
         raise DataError(f"{self.path.name}: {len(rows)} entries, {sealed_at} were sealed")
     return len(rows)
@@ -313,7 +338,8 @@ def _check_entry(name: str, number: int, row, before: str, erased: set) -> None:
     if row["hash"] != _link(before, *parts):
         raise DataError(f"{name}: entry {number} was changed, or one before it")
     if row["said"] is None:
-        if number not in erased: raise DataError(f"{name}: what entry {number} said is missing")
+        if number not in erased:
+            raise DataError(f"{name}: what entry {number} said is missing")
     elif row["digest"] != content_hash([row["subject"], row["said"]]):
         raise DataError(f"{name}: what entry {number} says was changed")
 
@@ -359,10 +385,10 @@ def rescue(
                        [row for row in content if row[0] in known])
     return len(chain)
 
-# %% ../nbs/library/register.ipynb #14ef2d3d
+# %% ../nbs/library/register.ipynb #55569f27
 def audit_sample(
     items: Sequence,  # the whole list
-    is_wrong: Callable,  # of an item; the work of a person, so it is called for the sample only
+    is_wrong: Callable,  # of an item; a person's work, called for the sample alone
     n: int = 300,
     seed: int = 0,
     confidence: float = 0.95,
@@ -370,7 +396,9 @@ def audit_sample(
     "Estimate the share of wrong entries from a random sample; Wilson's interval."
     items = list(items)
     if not 0 < n <= len(items):
-        raise DataError(f"a sample of {n} from a list of {len(items):,}: take 1 to all of them")
+        raise DataError(
+            f"a sample of {n} from a list of {len(items):,}: take 1 to all of them"
+        )
     chosen = np.random.default_rng(seed).choice(len(items), n, replace=False)
     wrong = [items[i] for i in chosen if is_wrong(items[i])]
     low, high = share_interval(len(wrong), n, confidence)

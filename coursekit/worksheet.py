@@ -36,7 +36,7 @@ def questions_of(kind: str) -> dict[str, dict]:
     "All questions of a sheet by their key."
     return {q["key"]: q for part in question_parts(kind) for q in part["questions"]}
 
-# %% ../nbs/library/worksheet.ipynb #48b8322b
+# %% ../nbs/library/worksheet.ipynb #cef7d748
 class QuestionSheet:
     "Answers to the questions of a kind of sheet, as Markdown and back."
     kind = "worksheet"  # which questions; subclasses have others
@@ -48,9 +48,13 @@ class QuestionSheet:
         **more: str,  # answers, with `_` for the `-` of a key
     ):
         self.title, known = title, questions_of(self.kind)
-        given = (answers or {}) | {key.replace("_", "-"): text for key, text in more.items()}
+        given = (answers or {}) | {
+            key.replace("_", "-"): text for key, text in more.items()
+        }
         if others := [key for key in given if key not in known]:
-            raise DataError(f"no question {others[0]!r} in a {self.kind}: {', '.join(known)}")
+            raise DataError(
+                f"no question {others[0]!r} in a {self.kind}: {', '.join(known)}"
+            )
         for key, text in given.items():
             if not isinstance(text, str):
                 raise DataError(f"the answer to {key!r} is {brief(text)}, not text")
@@ -77,7 +81,7 @@ class QuestionSheet:
         "Markdown that was computed for a question; nothing here, see subclasses."
         return ""
 
-# %% ../nbs/library/worksheet.ipynb #1a5503fd
+# %% ../nbs/library/worksheet.ipynb #4bccf700
 _OPEN, _ADDED = "*(not answered)*", "*(computed; nothing added by hand)*"
 
 
@@ -90,7 +94,11 @@ def _answer_text(sheet: QuestionSheet, question: dict) -> str:
     said = _kept(sheet.answers.get(key, ""))
     facts = sheet.facts_of(key)
     said = said or (_ADDED if facts else _OPEN)
-    parts = [f"### {question['ask']}", facts, f"<!-- answer: {key} -->\n{said}\n<!-- end -->"]
+    parts = [
+        f"### {question['ask']}",
+        facts,
+        f"<!-- answer: {key} -->\n{said}\n<!-- end -->",
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -112,7 +120,7 @@ def save(self: QuestionSheet, path: str | Path) -> Path:
     path.write_text(self.to_markdown(), encoding="utf-8")
     return path
 
-# %% ../nbs/library/worksheet.ipynb #95dd2a11
+# %% ../nbs/library/worksheet.ipynb #2ae9121a
 _ANSWER = re.compile(r"<!-- answer: ([\w-]+) -->\n(.*?)\n<!-- end -->", re.S)
 
 
@@ -122,12 +130,18 @@ def answers_in(text: str, kind: str, name: str = "the text") -> tuple[str, dict[
     title = re.search(r"^# (.+)$", text, re.M)
     found, known = dict(_ANSWER.findall(text)), questions_of(kind)
     if title is None or not found:
-        raise DataError(f"{name} is no {kind}: it has no line '# title' or no answers between "
-                        "their comments")
+        raise DataError(
+            f"{name} is no {kind}: it has no line '# title' or no answers between "
+            "their comments"
+        )
     if lost := [key for key in found if key not in known]:
-        raise DataError(f"{name} answers {lost[0]!r}, which is no question of a {kind}: move "
-                        "the text to another answer, then take the comments away")
-    answers = {key: _given(said) for key, said in found.items() if said not in (_OPEN, _ADDED)}
+        raise DataError(
+            f"{name} answers {lost[0]!r}, which is no question of a {kind}: move "
+            "the text to another answer, then take the comments away"
+        )
+    answers = {
+        key: _given(said) for key, said in found.items() if said not in (_OPEN, _ADDED)
+    }
     return title[1], answers
 
 
@@ -158,79 +172,7 @@ def widget(self: QuestionSheet) -> "ipywidgets.VBox":
     titles = [part["title"] for part in parts]
     return ipywidgets.VBox([ipywidgets.Accordion(pages, titles=titles, selected_index=0)])
 
-# %% ../nbs/library/worksheet.ipynb #a2583dcf
-_SCRIPT = """
-(() => {
-const root = document.currentScript.closest('.coursekit-sheet'), all = s => [...root.querySelectorAll(s)];
-const areas = all('textarea'), title = root.querySelector('.sheet-title'), note = root.querySelector('.sheet-note');
-const store = 'coursekit-' + root.id, keep = t => t.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-const give = t => t.replaceAll('&lt;', '<').replaceAll('&amp;', '&');
-const said = a => a.value.trim();
-const draft = () => { try { localStorage.setItem(store, markdown()); } catch (e) {} };
-function markdown() {
-  let out = '# ' + (title.value.trim() || 'No title') + '\\n';
-  for (const part of all('details')) {
-    out += '\\n## ' + part.querySelector('summary').textContent + '\\n';
-    if (part.dataset.source) out += '\\n*(' + part.dataset.source + ')*\\n';
-    for (const a of part.querySelectorAll('textarea')) {
-      out += '\\n### ' + root.querySelector('label[for="' + a.id + '"]').textContent + '\\n\\n<!-- answer: '
-        + a.dataset.key + ' -->\\n' + (keep(said(a)) || '*(not answered)*') + '\\n<!-- end -->\\n';
-    }
-  }
-  return out;
-}
-function fill(text) {
-  text = text.replaceAll('\\r\\n', '\\n');
-  const found = [...text.matchAll(/<!-- answer: ([\\w-]+) -->\\n([^]*?)\\n<!-- end -->/g)];
-  if (!found.length) return false;
-  title.value = (text.match(/^# (.+)$/m) || ['', ''])[1];
-  for (const [, key, answer] of found) {
-    const a = areas.find(a => a.dataset.key === key);
-    if (a) a.value = answer === '*(not answered)*' ? '' : give(answer);
-  }
-  return true;
-}
-try { const old = localStorage.getItem(store); if (old) fill(old); } catch (e) {}
-root.addEventListener('input', draft);
-root.querySelector('.sheet-save').onclick = () => {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([markdown()], {type: 'text/markdown'}));
-  link.download = 'ethics.md'; link.click(); URL.revokeObjectURL(link.href);
-  note.textContent = 'Saved as ethics.md: put it beside your project.';
-};
-root.querySelector('.sheet-open').onchange = async e => {
-  const file = e.target.files[0];
-  if (!file) return;
-  const good = fill(await file.text());
-  note.textContent = good ? 'Opened ' + file.name + '.' : file.name + ' holds no answers of this sheet.';
-  if (good) draft();
-};
-root.querySelector('.sheet-clear').onclick = () => {
-  if (!confirm('Forget all answers on this page?')) return;
-  areas.forEach(a => a.value = ''); title.value = '';
-  try { localStorage.removeItem(store); } catch (e) {}
-};
-const tall = () => { all('details').forEach(d => d.open = true); areas.forEach(a => a.style.height = a.scrollHeight + 'px'); };
-const ready = () => { document.body.classList.add('coursekit-print'); tall(); };
-const done = () => { document.body.classList.remove('coursekit-print'); areas.forEach(a => a.style.height = ''); };
-root.querySelector('.sheet-print').onclick = () => { ready(); window.print(); done(); };
-})();
-"""
-_STYLE = """
-.coursekit-sheet textarea, .coursekit-sheet .sheet-title { width: 100%; box-sizing: border-box; font: inherit; color: inherit; background: transparent; border: 1px solid #888; border-radius: 4px; padding: .3em; }
-.coursekit-sheet textarea { min-height: 4.6em; resize: vertical; }
-.coursekit-sheet label { display: block; margin: .9em 0 .2em; }
-.coursekit-sheet summary { font-weight: bold; cursor: pointer; padding: .4em 0; }
-.coursekit-sheet details { border-top: 1px solid #8886; }
-.coursekit-sheet .sheet-bar { display: flex; flex-wrap: wrap; gap: .6em; margin: 1em 0; align-items: center; }
-.coursekit-sheet button, .coursekit-sheet .sheet-file { font: inherit; padding: .35em .8em; border: 1px solid #888; border-radius: 4px; background: transparent; color: inherit; cursor: pointer; margin: 0; }
-@media print { body.coursekit-print * { visibility: hidden; }
-  body.coursekit-print .coursekit-sheet, body.coursekit-print .coursekit-sheet * { visibility: visible; }
-  body.coursekit-print .coursekit-sheet { position: absolute; left: 0; top: 0; width: 100%; }
-  body.coursekit-print .sheet-bar { display: none; } }
-"""
-
-# %% ../nbs/library/worksheet.ipynb #3fa6732b
+# %% ../nbs/library/worksheet.ipynb #016d15af
 class Form:
     "A sheet as HTML that needs no Python."
     def __init__(self, html: str, words: str): self.html, self.words = html, words
@@ -240,10 +182,12 @@ class Form:
     def save(self, path: str | Path) -> Path:
         "A page of its own that a browser opens, without any network."
         path = Path(path)
-        page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-                f'content="width=device-width"><title>{escape(self.words)}</title>'
-                f'<body style="max-width:46em;margin:2em auto;padding:0 1em;'
-                f'font-family:sans-serif">{self.html}</body></html>')
+        page = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width"><title>{escape(self.words)}</title>'
+            f'<body style="max-width:46em;margin:2em auto;padding:0 1em;'
+            f'font-family:sans-serif">{self.html}</body></html>'
+        )
         path.write_text(page, encoding="utf-8")
         return path
 
@@ -265,17 +209,21 @@ def form(self: QuestionSheet) -> Form:
     "The sheet as a page to fill, save, open and print, with the answers so far."
     name = "sheet-" + hashlib.md5(f"{self.kind} {self.title}".encode()).hexdigest()[:6]
     parts = question_parts(self.kind)
-    pages = "".join(_form_part(part, self.answers, name, i == 0) for i, part in enumerate(parts))
-    bar = ('<div class="sheet-bar"><button type="button" class="sheet-save">Save as Markdown'
-           '</button><button type="button" class="sheet-print">Print</button>'
-           f'<label class="sheet-file" for="{name}-file">Open a saved sheet <input type="file" '
-           f'class="sheet-open" id="{name}-file" accept=".md,.txt"></label>'
-           '<button type="button" class="sheet-clear">Empty it</button>'
-           '<span class="sheet-note" role="status"></span></div>')
+    pages = "".join(
+        _form_part(part, self.answers, name, i == 0) for i, part in enumerate(parts)
+    )
+    bar = (
+        '<div class="sheet-bar"><button type="button" class="sheet-save">Save as Markdown'
+        '</button><button type="button" class="sheet-print">Print</button>'
+        f'<label class="sheet-file" for="{name}-file">Open a sheet <input type="file" '
+        f'class="sheet-open" id="{name}-file" accept=".md,.txt"></label>'
+        '<button type="button" class="sheet-clear">Empty it</button>'
+        '<span class="sheet-note" role="status"></span></div>'
+    )
     head = (f'<label for="{name}-title">Title</label><input class="sheet-title" '
             f'id="{name}-title" value="{escape(self.title)}">')
-    html = (f'<div class="coursekit-sheet" id="{name}"><style>{_STYLE}</style>{head}{pages}'
-            f"{bar}<script>{_SCRIPT}</script></div>")
+    works = files("coursekit").joinpath("worksheet.html").read_text(encoding="utf-8")
+    html = f'<div class="coursekit-sheet" id="{name}">{head}{pages}{bar}{works}</div>'
     return Form(html, f"{self.title}: a sheet to fill in the browser")
 
 # %% ../nbs/library/worksheet.ipynb #4ecd082d

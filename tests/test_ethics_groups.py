@@ -151,7 +151,7 @@ def test_refused(targets, said, groups, words):
 
 def test_other_refusals():
     ask = [1, 0], [1, 0], ["a", "b"]
-    with pytest.raises(DataError, match="no metric 'f1'.*precision"):
+    with pytest.raises(DataError, match=r"no metric 'f1'.*precision"):
         error_rates_by_group(*ask, "f1")
     with pytest.raises(DataError, match="shape"):
         error_rates_by_group(*ask, lambda t, p: np.zeros(3))

@@ -188,7 +188,7 @@ def test_damaged_file_is_named_kept_and_rescued(register, tmp_path):
     holed = tmp_path / "holed.db"
     holed.write_bytes(data[: len(data) // 2] + bytes(8192) + data[len(data) // 2 + 8192 :])
     assert 300 < rescue(holed, tmp_path / "of_holed.db") <= 406
-    with pytest.raises(DataError, match="missing|changed"):
+    with pytest.raises(DataError, match=r"missing|changed"):
         Register(tmp_path / "of_holed.db").verify()
     with pytest.raises(DataError, match="there already"):
         rescue(broken, tmp_path / "new.db")
