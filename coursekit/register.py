@@ -75,7 +75,7 @@ def audit_manifest(
     }
     return parts | {"hash": content_hash(parts)}
 
-# %% ../nbs/library/register.ipynb #1be2ab51
+# %% ../nbs/library/register.ipynb #0665513e
 _TABLES = """
 CREATE TABLE IF NOT EXISTS chain (
   number INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, about INTEGER,
@@ -134,7 +134,7 @@ class Register:
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"{self.path.name} is damaged or no register: {error}. It was left as it "
-                "is: make a copy, then `rescue(path, new_path)` brings over what can be read"
+                "is: copy it, then `rescue(path, new_path)` brings over what can be read"
             ) from error
 
 # %% ../nbs/library/register.ipynb #7cf8a04c
