@@ -63,7 +63,7 @@ from torch import Tensor, as_tensor, nn
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, cards, checkpoints,
     cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    events, exercises, explaining, exporting, extras, finder, group_errors, groups, heads,
+    ethics, events, exercises, explaining, exporting, extras, finder, group_errors, groups, heads,
     hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
     messages, metrics, more_transforms, multilabel, normalize, notebook_tools, optimizers,
     own_transforms, pictures, pipeline, precision, ranking, ratings, recipes, recommender,
@@ -89,6 +89,7 @@ from .datasets import *  # noqa: F403
 from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
+from .ethics import *  # noqa: F403
 from .events import *  # noqa: F403
 from .exercises import *  # noqa: F403
 from .explaining import *  # noqa: F403
@@ -249,6 +250,6 @@ _ours = (
     more_transforms, multilabel, normalize, notebook_tools, optimizers, own_transforms,
     pictures, pipeline, precision, ranking, ratings, recipes, recommender, recorder,
     registries, resizing, schedules, showing, targets, transforms, vision, own_widgets,
-    cards, group_errors, register, worksheet,
+    cards, ethics, group_errors, register, worksheet,
 )
 __all__ += [name for module in _ours for name in module.__all__]

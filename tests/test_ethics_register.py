@@ -203,7 +203,10 @@ def test_refused(register, tmp_path):
         (lambda: register.decide("case", "no", " ", by="m"), "reason=' '.*helps nobody"),
         (lambda: register.decide("case", "no", "why", by=None), "by=None"),
         (lambda: register.appeal(99, "why", by="me"), "no entry 99"),
-        (lambda: register.correct(7, "yes", "why", by="me"), "entry 7 is not a decision but: appeal"),
+        (
+            lambda: register.correct(7, "yes", "why", by="me"),
+            "entry 7 is not a decision but: appeal",
+        ),
         (lambda: register.decide("c", "no", "why", by="m", x=float("nan")), "cannot be kept"),
         (lambda: register.decide("c", "no", "why", by="m", x=object()), "cannot be kept"),
         (lambda: Register(tmp_path / "nowhere" / "r.db"), "is the folder there"),
