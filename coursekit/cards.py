@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Datasheet', 'ModelCard']
 
-# %% ../nbs/library/cards.ipynb #723561a7
+# %% ../nbs/library/cards.ipynb #40ce1ef4
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 
 from .group_errors import error_rates_by_group
@@ -18,7 +18,10 @@ from .messages import DataError, brief, counted
 from .register import content_hash
 from .worksheet import QuestionSheet, answers_in
 
-# %% ../nbs/library/cards.ipynb #a5ab3380
+# slow to import: who calls us with a table has done it
+if TYPE_CHECKING: import pandas as pd
+
+# %% ../nbs/library/cards.ipynb #cdc58087
 def _table_text(rows: Sequence[Sequence], heads: Sequence[str]) -> str:
     "A Markdown table."
 
@@ -28,7 +31,7 @@ def _table_text(rows: Sequence[Sequence], heads: Sequence[str]) -> str:
     return "\n".join([line(heads), line(["---"] * len(heads)), *map(line, rows)])
 
 
-def _about_rows(table: pd.DataFrame) -> str:
+def _about_rows(table: "pd.DataFrame") -> str:
     "Size, hash and gaps of a table."
     gaps = table.isna().sum()
     same = int(table.duplicated().sum())
@@ -44,7 +47,7 @@ def _about_rows(table: pd.DataFrame) -> str:
     return "\n\n".join(lines)
 
 
-def _about_groups(table: pd.DataFrame, groups: Sequence[str], target: str | None) -> str:
+def _about_groups(table: "pd.DataFrame", groups: Sequence[str], target: str | None) -> str:
     "Counts of each group, and the share of each label in it."
     rows = []
     for name in groups:
@@ -56,13 +59,13 @@ def _about_groups(table: pd.DataFrame, groups: Sequence[str], target: str | None
     return _table_text(rows, heads)
 
 
-def _shares(column: pd.Series) -> str:
+def _shares(column: "pd.Series") -> str:
     if column.nunique() > 6:
         return f"mean {column.mean():.3g}" if column.dtype.kind in "iuf" else ""
     return ", ".join(f"{label}: {share:.1%}" for label, share in
                      column.value_counts(normalize=True, dropna=False).sort_index().items())
 
-# %% ../nbs/library/cards.ipynb #b9abbd42
+# %% ../nbs/library/cards.ipynb #9e7bd759
 class Datasheet(QuestionSheet):
     "Seven sections about a data set; `from_table` writes what can be counted."
     kind = "datasheet"
@@ -82,7 +85,7 @@ class Datasheet(QuestionSheet):
     @classmethod
     def from_table(
         cls,
-        table: pd.DataFrame,
+        table: "pd.DataFrame",
         title: str,
         groups: Sequence[str] = (),  # columns that tell groups of people apart
         target: str | None = None,  # column of the label
@@ -143,7 +146,7 @@ def _about_training(model) -> str:
     kept = f", {sizes[1]:,} kept back to validate" if len(sizes) > 1 else ""
     return f"{sizes[0]:,} items to train{kept}."
 
-# %% ../nbs/library/cards.ipynb #c5867bfe
+# %% ../nbs/library/cards.ipynb #0fbd2126
 class ModelCard(QuestionSheet):
     "Nine sections about a model; `from_predictions` writes what can be computed."
     kind = "modelcard"
@@ -152,7 +155,7 @@ class ModelCard(QuestionSheet):
         self,
         title: str,
         answers: dict[str, str] | None = None,  # by key: details, use, factors, ...
-        results: pd.DataFrame | None = None,  # made by `error_rates_by_group`
+        results: "pd.DataFrame | None" = None,  # made by `error_rates_by_group`
         data_name: str = "evaluation data",
         licence: str = "other",  # as the Hub spells it
         facts: dict[str, str] | None = None,  # Markdown by key, computed
@@ -190,8 +193,8 @@ class ModelCard(QuestionSheet):
         data = _card_data(self.title, self.licence, self.data_name, self.results)
         return f"---\n{data.to_yaml()}\n---\n\n{QuestionSheet.to_markdown(self)}"
 
-# %% ../nbs/library/cards.ipynb #f8ece7ec
-def _results_text(results: pd.DataFrame) -> str:
+# %% ../nbs/library/cards.ipynb #4ee4c89d
+def _results_text(results: "pd.DataFrame") -> str:
     def rate(row):
         if np.isnan(row.rate): return row.note, "", row.n
         ends = "" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
@@ -203,7 +206,7 @@ def _results_text(results: pd.DataFrame) -> str:
 def _metric_name(row) -> str: return f"{row.metric}, {row.by}: {row.group}"
 
 
-def _card_data(title: str, licence: str, data_name: str, results: pd.DataFrame | None):
+def _card_data(title: str, licence: str, data_name: str, results: "pd.DataFrame | None"):
     from huggingface_hub import EvalResult, ModelCardData
     evaluated = None if results is None else [
         EvalResult(task_type="tabular-classification", dataset_type="custom",

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['SOURCE_OF', 'planted_gap', 'diagnose_bias']
 
-# %% ../nbs/13_data_ethics.ipynb #59d7a0f5
+# %% ../nbs/13_data_ethics.ipynb #cca05a64
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from .messages import DataError
 
@@ -36,7 +35,7 @@ REMEDIES = {
     "equal selection": lambda w: {"equal_selection": True},
 }
 
-# %% ../nbs/13_data_ethics.ipynb #3a67c7ee
+# %% ../nbs/13_data_ethics.ipynb #463369c4
 def _people(rng, n: int, b: int, world: dict) -> tuple:
     "Cues of n people, whether they have merit, whether they are rated as having it."
     x = rng.normal(size=(n, 10))
@@ -53,6 +52,7 @@ def planted_gap(
     seed: int = 0,
 ) -> tuple[float, float]:  # error of B minus A against the true label; selected, A minus B
     "Plant a fault, apply a remedy, train a logistic model, test on 6,000 of each group."
+    from sklearn.linear_model import LogisticRegression  # slow to import
     world = FAIR_WORLD | FAULTS[fault]
     world |= REMEDIES[remedy](world)
     rng = np.random.default_rng(seed)

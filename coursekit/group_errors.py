@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['GROUP_METRICS', 'error_rates_by_group', 'plot_error_rates']
 
-# %% ../nbs/library/group_errors.ipynb #233c1fef
+# %% ../nbs/library/group_errors.ipynb #15966519
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from .messages import DataError, brief, counted
 from .notebook_tools import COLOURS
 
-# slow to import: the function that draws does it when it is called
-if TYPE_CHECKING: import matplotlib.pyplot as plt
+# slow to import: the functions that need them do it when they are called
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    import pandas as pd
 
 # %% ../nbs/library/group_errors.ipynb #262d4cc0
 def share_interval(
@@ -64,9 +65,10 @@ GROUP_METRICS = {
 _WANTED = {"false positive rate": "negative case", "false negative rate": "positive case",
            "precision": "case called positive"}
 
-# %% ../nbs/library/group_errors.ipynb #5953cf1b
-def _columns(groups, n: int) -> pd.DataFrame:
+# %% ../nbs/library/group_errors.ipynb #37940e54
+def _columns(groups, n: int) -> "pd.DataFrame":
     "One column for each way to group, missing values named."
+    import pandas as pd
     if isinstance(groups, pd.Series | Sequence | np.ndarray) and np.ndim(groups) == 1:
         groups = {getattr(groups, "name", None) or "group": groups}
     if isinstance(groups, Mapping):
@@ -83,8 +85,9 @@ def _columns(groups, n: int) -> pd.DataFrame:
     return named.where(named.notna(), "(missing)").astype(str)
 
 
-def _known(values, what: str) -> pd.Series:
+def _known(values, what: str) -> "pd.Series":
     "Labels, none missing and no scores among them."
+    import pandas as pd
     values = pd.Series(np.asarray(values))
     if gaps := int(values.isna().sum()):
         raise DataError(
@@ -102,6 +105,7 @@ def _known(values, what: str) -> pd.Series:
 
 def _labels(values, what: str, positive) -> np.ndarray:
     "Booleans: whether each is `positive`; refuses a third label, and two that are others."
+    import pandas as pd
     values = _known(values, what)
     kinds = pd.unique(values)
     if len(kinds) > 2 or (positive not in kinds and not set(kinds) <= {0, 1}):
@@ -159,7 +163,7 @@ def _rate(name, values, rows, confidence, method) -> dict:
     note = "one person: no statement" if len(x) == 1 else ""
     return {"rate": x.mean(), "low": low, "high": high, "n": len(x), "note": note}
 
-# %% ../nbs/library/group_errors.ipynb #d4aff27e
+# %% ../nbs/library/group_errors.ipynb #3268097d
 def error_rates_by_group(
     targets,  # what was true `(n,)`: booleans, or labels of which one is `positive`
     predictions,  # what was said `(n,)`; scores only for metrics that are functions of them
@@ -176,9 +180,10 @@ def error_rates_by_group(
     method: str = "wilson",  # or "clopper-pearson"
     together: bool = False,  # intervals that hold for all groups at once (Bonferroni)
     positive=1,  # the label that counts as positive
-) -> pd.DataFrame:  # columns by, group, metric, rate, low, high, n, people, note
+) -> "pd.DataFrame":  # columns by, group, metric, rate, low, high, n, people, note
     """Rates of all, of each group and of each intersection, with counts and intervals.
     Raises `DataError` for missing answers, scores where labels are wanted, lengths."""
+    import pandas as pd
     targets, predictions = np.asarray(targets), np.asarray(predictions)
     if targets.ndim != 1 or targets.shape != predictions.shape or not len(targets):
         raise DataError(f"targets {targets.shape} and predictions {predictions.shape}: two "
@@ -199,7 +204,7 @@ def error_rates_by_group(
     ])[["by", "group", "metric", "rate", "low", "high", "n", "people", "note"]]
 
 
-def _crossed(columns: pd.DataFrame, depth: int) -> list[tuple]:
+def _crossed(columns: "pd.DataFrame", depth: int) -> list[tuple]:
     "`(which columns, which group, its rows)` for all columns and their crossings."
     found = []
     for k in range(1, min(depth, columns.shape[1]) + 1):
@@ -209,9 +214,9 @@ def _crossed(columns: pd.DataFrame, depth: int) -> list[tuple]:
                 found.append((" & ".join(map(str, names)), ", ".join(group), rows))
     return found
 
-# %% ../nbs/library/group_errors.ipynb #982c77be
+# %% ../nbs/library/group_errors.ipynb #0df90995
 def plot_error_rates(
-    table: pd.DataFrame,  # made by `error_rates_by_group`
+    table: "pd.DataFrame",  # made by `error_rates_by_group`
     metrics: Sequence[str] | None = None,  # in this order; all if None
     few: int = 30,  # groups with fewer people that count are drawn pale
     width: float = 6.4,  # inches
@@ -236,7 +241,7 @@ def plot_error_rates(
     return fig
 
 
-def _dot(ax: "plt.Axes", y: int, row: pd.Series, few: int) -> None:
+def _dot(ax: "plt.Axes", y: int, row: "pd.Series", few: int) -> None:
     if np.isnan(row.rate):
         ax.text(0.02, y, row.note, fontsize=7, va="center", color="0.4")
         return

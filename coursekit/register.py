@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['audit_manifest', 'Register', 'rescue', 'audit_sample']
 
-# %% ../nbs/library/register.ipynb #1d79a248
+# %% ../nbs/library/register.ipynb #5e1646fe
 import hashlib
 import inspect
 import json
@@ -18,19 +18,23 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 
 from .group_errors import share_interval
 from .messages import DataError, brief
 
-# %% ../nbs/library/register.ipynb #6b270404
+# slow to import: the functions that need it do it when they are called
+if TYPE_CHECKING: import pandas as pd
+
+# %% ../nbs/library/register.ipynb #11ccda91
 def content_hash(
     thing,  # DataFrame, array, path of a file, function, or anything that JSON can hold
 ) -> str:
     "SHA-256 of what a thing holds, not of where it lies."
+    import pandas as pd
     if isinstance(thing, pd.DataFrame | pd.Series):
         data = thing.to_csv().encode()
     elif isinstance(thing, Path): data = thing.read_bytes()
@@ -247,13 +251,14 @@ def erase(self: Register, subject: str, reason: str, by: str) -> int:
             db, "erased", None, "(erased)", {"numbers": gone, "reason": reason, "by": by}
         )
 
-# %% ../nbs/library/register.ipynb #65f1a2ab
+# %% ../nbs/library/register.ipynb #fd02cec5
 @patch
 def entries(
     self: Register,
     subject: str | None = None,  # of one subject; of all if None
-) -> pd.DataFrame:  # number, at, kind, about, subject, outcome, reason, by, details
+) -> "pd.DataFrame":  # number, at, kind, about, subject, outcome, reason, by, details
     "All entries in their order, erased ones without what they said."
+    import pandas as pd
     with self._open() as db:
         where, what = ("", ()) if subject is None else ("WHERE subject=?", (subject,))
         rows = db.execute("SELECT number, at, kind, about, subject, said FROM chain "
@@ -273,7 +278,7 @@ def entries(
 
 
 @patch
-def standing(self: Register) -> pd.DataFrame:  # a row for each decision
+def standing(self: Register) -> "pd.DataFrame":  # a row for each decision
     "What holds now: outcome and state (in force, appealed, corrected, upheld) of each."
     log = self.entries()
     now = log[(log.kind == "decision") & log.subject.notna()].set_index("number")
@@ -291,7 +296,7 @@ def standing(self: Register) -> pd.DataFrame:  # a row for each decision
 
 
 @patch
-def open_appeals(self: Register) -> pd.DataFrame:
+def open_appeals(self: Register) -> "pd.DataFrame":
     "Decisions whose last word is an appeal that nobody has answered."
     now = self.standing()
     return now[now.state == "appealed"]
