@@ -61,14 +61,14 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    app, archives, augment, basics, batches, blocks, bodies, callbacks, cards, checkpoints,
-    cleaning, collab, data, data_loader, datasets, digits, downloads, drawn_bears,
-    ethics, events, exercises, explaining, exporting, extras, finder, group_errors, groups, heads,
-    hooks, image_loaders, image_search, interpretation, loaders, loop, losses, measures,
-    messages, metrics, more_transforms, multilabel, normalize, notebook_tools, optimizers,
-    own_transforms, pictures, pipeline, precision, ranking, ratings, recipes, recommender,
-    recorder, register, registries, resizing, schedules, showing, targets, transforms,
-    vision, worksheet,
+    app, archives, augment, basics, batches, blocks, bodies, callbacks, cards,
+    checkpoints, cleaning, collab, data, data_loader, datasets, digits, downloads,
+    drawn_bears, ethics, events, exercises, explaining, exporting, extras, finder,
+    group_errors, groups, heads, hooks, image_loaders, image_search, interpretation,
+    loaders, loop, losses, measures, messages, metrics, more_transforms, multilabel,
+    normalize, notebook_tools, optimizers, own_transforms, pictures, pipeline, precision,
+    ranking, ratings, recipes, recommender, recorder, register, registries, resizing,
+    schedules, showing, targets, transforms, vision, worksheet,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403

@@ -35,7 +35,7 @@ REMEDIES = {
     "equal selection": lambda w: {"equal_selection": True},
 }
 
-# %% ../nbs/13_data_ethics.ipynb #463369c4
+# %% ../nbs/13_data_ethics.ipynb #eccdba51
 def _people(rng, n: int, b: int, world: dict) -> tuple:
     "Cues of n people, whether they have merit, whether they are rated as having it."
     x = rng.normal(size=(n, 10))
@@ -45,7 +45,7 @@ def _people(rng, n: int, b: int, world: dict) -> tuple:
     columns = [seen, np.full((n, 1), b)] + ([seen * b] if world["own_slopes"] else [])
     return np.hstack(columns), merit > 0, merit - b * world["rated_lower"] > 0
 
-
+# %% ../nbs/13_data_ethics.ipynb #1701764d
 def planted_gap(
     fault: str,  # one of `FAULTS`
     remedy: str = "nothing",  # one of `REMEDIES`
