@@ -2,6 +2,7 @@
 
 import os
 import random
+import select
 import signal
 import sqlite3
 import subprocess
@@ -49,7 +50,8 @@ def test_killed_fifty_times_while_writing(tmp_path):
                 number = register.decide(f"case {i}", "refused", "a reason " * 400, by="model")
                 os.write(end, f"{number}\n".encode())
         os.close(end)
-        time.sleep(dice.uniform(0.02, 0.12))
+        select.select([reader], [], [], 30)  # it has written one entry at least
+        time.sleep(dice.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reader) as said:
@@ -57,7 +59,7 @@ def test_killed_fifty_times_while_writing(tmp_path):
         register = Register(path)
         assert register.verify() >= max(confirmed, default=0)
     numbers = set(register.entries().number)
-    assert len(confirmed) > 200 and confirmed <= numbers
+    assert len(confirmed) >= 50 and confirmed <= numbers
     assert numbers == set(range(1, len(numbers) + 1))
     assert len(numbers) - len(confirmed) <= 50  # at most the one that was being written, each time
 
