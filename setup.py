@@ -27,7 +27,8 @@ setup(
     install_requires=lines(ini["requirements"]),
     extras_require={kind: lines(ini[f"{kind}_requirements"]) for kind in ("serve", "dev")},
     packages=["coursekit"],
-    package_data={"coursekit": ["datasets.toml", "photographs.zip", "service.html"]},
+    package_data={"coursekit": ["datasets.toml", "photographs.zip", "questions.toml", "service.html",
+                                "worksheet.html"]},
     entry_points={"console_scripts": ["coursekit = coursekit.cli:main"]},
     project_urls={"Source": ini["git_url"]} if ini["git_url"] else {},
     classifiers=[

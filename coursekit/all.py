@@ -61,15 +61,16 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
-    downloads, drawn_bears, drift, events, evidence, exercises, explaining, exporting,
-    extras, finder, groups, heads, hidden, hooks, image_loaders, image_search,
-    interpretation, intervals, loaders, loop, losses, measures, messages, metrics,
-    monitoring, more_transforms, multilabel, normalize, notebook_tools, onnx_files,
-    optimizers, own_transforms, pictures, pipeline, precision, ranking, ratings, recipes,
-    recommender, recorder, registries, regression, reports, resizing, schedules, service,
-    serving, showing, tables, targets, transforms, vision,
+    app, archives, augment, basics, batches, blocks, bodies, callbacks, cards,
+    checkpoints, cleaning, collab, convolutions, data, data_loader, datasets, deploy,
+    digits, downloads, drawn_bears, drift, ethics, events, evidence, exercises,
+    explaining, exporting, extras, finder, group_errors, groups, heads, hidden, hooks,
+    image_loaders, image_search, interpretation, intervals, loaders, loop, losses,
+    measures, messages, metrics, monitoring, more_transforms, multilabel, normalize,
+    notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline, precision,
+    ranking, ratings, recipes, recommender, recorder, register, registries, regression,
+    reports, resizing, schedules, service, serving, showing, tables, targets, transforms,
+    vision, worksheet,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -81,6 +82,7 @@ from .blocks import *  # noqa: F403
 from .bodies import *  # noqa: F403
 from .callbacks import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
+from .cards import *  # noqa: F403
 from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
 from .convolutions import *  # noqa: F403
@@ -92,6 +94,7 @@ from .digits import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .drift import *  # noqa: F403
+from .ethics import *  # noqa: F403
 from .events import *  # noqa: F403
 from .evidence import *  # noqa: F403
 from .exercises import *  # noqa: F403
@@ -99,6 +102,7 @@ from .explaining import *  # noqa: F403
 from .exporting import *  # noqa: F403
 from .extras import *  # noqa: F403
 from .finder import *  # noqa: F403
+from .group_errors import *  # noqa: F403
 from .groups import *  # noqa: F403
 from .heads import *  # noqa: F403
 from .hidden import *  # noqa: F403
@@ -129,6 +133,7 @@ from .ratings import *  # noqa: F403
 from .recipes import *  # noqa: F403
 from .recommender import *  # noqa: F403
 from .recorder import *  # noqa: F403
+from .register import *  # noqa: F403
 from .registries import *  # noqa: F403
 from .regression import *  # noqa: F403
 from .reports import *  # noqa: F403
@@ -142,6 +147,7 @@ from .targets import *  # noqa: F403
 from .transforms import *  # noqa: F403
 from .vision import *  # noqa: F403
 from .widgets import *  # noqa: F403
+from .worksheet import *  # noqa: F403
 
 # %% ../nbs/library/all.ipynb #bbd73b71
 class _Later(ModuleType):
@@ -252,13 +258,14 @@ __all__ += [
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
 _ours = (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
-    downloads, drawn_bears, drift, events, evidence, exercises, explaining, exporting,
-    extras, finder, groups, heads, hidden, hooks, image_loaders, image_search,
-    interpretation, intervals, loaders, loop, losses, measures, messages, metrics,
-    monitoring, more_transforms, multilabel, normalize, notebook_tools, onnx_files,
-    optimizers, own_transforms, pictures, pipeline, precision, ranking, ratings, recipes,
-    recommender, recorder, registries, regression, reports, resizing, schedules, service,
-    serving, showing, tables, targets, transforms, vision, own_widgets,
+    cards, cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
+    downloads, drawn_bears, drift, ethics, events, evidence, exercises, explaining,
+    exporting, extras, finder, group_errors, groups, heads, hidden, hooks, image_loaders,
+    image_search, interpretation, intervals, loaders, loop, losses, measures, messages,
+    metrics, monitoring, more_transforms, multilabel, normalize, notebook_tools,
+    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
+    ratings, recipes, recommender, recorder, register, registries, regression, reports,
+    resizing, schedules, service, serving, showing, tables, targets, transforms, vision,
+    worksheet, own_widgets,
 )
 __all__ += [name for module in _ours for name in module.__all__]

@@ -46,7 +46,9 @@ def test_what_the_archives_hold(built):
         inside = archive.namelist()
         meta = archive.read(next(n for n in inside if n.endswith("METADATA"))).decode()
     files = {f"coursekit/{p.name}" for p in (ROOT / "coursekit").glob("*.py")}
-    files |= {f"coursekit/{name}" for name in ("datasets.toml", "photographs.zip", "service.html")}
+    extra = "datasets.toml", "photographs.zip", "questions.toml"
+    extra += "service.html", "worksheet.html"
+    files |= {f"coursekit/{name}" for name in extra}
     assert {n for n in inside if n.startswith("coursekit/")} == files
     ini = settings()
     assert f"Version: {ini['version']}\n" in meta and "License-Expression: Apache-2.0" in meta
