@@ -7,7 +7,6 @@ __all__ = ['Datasheet', 'ModelCard']
 
 # %% ../nbs/library/cards.ipynb #40ce1ef4
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from fastcore.basics import patch
 from .group_errors import error_rates_by_group
 from .messages import DataError, brief, counted
 from .register import content_hash
-from .worksheet import QuestionSheet, answers_in
+from .worksheet import QuestionSheet
 
 # slow to import: who calls us with a table has done it
 if TYPE_CHECKING: import pandas as pd
@@ -238,12 +237,3 @@ def check_numbers(
                 f"{name}: {row.rate:.4f} in the card, {new[name]:.4f} computed now"
             )
     return len(self.results)
-
-# %% ../nbs/library/cards.ipynb #b7993b98
-@patch(cls_method=True)
-def load(cls: Datasheet | ModelCard, path: str | Path):
-    "Title and answers of a saved card or datasheet; what was computed is not read."
-    path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    body = text.split("\n---\n", 1)[-1]
-    return cls(*answers_in(body, cls.kind, path.name))

@@ -149,7 +149,10 @@ def answers_in(text: str, kind: str, name: str = "the text") -> tuple[str, dict[
 def load(cls: QuestionSheet, path: str | Path):
     "A sheet from the file that `save` wrote, or a text editor changed."
     path = Path(path)
-    return cls(*answers_in(path.read_text(encoding="utf-8"), cls.kind, path.name))
+    text = path.read_text(encoding="utf-8")
+    # facts for programs, which stand before the first line
+    if text.startswith("---\n"): text = text.partition("\n---\n")[2]
+    return cls(*answers_in(text, cls.kind, path.name))
 
 # %% ../nbs/library/worksheet.ipynb #b9eaca4e
 @patch
