@@ -256,16 +256,6 @@ __all__ += [
     "contextmanager",
 ]
 __all__ += ["copy", "datetime", "deepcopy", "itemgetter", "reduce"]
-_ours = (
-    app, archives, augment, basics, batches, blocks, bodies, callbacks, checkpoints,
-    cards, cleaning, collab, convolutions, data, data_loader, datasets, deploy, digits,
-    downloads, drawn_bears, drift, ethics, events, evidence, exercises, explaining,
-    exporting, extras, finder, group_errors, groups, heads, hidden, hooks, image_loaders,
-    image_search, interpretation, intervals, loaders, loop, losses, measures, messages,
-    metrics, monitoring, more_transforms, multilabel, normalize, notebook_tools,
-    onnx_files, optimizers, own_transforms, pictures, pipeline, precision, ranking,
-    ratings, recipes, recommender, recorder, register, registries, regression, reports,
-    resizing, schedules, service, serving, showing, tables, targets, transforms, vision,
-    worksheet, own_widgets,
-)
+_ours = [each for each in list(globals().values()) if isinstance(each, ModuleType)]
+_ours = [each for each in _ours if each.__name__.startswith("coursekit.")]
 __all__ += [name for module in _ours for name in module.__all__]

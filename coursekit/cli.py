@@ -138,6 +138,8 @@ def _serve(args: argparse.Namespace) -> int:
         deadline=args.deadline / 1000, max_bytes=int(args.megabytes * 1e6),
     )
     load_learner(args.model)
+    if args.workers < 1:
+        raise DataError(f"--workers {args.workers}: at least one process answers")
     _say(f"serving {args.model}: a page at http://{args.host}:{args.port}/, the interface "
          f"at /docs; the first answer takes some seconds; Ctrl-C ends it")
     serve(config, args.host, args.port, args.workers)
@@ -171,10 +173,15 @@ _COMMANDS = {
 }
 
 
+def _port(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) < 65_536: return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: a port is a number from 1 to 65535")
+
+
 _SERVE = (
     _option("model", help="a file of learn.export"),
     _option("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in"),
-    _option("--port", type=int, default=8000),
+    _option("--port", type=_port, default=8000),
     _option("--workers", type=int, default=1, help="processes; one that dies is replaced"),
     _option("--runtime", choices=("onnx", "torch"), default="onnx"),
     _option("--threads", type=int, default=0, help="pictures at a time; 0: as cores"),

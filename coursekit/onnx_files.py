@@ -8,6 +8,7 @@ __all__ = ['export_onnx', 'OnnxModel', 'quantize_onnx']
 # %% ../nbs/library/onnx_files.ipynb #d8e129b6
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -89,8 +90,10 @@ def _converted(answers: nn.Module, example: Tensor, place: Path) -> None:
                 dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
             )
     except Exception as error:
+        # the converter writes for a terminal, in colours and over many lines
+        said = re.sub(r"\x1b\[[\d;]*m", "", str(error)).partition("\n")[0][:400]
         raise LearnerError("the model cannot be written as ONNX: "
-                           f"{type(error).__name__}: {str(error)[:400]}") from error
+                           f"{type(error).__name__}: {said}") from error
 
 
 def _worst(answers: nn.Module, file: Path, example: Tensor) -> float:
@@ -181,9 +184,10 @@ def quantize_onnx(
         def get_next(self): return next(self.left, None)
     with TemporaryDirectory() as folder, _silence():
         place = Path(folder)/"small.onnx"
+        # signed weights overflow on processors without instructions for them
         tools.quantize_static(
             str(fname), str(place), Reader(), per_channel=True,
-            activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
+            activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QUInt8,
         )
         with written_whole(file) as f: f.write(place.read_bytes())
     return file

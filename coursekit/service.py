@@ -219,10 +219,15 @@ class Service:
     async def watch(self) -> None:
         "Look for a new file again and again."
         loop, refused = asyncio.get_running_loop(), self.watched.refused
+        # by then whoever was given the old model has been answered
+        later = self.config.receive + self.config.predict
         while True:
             await asyncio.sleep(self.config.watch)
+            old = self.watched.model
             is_new = await loop.run_in_executor(None, self.watched.look)
-            if is_new: self._tell("taken", self.watched.model.version)
+            if is_new:
+                self._tell("taken", self.watched.model.version)
+                loop.call_later(later, old.close)
             elif self.watched.refused not in ("", refused):
                 self._tell("refused", self.watched.refused)
             refused = self.watched.refused

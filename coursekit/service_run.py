@@ -17,26 +17,36 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .messages import DataError
-
 # slow: a new process has to answer its parent soon, so it comes after that
 if TYPE_CHECKING: from coursekit.service import ServiceConfig
 
 _ENVIRONMENT = "COURSEKIT_SERVICE"
-HEADER_SECONDS = 10.0  # from the first byte of a connection to the end of the headers
+HEADER_SECONDS = 10.0  # to the end of the headers, from the connection or the first byte of a later request
 
 
 class PatientProtocol(H11Protocol):
-    "Ends a connection that has not sent the headers of its first request in time."
+    "Ends a connection that has not sent the headers of a request in time."
+    limit = None  # the timer; none while a request is being answered
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.limit = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+        self._wait_for_headers()
 
-    def _too_slow(self) -> None:
-        if self.cycle is None: self.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering: self._stop_waiting()
+        elif self.limit is None: self._wait_for_headers()
+
+    def _wait_for_headers(self) -> None:
+        self.limit = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self.limit: self.limit.cancel()
+        self.limit = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.limit.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
 # %% ../nbs/library/service_run.ipynb #07f93a85
@@ -76,8 +86,7 @@ def serve(
     workers: int = 1,  # processes; from two on, one that dies is started anew
 ) -> None:
     """Answer until a signal comes; what was accepted by then is answered still. Returns
-    when all is done. Raises `DataError` for less than one process."""
-    if workers < 1: raise DataError(f"workers={workers}: at least one process answers")
+    when all is done."""
     os.environ[_ENVIRONMENT] = json.dumps(asdict(config))
     how = {
         "host": host, "port": port, "workers": workers, "factory": True,

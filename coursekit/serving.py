@@ -142,6 +142,10 @@ class ServedModel:
         if self.batcher: return self.batcher.submit(x).result().tolist()
         return self.run(x[None])[0].tolist()
 
+    def close(self) -> None:
+        "Let its batcher answer what it has, and end; for a model that nobody asks any more."
+        if self.batcher: self.batcher.waiting.put(None)
+
     def answer(
         self,
         data: bytes,  # what somebody sent
@@ -227,8 +231,11 @@ class WatchedModel:
                 copy = shutil.copy(self.file, Path(folder)/self.file.name)
                 if stamp != self._stamp(): return False  # it is being written
                 model = self.make(copy)
-        except (DataError, OSError, ValueError) as error:
-            self.seen, self.refused = stamp, str(error)
+        # whatever is wrong with it: the model that answers now must go on
+        except Exception as error:
+            self.refused = f"{type(error).__name__}: {error}"
+            # a full disk may be empty a second later; a wrong file stays wrong
+            if not isinstance(error, OSError): self.seen = stamp
             return False
         self.seen, self.refused, self.changes = stamp, "", self.changes + 1
         self.model = model

@@ -150,3 +150,20 @@ def test_both_ways_to_call_it(command, cache):
     done = subprocess.run([*command, "data", "where"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{cache}\n")
     assert subprocess.run([*command, "data", "fetch", "nope"], capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--port", "99999"), "99999: a port is a number from 1 to 65535"),
+        (("--port", "http"), "http: a port is a number"),
+        (("--places", "-1"), "places=-1"),
+        (("--megabytes", "0"), "max_bytes=0"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_a_port_is_opened(options, words, capsys):
+    try:
+        code = main(["serve", "nowhere.safetensors", *options])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and words in capsys.readouterr().err

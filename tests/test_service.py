@@ -224,6 +224,44 @@ def test_a_model_is_replaced_or_refused(client, exported):
         file.write_bytes(whole)
 
 
+def until(right, seconds=20):
+    end = time.monotonic() + seconds
+    while not right():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_watcher_outlives_whatever_goes_wrong(exported):
+    "A new model that cannot be converted, say, must not end the looking for the next one."
+    learn, file, photo = exported
+    whole = file.read_bytes()
+    config = ServiceConfig(
+        str(file), "torch", watch=0.02, batch=4, deadline=0.001, receive=0.1, predict=0.2
+    )
+    usual = config.load
+    with testclient.TestClient(service_app(config)) as client:
+        watched = client.app.state.service.watched
+        old = watched.model
+
+        def broken(path):
+            raise RuntimeError("no word for this in ONNX")
+
+        watched.make = broken
+        try:
+            learn.export(file)
+            until(lambda: "no word for this" in (client.get("/health").json()["refused"] or ""))
+            assert watched.model is old
+            watched.make = usual
+            file.write_bytes(whole)
+            until(lambda: watched.model is not old)
+            said = client.post("/predict", content=photo.read_bytes(), headers=PNG)
+            assert said.json()["label"] == "red" and not watched.refused
+            until(lambda: not old.batcher.thread.is_alive())
+            assert watched.model.batcher.thread.is_alive()
+        finally:
+            file.write_bytes(whole)
+
+
 def test_bodies_on_their_way_are_bounded(exported):
     config = ServiceConfig(str(exported[1]), "torch", max_held=5_000)
     with testclient.TestClient(service_app(config)) as client:
