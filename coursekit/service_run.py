@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING: from coursekit.service import ServiceConfig
 
 _ENVIRONMENT = "COURSEKIT_SERVICE"
-HEADER_SECONDS = 10.0  # to the end of the headers, from the connection or the first byte of a later request
+HEADER_SECONDS = 10.0  # to the headers' end, from connection or a later first byte
 
 
 class PatientProtocol(H11Protocol):

@@ -143,7 +143,7 @@ class ServedModel:
         return self.run(x[None])[0].tolist()
 
     def close(self) -> None:
-        "Let its batcher answer what it has, and end; for a model that nobody asks any more."
+        "Its batcher answers what it has and ends; for a model no longer asked."
         if self.batcher: self.batcher.waiting.put(None)
 
     def answer(
