@@ -36,10 +36,11 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 nb_render_markdown_format = "myst"
-nb_ipywidgets_js = {"lib/embed.js": {"defer": "defer"}}
+nb_ipywidgets_js = {}  # site.js loads the player when a widget comes near
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
+myst_update_mathjax = False
 myst_url_schemes = ["http", "https", "mailto"]
 
 lesson_pages = {
@@ -54,11 +55,16 @@ autodoc_preserve_defaults = True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
-mathjax_path = "lib/tex-svg.js"  # one file, SVG output: no fonts to fetch
-mathjax3_config = {"options": {"enableMenu": False}}
+# Sphinx's extension puts the formulas on the page, and this script beside those that have some; KaTeX (a seventh
+# of MathJax) draws them, see site.js.
+mathjax_path = "lib/katex.min.js"
+mathjax_options = {"defer": "defer"}
+
+html_baseurl = f"{ini['site_url'].rstrip('/')}/" if ini["site_url"] else ""
 
 html_theme = "sphinx_book_theme"
 html_title = project
+templates_path = ["_templates"]
 html_static_path = ["_static", "../_build/js"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]

@@ -8,17 +8,20 @@ resolved by Sphinx, so a broken one fails the build.
 
 import ast
 import html
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from docutils import nodes
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
+import home_page
 import lessons
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,9 @@ FENCE = r"^[ \t]*(?P<f>`{3,}|~{3,})[^\n]*\n.*?^[ \t]*(?P=f)[ \t]*$"
 SPAN = r"(?<!`)(?P<s>`+)(?!`).+?(?<!`)(?P=s)(?!`)"
 CODE = re.compile(f"{FENCE}|{SPAN}", re.M | re.S)
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>[ \t]*$', re.M)
+CLASS = re.compile(r"^<!-- class: ([\w-]+) -->$", re.M)
+# a lesson that prose names, but not where a link would be in a link, in a heading or in HTML
+LESSON = re.compile(r"(\[[^\]]*\]\([^)\n]*\)|^#.*$|^<.*$)|\b([Ll]essons? )(\d\d(?:(?:, | and | or | to )\d\d)*)\b", re.M)
 LINK = re.compile(r"\]\((?:(?:library/|\.\./)?([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
 ABOVE = r"(\]\(|<img [^>]*?src=\")((?:\.\./){%d})\.\./"
 NO_ALT = re.compile(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])[^>]*>")
@@ -46,6 +52,9 @@ class Course:
     git_url: str = ""
     branch: str = "main"
     claims: dict[str, str] = field(default_factory=dict)  # id -> the claim in words
+    lessons: dict[str, str] = field(default_factory=dict)  # number -> page
+    cards: str = ""  # of the home page
+    numbers: str = ""
 
 
 def label(page: str, anchor: str) -> str:
@@ -81,6 +90,21 @@ def _link(match: re.Match, page: str) -> str:
     return f"](#{label(target or page, anchor)})" if anchor else match[0]
 
 
+def _lessons(match: re.Match, page: str, course: Course) -> str:
+    "'Lessons 05 and 06' with a link for each number."
+    if match[1]:
+        return match[0]
+    up, first = "../" * page.count("/"), match[2].strip()
+
+    def one(number: re.Match) -> str:
+        nonlocal first
+        words = f"{first} {number[0]}".strip()
+        first, target = "", course.lessons.get(number[0], page)
+        return words if target == page else f"[{words}]({up}{target}.ipynb)"
+
+    return re.sub(r"\d\d", one, match[3])
+
+
 def _term(match: re.Match, page: str) -> str:
     "A block that explains a term, as a box with a place to jump to."
     name = match[1].strip().removesuffix(".")
@@ -88,9 +112,11 @@ def _term(match: re.Match, page: str) -> str:
     return f"\n{{.term}}\n{head}{match[2]}"
 
 
-def _text(text: str, page: str) -> str:
+def _text(text: str, page: str, course: Course) -> str:
     "Anchors and links in Markdown that is not code."
     text = lessons.CLAIM_IN_MARKDOWN.sub("", text)
+    text = CLASS.sub(r"{.\1}", text)
+    text = LESSON.sub(lambda m: _lessons(m, page, course), text)
     text = ANCHOR.sub(lambda m: place(page, m[1]) + "\n", text)
     text = LINK.sub(lambda m: _link(m, page), text)
     return re.sub(ABOVE % page.count("/"), r"\1\2", text)
@@ -116,7 +142,7 @@ def markdown(source: str, page: str, course: Course) -> str:
     pieces.append((source[position:], False))
     for i, (piece, is_code) in enumerate(pieces):
         after = pieces[i + 1][0] if is_code else ""
-        done += _symbol(piece, done, after, course) if is_code else _text(piece, page)
+        done += _symbol(piece, done, after, course) if is_code else _text(piece, page, course)
     return done
 
 
@@ -276,6 +302,14 @@ def with_bar(nb: NotebookNode, page: str, module: str, course: Course) -> None:
         nb.cells[0].source = re.sub(r"^(# .+)$", top, nb.cells[0].source, count=1, flags=re.M)
 
 
+def home(nb: NotebookNode, course: Course) -> None:
+    "Put the cards in the place of the table of lessons, and the numbers in theirs."
+    for cell in nb.cells:
+        if home_page.ROW.search(cell.source) and course.cards:
+            cell.source = home_page.TABLE.sub(lambda _: course.cards + "\n", cell.source, count=1)
+        cell.source = cell.source.replace("<!-- numbers -->", course.numbers)
+
+
 def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
     "The notebook as myst-nb is to show it; raises `ValueError` for a picture without alt text."
     if bad := [c for c in nb.cells if missing_alt(c)]:
@@ -284,6 +318,8 @@ def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
             f"{page}: a picture without alt text, in the cell that begins {first[:60]!r}"
         )
     module = lessons.module_of(nb)
+    if page == "index":
+        home(nb, course)
     with_bar(nb, page, module, course)
     drop_lost_buffers(nb)
     seen: Counter = Counter()
@@ -300,7 +336,10 @@ def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
 def about(app) -> Course:
     "What the pages have to know: from the configuration, and from the claims beside the sources."
     table = lessons.claims_table(app.srcdir / "claims.csv")
-    return Course(**app.config.lesson_pages, claims={i: r["claim"] for i, r in table.items()})
+    known = json.loads((app.srcdir / "course.json").read_text("utf-8"))
+    return Course(
+        **app.config.lesson_pages, **known, claims={i: r["claim"] for i, r in table.items()}
+    )
 
 
 def source_read(app, docname: str, source: list[str]) -> None:
@@ -317,7 +356,27 @@ def source_read(app, docname: str, source: list[str]) -> None:
     source[0] = nbformat.writes(nb)
 
 
+def page_context(app, page: str, template: str, context: dict, doctree) -> None:
+    "What others show of a page when they link to it."
+    if doctree is None:
+        return
+    words = home_page.described(p.astext() for p in doctree.findall(nodes.paragraph))
+    about = {"og:title": context["title"], "og:type": "article", "og:description": words}
+    if app.config.html_baseurl:
+        about["og:url"] = f"{app.config.html_baseurl}{page}.html"
+        about["og:image"] = f"{app.config.html_baseurl}_static/cards/00_first_model.webp"
+    tags = [f'<meta property="{k}" content="{html.escape(v)}">' for k, v in about.items() if v]
+    context["metatags"] = "\n".join(
+        [
+            context.get("metatags", ""),
+            f'<meta name="description" content="{html.escape(words)}">',
+            *tags,
+        ]
+    )
+
+
 def setup(app) -> dict[str, bool]:
     app.add_config_value("lesson_pages", {}, "env")
     app.connect("source-read", source_read)
+    app.connect("html-page-context", page_context)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -32,8 +32,17 @@ def put(root: Path, name: str, *cells, record=None):
     write(nb, root / "nbs" / name)
 
 
+HOME = """# Home
+
+[licence](../settings.ini)
+
+| | lesson | what you build | level |
+|---|---|---|---|
+| 00 | [First](00_first.ipynb) | two | begin here |
+| 01 | [Second](01_second.ipynb) | more | basics |
+"""
 FIRST = (
-    '# First\n<!-- claim: F002 -->\n<a id="top"></a>',
+    '# 00 · First\n<!-- claim: F002 -->\n<a id="top"></a>',
     code("#| default_exp first"),
     code("#| export\ndef two(): return 2"),
     code("#| headline\ntwo()"),
@@ -48,7 +57,7 @@ FIRST = (
     END,
 )
 SECOND = (
-    "# Second\n[back](00_first.ipynb#top)",
+    "# 01 · Second\n[back](00_first.ipynb#top)",
     code("#| headline\nfrom coursekit.first import two"),
     *FIRST[6:],
 )
@@ -64,7 +73,7 @@ def made(tmp_path_factory):
     (tmp_path / "claims.csv").write_text(CLAIMS)
     (tmp_path / "coursekit").mkdir()
     shutil.copy(ROOT / "coursekit" / "__init__.py", tmp_path / "coursekit")
-    put(tmp_path, "index.ipynb", "# Home\n\n[first](00_first.ipynb) [licence](../settings.ini)")
+    put(tmp_path, "index.ipynb", HOME)
     put(tmp_path, "00_first.ipynb", *FIRST)
     put(tmp_path, "01_second.ipynb", *SECOND)
     (tmp_path / "README.md").write_text(check.readme_text(tmp_path))
@@ -239,6 +248,13 @@ def test_a_picture_at_the_top_is_the_figure_of_its_cell(root):
     assert find(root, "outputs") == ""
     (root / "images" / "a.png").write_bytes(b"another")
     assert "images/a.png is not the figure of its cell" in find(root, "outputs")
+
+
+def test_titles(root):
+    put(root, "index.ipynb", HOME.replace("[First]", "[Last]"))
+    assert "calls 00_first '00 · Last', and it is '00 · First'" in find(root, "titles")
+    put(root, "00_first.ipynb", "# First")
+    assert "does not begin with '00 · '" in find(root, "titles")
 
 
 def test_form(root):

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 from sphinx.cmd.build import build_main
 
+import home_page
 import lessons
 import library_groups
 from lessons import ROOT
@@ -62,13 +64,18 @@ def fetch_javascript(
 ) -> None:
     "Put the files into `folder`, fetched from npm unless they lie there already."
     files = files if files is not None else wanted()
-    missing = [f for f in files if not _is_there(folder / Path(f[2]).name, f[3])]
+    missing = [f for f in files if not _is_there(folder / served_as(f[2]), f[3])]
     for name, version in dict.fromkeys(f[:2] for f in missing):
         say(f"fetching {name} {version} from npm, once")
         with tempfile.TemporaryDirectory() as temporary:
             source = unpack(name, version, Path(temporary) / "unpacked")
             for _, _, file, digest in (f for f in missing if f[:2] == (name, version)):
-                _take(source / file, folder / Path(file).name, digest)
+                _take(source / file, folder / served_as(file), digest)
+
+
+def served_as(file: str) -> str:
+    "Where a file of a package lies on the site: fonts in a folder, as style sheets expect them."
+    return "/".join(Path(file).parts[-2 if Path(file).parent.name == "fonts" else -1 :])
 
 
 def _is_there(path: Path, digest: str) -> bool:
@@ -404,6 +411,12 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
     modules = api(target, pages)
     table = lessons.claims_table(claims)
     shutil.copyfile(claims, target / "claims.csv")
+    known = {
+        "lessons": {p.stem[:2]: p.stem for p in pages if lessons.is_lesson(p)},
+        "cards": home_page.cards(pages[0]),
+        "numbers": home_page.numbers(pages, table),
+    }
+    (target / "course.json").write_text(json.dumps(known), encoding="utf-8")
     made = {
         "claims.md": claims_page(table, pages),
         "glossary.md": glossary_page(pages),
@@ -486,10 +499,24 @@ def _build(folder: Path, out: Path, claims: Path, work: Path) -> None:
     try:
         temporary.chmod(0o755)
         sphinx(work, temporary / "html", temporary / "doctrees")
-        (temporary / "html" / ".nojekyll").touch()
+        finish(pages_in(folder), temporary / "html")
         replace(temporary / "html", out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish(pages: list[Path], html: Path) -> None:
+    "What Sphinx does not make: the cards' pictures, and a map for search engines."
+    (html / ".nojekyll").touch()
+    home_page.thumbnails(pages, ROOT / "images", html / "_static" / "cards")
+    (html / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)  # see layout.html
+    if site := lessons.settings().get("site_url", "").rstrip("/"):
+        names = sorted(str(p.relative_to(html)) for p in html.rglob("*.html"))
+        found = "".join(f"<url><loc>{site}/{n}</loc></url>\n" for n in names if n != "404.html")
+        head = '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+        (html / "sitemap.xml").write_text(f"{head}\n{found}</urlset>\n", encoding="utf-8")
+        robots = f"User-agent: *\nAllow: /\nSitemap: {site}/sitemap.xml\n"
+        (html / "robots.txt").write_text(robots, encoding="utf-8")
 
 
 def check_links(folder: Path) -> None:

@@ -20,6 +20,7 @@ import nbconvert
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
+import home_page
 import library_groups
 from lessons import (
     ROOT,
@@ -38,6 +39,7 @@ from lessons import (
     pictures,
     read,
     settings,
+    title,
 )
 from run import strip
 from shape import Course, shape, write_still
@@ -246,10 +248,23 @@ def library(root: Path = ROOT) -> Iterator[str]:
             yield f"library/{path.name}: below the title no line that says what it is: > One sentence."
 
 
+def titles(root: Path = ROOT) -> Iterator[str]:
+    "A lesson's title begins with its number, and the home page calls every lesson by its title."
+    found = {p.stem: title(read(p)) for p in filter(is_lesson, notebooks(root / "nbs"))}
+    for page, words in found.items():
+        if not words.startswith(f"{page[:2]} · "):
+            yield f"{page}.ipynb: the title {words!r} does not begin with '{page[:2]} · '"
+    index = root / "nbs" / "index.ipynb"
+    listed = {row.page: f"{row.number} · {row.title}" for row in home_page.rows(read(index))}
+    for page in sorted(found.keys() | listed.keys()):
+        if found.get(page) != listed.get(page):
+            yield f"index.ipynb calls {page} {listed.get(page)!r}, and it is {found.get(page)!r}"
+
+
 def readme_text(root: Path = ROOT) -> str:
     "README.md as nbconvert makes it from the index, with links that start at the root."
     body, _ = nbconvert.MarkdownExporter().from_filename(str(root / "nbs" / "index.ipynb"))
-    body = re.sub(r"<!--\s*claim:.*?-->\n?", "", body)
+    body = re.sub(r"<!--\s*(?:claim:.*?|class:.*?|numbers)\s*-->\n?", "", body)
     body = LINK.sub(
         lambda m: (
             m[0]
@@ -271,7 +286,7 @@ def readme(root: Path = ROOT) -> Iterator[str]:
         yield "README.md is not what nbs/index.ipynb gives: run make export"
 
 
-CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, library, links, readme)
+CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, library, links, titles, readme)
 
 
 def main(argv: list[str] | None = None) -> int:

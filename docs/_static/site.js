@@ -16,16 +16,87 @@ function nameGroups() {
 
 // A box that scrolls must be reachable by the keyboard.
 function focusScrolling() {
-  for (const box of document.querySelectorAll("div.cell_output, mjx-container[display='true'], pre, .pst-scrollable-table-container")) {
+  for (const box of document.querySelectorAll("div.cell_output, div.math, pre, .pst-scrollable-table-container")) {
     if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
     else if (box.tabIndex === 0) box.removeAttribute("tabindex");
   }
 }
 
-// The widget player speaks to MathJax 2 when a label may hold maths, and stumbles over MathJax 3: answer in its place.
-function answerForMathJax2() {
-  if (!window.MathJax?.typesetPromise) return;
-  window.MathJax.Hub = { Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])) };
+// Where this script lies, so that others can be fetched when a page needs them.
+const STATIC = document.currentScript.src.replace(/[^/]*$/, "");
+
+function fetchScript(src) {
+  if (document.querySelector(`script[src="${src}"]`)) return;
+  document.head.append(Object.assign(document.createElement("script"), { src }));
+}
+
+// Formulas stand on the page as TeX, between \\( and \\) or \\[ and \\].
+function drawFormulas() {
+  if (!window.katex) return;
+  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: `${STATIC}lib/katex.min.css` }));
+  for (const place of document.querySelectorAll(".math")) {
+    const displayMode = place.tagName === "DIV";
+    const tex = [...place.childNodes].filter(node => node.nodeType === Node.TEXT_NODE).map(node => node.data).join("");
+    const target = displayMode ? place.appendChild(document.createElement("span")) : place;
+    for (const node of [...place.childNodes]) if (node.nodeType === Node.TEXT_NODE) node.remove();
+    katex.render(tex.trim().replace(/^\\[([]|\\[)\]]$/g, ""), target, { displayMode, throwOnError: false });
+  }
+}
+
+// The player of widgets weighs more than a page: it is fetched when the first widget comes near.
+function playWidgets() {
+  const views = [...document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")];
+  if (!views.length) return;
+  const watcher = new IntersectionObserver(entries => {
+    if (!entries.some(entry => entry.isIntersecting)) return;
+    watcher.disconnect();
+    fetchScript(`${STATIC}lib/embed.js`);
+  }, { rootMargin: "800px" });
+  views.forEach(view => watcher.observe(view.parentElement));
+}
+
+// So is the index of the search, when somebody turns to the search.
+function searchWhenAsked() {
+  const ask = () => fetchScript(STATIC.replace(/_static\/$/, "searchindex.js"));
+  document.querySelectorAll(".bd-search input, .search-button__button").forEach(each => each.addEventListener("focus", ask));
+  document.querySelectorAll(".search-button__button").forEach(each => each.addEventListener("click", ask));
+  document.addEventListener("keydown", event => { if ((event.ctrlKey || event.metaKey) && /^k$/i.test(event.key)) ask(); });
+}
+
+// Which lessons one has done is kept in this browser, and nowhere else.
+const DONE = "coursekit-done";
+const lessonOf = href => (href.match(/(?:^|\/)(\d\d_\w+)\.html/) || [])[1];
+
+function lessonsDone() {
+  try { return new Set(JSON.parse(localStorage.getItem(DONE) || "[]")); } catch { return new Set(); }
+}
+
+function showDone() {
+  const done = lessonsDone();
+  for (const link of document.querySelectorAll(".bd-sidebar-primary a, a.card-of-lesson")) {
+    const mark = link.querySelector("strong") || link;
+    mark.classList.toggle("is-done", done.has(lessonOf(link.href)));
+  }
+}
+
+function askWhetherDone() {
+  const here = lessonOf(location.pathname);
+  const article = document.querySelector(".bd-article");
+  if (!here || !article) return;
+  const button = article.appendChild(Object.assign(document.createElement("button"), { className: "done-button" }));
+  const say = () => {
+    const done = lessonsDone().has(here);
+    button.textContent = done ? "Done ✓ (press to take it back)" : "Mark this lesson as done";
+    button.setAttribute("aria-pressed", done);
+  };
+  button.addEventListener("click", () => {
+    const done = lessonsDone();
+    if (!done.delete(here)) done.add(here);
+    try { localStorage.setItem(DONE, JSON.stringify([...done])); } catch { /* a private window keeps nothing */ }
+    say();
+    showDone();
+  });
+  say();
 }
 
 // Lists of claims and of terms: a field that keeps what holds every word typed, and a choice of one part (a lesson).
@@ -65,7 +136,11 @@ function addFilter(box) {
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".filter-box").forEach(addFilter);
-  answerForMathJax2();
+  askWhetherDone();
+  showDone();
+  drawFormulas();
+  playWidgets();
+  if (!location.pathname.endsWith("/search.html")) searchWhenAsked();
   nameGroups();
   new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
   new ResizeObserver(focusScrolling).observe(document.body);
