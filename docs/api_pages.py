@@ -26,6 +26,7 @@ class Symbol:
     kind: str  # a directive of autodoc: autofunction, autoclass, autodata, automethod
     owner: str = ""
     methods: tuple[str, ...] = ()
+    about: str = ""  # the first sentence of its docstring
 
 
 def exported(tree: ast.Module) -> list[str]:
@@ -48,6 +49,11 @@ def _patched(node: ast.AST) -> str:
     return ""
 
 
+def _about(node: ast.AST) -> str:
+    words = " ".join((ast.get_docstring(node) or "").split())
+    return re.split(r"(?<=[.;:])\s", words)[0].rstrip(".;:")
+
+
 def symbols_of(path: Path) -> list[Symbol]:
     "What a module exports, in the order of its text."
     tree, module = ast.parse(path.read_text(encoding="utf-8")), f"{path.parent.name}.{path.stem}"
@@ -55,12 +61,12 @@ def symbols_of(path: Path) -> list[Symbol]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in public:
             methods = tuple(f.name for f in _functions(node.body))
-            found.append(Symbol(module, node.name, "autoclass", methods=methods))
+            found.append(Symbol(module, node.name, "autoclass", "", methods, _about(node)))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if owner := _patched(node):
-                found.append(Symbol(module, node.name, "automethod", owner))
+                found.append(Symbol(module, node.name, "automethod", owner, (), _about(node)))
             elif node.name in public:
-                found.append(Symbol(module, node.name, "autofunction"))
+                found.append(Symbol(module, node.name, "autofunction", about=_about(node)))
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [t.id for t in targets if isinstance(t, ast.Name) and t.id in public]
@@ -97,12 +103,25 @@ def _directive(symbol: Symbol, classes: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def names_table(symbols: list[Symbol], classes: dict[str, str]) -> str:
+    "All names with the first sentence of each, to be seen before the details; none for one or two."
+    if len(symbols) < 3:
+        return ""
+    lines = [".. list-table::", "   :class: names", "   :widths: auto", ""]
+    for symbol in symbols:
+        name = f"{symbol.owner}.{symbol.name}" if symbol.owner else symbol.name
+        home = classes.get(symbol.owner, symbol.module)
+        lines += [f"   * - :py:obj:`{name} <{home}.{name}>`", f"     - {_plain(symbol.about)}"]
+    return "\n".join(lines)
+
+
 def entries(name: str, modules: dict[str, list[Symbol]]) -> str:
     "What one module exports, as MyST."
     classes = {s.name: s.module for m in modules.values() for s in m if s.kind == "autoclass"}
     local = {s.name for s in modules[name] if s.kind == "autoclass"}
     shown = [_directive(s, classes) for s in modules[name] if s.owner not in local or not s.owner]
-    rest = "\n\n".join([f".. automodule:: {FOLDER.name}.{name}", *shown])
+    table = names_table(modules[name], classes)
+    rest = "\n\n".join([f".. automodule:: {FOLDER.name}.{name}", table, *shown])
     return f"```{{eval-rst}}\n{rest}\n```\n"
 
 

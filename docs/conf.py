@@ -68,6 +68,7 @@ templates_path = ["_templates"]
 html_static_path = ["_static", "../_build/js"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_search_scorer = str(HERE / "scorer.js")
 html_favicon = "_static/logo.svg"
 html_logo = "_static/logo.svg"
 html_show_sourcelink = False

@@ -32,12 +32,18 @@ CODE = re.compile(f"{FENCE}|{SPAN}", re.M | re.S)
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>[ \t]*$', re.M)
 CLASS = re.compile(r"^<!-- class: ([\w-]+) -->$", re.M)
 # a lesson that prose names, but not where a link would be in a link, in a heading or in HTML
-LESSON = re.compile(r"(\[[^\]]*\]\([^)\n]*\)|^#.*$|^<.*$)|\b([Ll]essons? )(\d\d(?:(?:, | and | or | to )\d\d)*)\b", re.M)
+LESSON = re.compile(
+    r"(\[[^\]]*\]\([^)\n]*\)|^#.*$|^<.*$)|\b([Ll]essons? )(\d\d(?:(?:, | and | or | to )\d\d)*)\b",
+    re.M,
+)
 LINK = re.compile(r"\]\((?:(?:library/|\.\./)?([\w-]+)\.ipynb)?(?:#([\w-]+))?\)")
 ABOVE = r"(\]\(|<img [^>]*?src=\")((?:\.\./){%d})\.\./"
 NO_ALT = re.compile(r"!\[\s*\]\(|<img (?![^>]*alt=\"[^\"])[^>]*>")
 NAME = re.compile(r"`([A-Za-z_][\w.]*)(\(\))?`")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+# widgets that do something in Python when they are used, and do not always keep that they may be disabled
+CONTROLS = ("ButtonModel", "FileUploadModel", "DropdownModel")
 TAGS = {"exported": "export", "exercise": "exercise"}  # class on the page: what makes it
 LONG_OUTPUT = 24  # lines; a longer text output scrolls inside its box
 
@@ -177,7 +183,7 @@ def marks(cell: NotebookNode, page: str, module: str, course: Course) -> list[st
         full = [(n, f"{package}.{n}") for n in defined(code)]
         links = [f"{{py:obj}}`{n} <{f}>`" for n, f in full if f in course.symbols.values()]
         found.append(", ".join([f"goes into [{package}](api/{module}.md)", *links]))
-    if "exercise" in options:
+    if "exercise" in options or cell.metadata.get("needs_kernel"):
         found.append("run the lesson to try it")
     return [text for text in found if text]
 
@@ -240,10 +246,41 @@ def _has_place(state, path: list) -> bool:
 
 def drop_lost_buffers(nb: NotebookNode) -> None:
     "Leave out what an upload once held: the emptied widget has no place for it, and the page would stumble."
-    saved = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    saved = nb.metadata.get("widgets", {}).get(STATE, {})
     for model in saved.get("state", {}).values():
         if buffers := model.get("buffers"):
             model["buffers"] = [b for b in buffers if _has_place(model["state"], b["path"])]
+
+
+def disable_what_needs_a_kernel(nb: NotebookNode) -> None:
+    "On the page nobody answers a button or a menu: what is not linked to another widget is switched off."
+    saved = nb.metadata.get("widgets", {}).get(STATE, {})
+    models = saved.get("state", {})
+    linked = {
+        str(end[0]).removeprefix("IPY_MODEL_")
+        for model in models.values()
+        for end in (model["state"].get("source"), model["state"].get("target"))
+        if isinstance(end, list) and end
+    }
+    for key, model in models.items():
+        if key not in linked and (model.get("model_name") in CONTROLS or "disabled" in model["state"]):
+            model["state"]["disabled"] = True
+
+
+def needs_kernel(cell: NotebookNode, models: dict) -> bool:
+    "Whether a widget that the cell shows holds one that was switched off."
+    shown = [o.get("data", {}).get(WIDGET, {}).get("model_id") for o in cell.get("outputs", [])]
+    todo, seen = [key for key in shown if key], set()
+    while todo:
+        key = todo.pop()
+        if key in seen or key not in models:
+            continue
+        seen.add(key)
+        state = models[key]["state"]
+        if state.get("disabled"):
+            return True
+        todo += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state))
+    return False
 
 
 # ------------------------------------------------------------------------------ the page
@@ -322,6 +359,11 @@ def convert(nb: NotebookNode, page: str, course: Course) -> NotebookNode:
         home(nb, course)
     with_bar(nb, page, module, course)
     drop_lost_buffers(nb)
+    disable_what_needs_a_kernel(nb)
+    models = nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    for cell in nb.cells:
+        if needs_kernel(cell, models):
+            cell.metadata["needs_kernel"] = True
     seen: Counter = Counter()
     nb.cells = [x for c in nb.cells for x in with_marks(c, page, module, course, seen)]
     nb.metadata.setdefault("language_info", {"name": "python"})  # else myst-nb asks which lexer

@@ -295,7 +295,7 @@ def test_links(root, text, words):
 
 
 def test_readme(root):
-    assert "[first](nbs/00_first.ipynb) [licence](settings.ini)" in (root / "README.md").read_text()
+    assert "[licence](settings.ini)\n\n| | lesson" in (root / "README.md").read_text()
     put(root, "index.ipynb", "# Another home")
     assert "make export" in find(root, "readme")
 

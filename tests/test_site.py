@@ -270,6 +270,66 @@ def test_bar_has_colab_once_the_repository_is_known():
     assert "%pip install git+https://github.com/someone/coursekit" in text
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("See lesson 01.", "See [lesson 01](01_waves.ipynb)."),
+        ("Lessons 01 and 02", "[Lessons 01](01_waves.ipynb) and [02](02_data.ipynb)"),
+        ("of lessons 01, 02", "of [lessons 01](01_waves.ipynb), [02](02_data.ipynb)"),
+        ("lesson 77 is not there", "lesson 77 is not there"),
+        ("[lesson 01](01_waves.ipynb#x)", "[lesson 01](#01_waves--x)"),
+        ("`lesson 01`", "`lesson 01`"),
+        ("## After lesson 01", "## After lesson 01"),
+        ("<summary>lesson 01</summary>", "<summary>lesson 01</summary>"),
+        ("lesson 011", "lesson 011"),
+        ("<!-- class: start -->\n[a](b.ipynb)", "{.start}\n[a](b.ipynb)"),
+    ],
+)
+def test_lessons_that_prose_names_are_linked(written, expected):
+    about = Course(lessons={"01": "01_waves", "02": "02_data"})
+    assert markdown(written, "03_here", about) == expected
+
+
+def test_a_lesson_does_not_link_to_itself_and_the_library_goes_up():
+    about = Course(lessons={"01": "01_waves"})
+    assert markdown("lesson 01", "01_waves", about) == "lesson 01"
+    assert markdown("lesson 01", "library/a", about) == "[lesson 01](../01_waves.ipynb)"
+
+
+def model(kind, **state):
+    return {"model_name": f"{kind}Model", "state": state}
+
+
+def test_widgets_that_need_a_kernel_are_switched_off():
+    models = {
+        "box": model("VBox", children=["IPY_MODEL_menu", "IPY_MODEL_text"]),
+        "menu": model("Dropdown", disabled=False),
+        "text": model("HTML", value="words"),
+        "slider": model("SelectionSlider", disabled=False),
+        "stack": model("Stack", selected_index=0),
+        "link": model(
+            "Link", source=["IPY_MODEL_slider", "index"], target=["IPY_MODEL_stack", "x"]
+        ),
+        "hand": model("VBox", children=["IPY_MODEL_slider", "IPY_MODEL_stack"]),
+    }
+    shows = {
+        name: new_code_cell(
+            name, outputs=[new_output("display_data", {lesson_pages.WIDGET: {"model_id": name}})]
+        )
+        for name in ("box", "hand")
+    }
+    widgets = {lesson_pages.STATE: {"state": models}}
+    nb = new_notebook(cells=list(shows.values()), metadata={"widgets": widgets})
+    made = convert(nb, "01_a", HERE)
+    off = {
+        key
+        for key, each in made.metadata.widgets[lesson_pages.STATE]["state"].items()
+        if each["state"].get("disabled")
+    }
+    assert off == {"menu"}
+    assert [c.source for c in made.cells] == ["box", "{.marks}\nrun the lesson to try it", "hand"]
+
+
 def test_home_page_has_no_bar():
     assert sources(new_markdown_cell("# Home"), stem="index") == ["# Home"]
 
@@ -331,7 +391,7 @@ def test_only_unambiguous_names_are_linked(modules):
 def test_page_has_methods_of_other_modules_classes_but_none_twice(modules):
     text = api_pages.page("one", modules, "Made somewhere.")
     assert ".. automethod:: pack.two.Other.tune\n   :no-index:" in text
-    assert "Net.fit" not in text  # it is a member of Net, which is on the page
+    assert "automethod:: pack.one.Net.fit" not in text  # it is a member of Net, which is on the page
 
 
 def test_docments_become_rows(tmp_path, monkeypatch):
@@ -535,7 +595,7 @@ def test_every_data_set_of_the_package_is_on_the_page():
 
 # ------------------------------------------------------------------------------ JavaScript
 def test_every_script_is_pinned():
-    assert {Path(f[2]).suffix for f in build_site.wanted()} == {".js", ".woff2"}
+    assert {Path(f[2]).suffix for f in build_site.wanted()} == {".js", ".css", ".woff2"}
     assert all(len(f[3]) == 64 for f in build_site.wanted())
 
 
@@ -558,6 +618,11 @@ def test_scripts_are_fetched_once_and_checked(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"b\.js of the npm package is not there"):
         build_site.fetch_javascript(tmp_path / "other", [("pack", "1.0", "b.js", digest)])
     assert not (tmp_path / "other").exists() or not list((tmp_path / "other").iterdir())
+
+
+def test_fonts_lie_in_a_folder_beside_their_style_sheet():
+    assert build_site.served_as("dist/fonts/Main.woff2") == "fonts/Main.woff2"
+    assert build_site.served_as("dist/katex.min.css") == "katex.min.css"
 
 
 def test_npm_that_fails_is_named(tmp_path, monkeypatch):
@@ -594,6 +659,50 @@ def test_lesson_page():
     assert 'href="claims.html#claims-t002"' in text
     assert not re.search(r"\bT00\d", re.sub("<[^>]*>", "", text))
     assert 'href="library/datasets.html' in (course.site() / "01_more.html").read_text()
+
+
+def test_home_page_has_cards_and_numbers():
+    text = (course.site() / "index.html").read_text()
+    assert text.count('class="card-of-lesson"') == 2 and "<table" not in text
+    assert "A wave &amp; its crest." in text and "7 s to run" in text
+    assert "begin here" in text and "<strong>01 · More waves</strong>" in text
+    said = re.search(r"<strong>(\d+) statements</strong>.*?<strong>(\d+)</strong> of", text, re.S)
+    assert said.groups() == ("7", "5")
+    assert '<p class="start">' in text and "<!-- class" not in text
+
+
+def test_head_says_what_the_page_is():
+    text = (course.site() / "00_waves.html").read_text()
+    words = "At the end you will have moved a wave by hand."
+    assert f'<meta name="description" content="{words}' in text
+    assert '<meta property="og:title" content="00 · Waves from scratch">' in text
+    assert "fontawesome.js" not in text and "searchindex.js" not in text
+
+
+def test_pictures_wait_and_hold_their_place():
+    text = (course.site() / "00_waves.html").read_text()
+    image = re.search(r'<img [^>]*alt="A disc: it stands at the left"[^>]*>', text)[0]
+    assert 'loading="lazy" width="320" height="120"' in image and "data-wide" not in image
+
+
+def test_a_published_site_has_a_map(tmp_path, monkeypatch, few_modules):
+    known = build_site.lessons.settings() | {"site_url": "https://a.org/course/"}
+    monkeypatch.setattr(build_site.lessons, "settings", lambda: known)
+    build_site.build(
+        course.make(tmp_path), tmp_path / "site", tmp_path / "claims.csv", tmp_path / "work"
+    )
+    found = (tmp_path / "site" / "sitemap.xml").read_text()
+    assert "<loc>https://a.org/course/00_waves.html</loc>" in found and "404" not in found
+    assert "https://a.org/course/sitemap.xml" in (tmp_path / "site" / "robots.txt").read_text()
+    page = (tmp_path / "site" / "00_waves.html").read_text()
+    assert '<link rel="canonical" href="https://a.org/course/00_waves.html"' in page
+    assert not (course.site() / "sitemap.xml").exists()
+
+
+def test_a_module_begins_with_a_table_of_its_names(modules):
+    assert api_pages.names_table(modules["one"][:2], {}) == ""
+    table = api_pages.names_table(modules["one"], {})
+    assert ":py:obj:`shout <pack.one.shout>`" in table and "Says \\*it\\*" in table
 
 
 def test_library_page_has_prose_code_and_api():

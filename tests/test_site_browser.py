@@ -131,14 +131,17 @@ def visit(browser):
 # ------------------------------------------------------------------------------ what is looked at
 WIDGET_ERROR = "Error displaying widget|Error creating widget|[Ff]ailed to load|model not found"
 SETTLED = """() => document.readyState === 'complete'
-  && [...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))
+  && [...document.querySelectorAll('.math')].every(m => m.querySelector('.katex'))
   && document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length
      <= document.querySelectorAll('.widget-subarea').length"""
 
 
 def settled(page: Page) -> Page:
-    "Wait until maths and widgets are drawn."
+    "Wait until maths and widgets are drawn; the player of widgets comes when one is near."
+    first = "document.querySelector(\"script[type='application/vnd.jupyter.widget-view+json']\")"
+    page.evaluate(f"{first}?.parentElement.scrollIntoView()")
     page.wait_for_function(SETTLED)
+    page.evaluate("window.scrollTo(0, 0)")
     return page
 
 
@@ -183,6 +186,48 @@ def test_search_finds_a_word_while_it_is_typed(made, visit):
 def test_search_page(made, visit):
     page = visit.page(f"{made}/search.html?q=periwinkle")
     expect(page.locator("#search-results a").first).to_have_text("A course on waves")
+
+
+def test_what_weighs_is_fetched_when_it_is_needed(made, visit):
+    page = visit.page(f"{made}/01_more.html")
+    fetched = "performance.getEntriesByType('resource').map(e => e.name.replace(/.*\\//, ''))"
+    page.wait_for_load_state("networkidle")
+    assert not {"katex.min.js", "embed.js", "searchindex.js"} & set(page.evaluate(fetched))
+    page.keyboard.press("Control+k")
+    page.wait_for_function(f"{fetched}.includes('searchindex.js')")
+    other = visit.page(f"{made}/00_waves.html")
+    other.wait_for_load_state("networkidle")
+    assert {"katex.min.js", "katex.min.css"} <= {
+        name.partition("?")[0] for name in other.evaluate(fetched)
+    }
+
+
+def test_formulas_are_drawn_from_their_tex(made, visit):
+    page = settled(visit.page(f"{made}/00_waves.html"))
+    assert page.locator(".katex-error").count() == 0
+    assert page.locator("div.math .katex-display").count() == 1
+    assert page.locator("span.math annotation").first.text_content() == "\\lambda"
+
+
+def test_a_lesson_is_marked_as_done_in_this_browser(made, visit):
+    page = visit.page(f"{made}/00_waves.html")
+    marked = page.locator(".bd-sidebar-primary a.is-done")
+    assert marked.count() == 0
+    page.get_by_role("button", name="Mark this lesson as done").click()
+    expect(marked).to_have_text("00 · Waves from scratch")
+    page.goto(f"{made}/01_more.html")
+    expect(marked).to_have_count(1)
+    page.goto(f"{made}/index.html")
+    expect(page.locator(".card-of-lesson .is-done")).to_have_text("00 · Waves from scratch")
+    page.goto(f"{made}/00_waves.html")
+    page.get_by_role("button", name="Done ✓ (press to take it back)").click()
+    expect(marked).to_have_count(0)
+
+
+def test_lessons_beside_this_one_are_linked_at_the_top(made, visit):
+    page = visit.page(f"{made}/00_waves.html")
+    page.get_by_role("navigation", name="Lessons beside this one").get_by_text("01 · More").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("More waves")
 
 
 def test_slider_moves_and_the_picture_changes(made, visit):
@@ -293,7 +338,7 @@ def test_claims_are_filtered_by_words_and_by_lesson(made, visit):
     expect(page.locator(".filter-box output")).to_have_text("1 statements")
     expect(page.get_by_role("heading", name="More waves")).to_be_hidden()
     page.get_by_label("Show statements with the words").fill("")
-    page.get_by_label("Lesson").select_option("More waves")
+    page.get_by_label("Lesson").select_option("01 · More waves")
     expect(shown).to_have_count(1)
     assert not serious(page)
 
@@ -377,7 +422,7 @@ def test_real_page(real, visit, name):
     broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.outerHTML)"
     assert page.evaluate(broken) == []
     page.set_viewport_size(WIDE)
-    code = "pre, mjx-container"  # thousands of elements, seen on the made course
+    code = "pre, .math"  # thousands of elements, seen on the made course
     assert not serious(page, skip=code)
     assert not serious(dark(page), skip=code)
 
@@ -391,6 +436,27 @@ def test_real_sliders_change_their_picture(real, visit, name):
         assert picture(slider) != before, slider.get_attribute("aria-label")
 
 
+HEAVIEST = {"index": 1.0e6}
+USUAL = 2.5e6
+
+
+@pytest.mark.parametrize("name", [p for p in PAGES if p[0].isdigit() or p == "index"])
+def test_real_page_is_light(real, visit, name):
+    page = visit.page(f"{real}/{name}.html")
+    page.wait_for_load_state("networkidle")
+    weighed = "performance.getEntriesByType('resource').reduce((n, e) => n + e.decodedBodySize, 0)"
+    own = len(page.content().encode())
+    assert page.evaluate(weighed) + own <= HEAVIEST.get(name, USUAL)
+
+
 def test_real_search(real, visit):
     page = visit.page(f"{real}/search.html?q=untar_data")
     expect(page.locator("#search-results a").first).to_be_visible()
+
+
+def test_real_search_finds_the_lesson_first(real, visit):
+    for word, lesson in {"convolution": "02", "augmentation": "04", "evidence": "11"}.items():
+        page = visit.page(f"{real}/search.html?q={word}")
+        first = page.locator("#search-results a").first
+        expect(first).to_be_visible()
+        assert f"/{lesson}_" in first.get_attribute("href") or first.text_content()[:2] == lesson

@@ -7,6 +7,7 @@ no notebook, and needs no network once the two JavaScript packages lie in `_buil
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from filelock import FileLock
+from PIL import Image
 from sphinx.cmd.build import build_main
 
 import home_page
@@ -37,6 +39,9 @@ from lesson_pages import CODE, Course, claim_place, label, markdown, plain  # no
 BUILD = ROOT / "_build"
 JS = BUILD / "js" / "lib"  # below `js`, so that the site serves them from `_static/lib/`
 RELATIVE = r"(?:\]\(|<img [^>]*?src=\")(?:\.\./){%d}([^)\s\"#]+)"
+# a picture that Sphinx has put among its own
+IMAGE = re.compile(r'<img ([^>]*?src="((?:\.\./)*_images/[^"]+)")')
+WIDE = 500  # pixels, above which a figure has parts with words too small for a telephone
 KINDS = {"auto": "checked by code", "both": "told, and checked by code", "narrative": "told"}
 
 
@@ -505,9 +510,33 @@ def _build(folder: Path, out: Path, claims: Path, work: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def light_images(html: Path) -> None:
+    "Pictures wait until they are near, hold their place until then, and wide ones say so."
+
+    @functools.cache
+    def size_of(path: Path) -> tuple[int, int]:
+        with Image.open(path) as image:
+            return image.size
+
+    for page in html.rglob("*.html"):
+
+        def put(match: re.Match, page: Path = page) -> str:
+            path = page.parent / unquote(match[2])
+            if path.suffix == ".svg" or "loading=" in match[0]:
+                return match[0]
+            width, height = size_of(path.resolve())
+            wide = " data-wide" if width > WIDE else ""
+            size = "" if "width" in match[1] else f' width="{width}" height="{height}"'
+            return f'<img{wide} loading="lazy"{size} {match[1]}'
+
+        text = page.read_text(encoding="utf-8")
+        page.write_text(IMAGE.sub(put, text), encoding="utf-8")
+
+
 def finish(pages: list[Path], html: Path) -> None:
     "What Sphinx does not make: the cards' pictures, and a map for search engines."
     (html / ".nojekyll").touch()
+    light_images(html)
     home_page.thumbnails(pages, ROOT / "images", html / "_static" / "cards")
     (html / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)  # see layout.html
     if site := lessons.settings().get("site_url", "").rstrip("/"):

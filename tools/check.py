@@ -286,7 +286,20 @@ def readme(root: Path = ROOT) -> Iterator[str]:
         yield "README.md is not what nbs/index.ipynb gives: run make export"
 
 
-CHECKS = (export, versions, lock, imports, claims, outputs, form, shape, library, links, titles, readme)
+CHECKS = (
+    export,
+    versions,
+    lock,
+    imports,
+    claims,
+    outputs,
+    form,
+    shape,
+    library,
+    links,
+    titles,
+    readme,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
