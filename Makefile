@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 N ?= 01
 JOBS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help course test lab fresh lesson site bench environment data export lock browser
+OUT ?=
+.PHONY: help course test lab fresh lesson class site bench environment data export lock browser
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,10 @@ fresh: environment  ## A new copy of one lesson in my/, the old one is kept: mak
 lesson: environment  ## Export, then run one lesson alone: make lesson N=01
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/run.py $(N)
+
+class: environment  ## Lessons without answers for a class, and a sheet of them: make class OUT=our-class
+	@$(if $(OUT),,echo "Say where to: make class OUT=our-class"; exit 1)
+	$(BIN)/python tools/teaching.py class "$(OUT)"
 
 site: environment  ## Build the site into _site/ from the committed outputs
 	$(BIN)/python tools/build_site.py
