@@ -49,3 +49,40 @@ def test_a_finished_environment_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "coursekit-stamp").write_text("another state")
     with pytest.raises(pytest.fail.Exception):
         environment.main(str(tmp_path))
+
+
+def test_a_kept_torch_is_left_out_of_the_lock():
+    lock = (environment.ROOT / "requirements.lock").read_text()
+    left = environment.without_torch(lock)
+    names = {line.partition("==")[0] for line in left.splitlines() if line[:1].isalnum()}
+    assert {"timm", "numpy", "jupyterlab"} <= names
+    assert not [n for n in names if n in ("torch", "torchvision", "triton") or "nvidia" in n]
+    assert len(lock.splitlines()) - len(left.splitlines()) > 10
+
+
+def test_a_torch_that_is_not_there_cannot_be_kept(tmp_path, monkeypatch):
+    assert environment.torch_here(sys.executable).startswith("2.")
+    bare = tmp_path / "python"
+    bare.write_text(
+        "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n"
+    )
+    bare.chmod(0o755)
+    with pytest.raises(SystemExit, match=r"cannot import torch and torchvision: ModuleNotFound"):
+        environment.torch_here(bare)
+    monkeypatch.setenv("TORCH", "cpu")
+    with pytest.raises(SystemExit, match="TORCH=cpu: say TORCH=keep"):
+        environment.keeps_torch()
+
+
+def test_with_another_torch_the_environment_is_made_anew(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(environment, "find_uv", lambda: "uv")
+    monkeypatch.setattr(environment, "check_python", lambda: None)
+    monkeypatch.setattr(environment, "call", lambda *words: asked.append([*map(str, words)]))
+    monkeypatch.setattr(environment, "torch_here", lambda python=None: "2.11.0 0.26.0")
+    (tmp_path / "coursekit-stamp").write_text(environment.stamp_text())
+    monkeypatch.setenv("TORCH", "keep")
+    environment.main(str(tmp_path))
+    assert "--system-site-packages" in asked[0] and "--no-deps" in asked[1]
+    environment.main(str(tmp_path))
+    assert len(asked) == 3  # a finished one costs nothing

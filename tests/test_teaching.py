@@ -11,7 +11,7 @@ PAGE = """## Questionnaire
 
 <details><summary>1. Why is it so?</summary>
 
-Because of the **secret**.
+Because of the **secret**, see [there](#x) and [here](library/tool.ipynb).
 </details>
 <details><summary>2. Research: is it?</summary>
 Nobody knows.
@@ -58,7 +58,7 @@ def test_a_class_gets_questions_hints_and_checks_and_no_answers():
 def test_the_sheet_has_every_answer_under_its_question():
     text = teaching.sheet(lesson())
     assert "## 00 · First" in text
-    assert "**1. Why is it so?**\n\nBecause of the **secret**." in text
+    assert "**1. Why is it so?**\n\nBecause of the **secret**, see" in text
     assert "**Exercise 1 · Twice**\n\n```python\ndef double(x): return secret * x" in text
     assert "Add it to itself" not in text
 
@@ -102,6 +102,8 @@ def test_a_set_is_written_whole_into_a_new_folder(tmp_path):
     made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
     wanted = {"nbs/00_first.ipynb", "nbs/library/tool.ipynb", "images/a.png", "solutions.md"}
     assert made == wanted
+    solutions = (tmp_path / "out" / "solutions.md").read_text()
+    assert "[there](nbs/00_first.ipynb#x) and [here](nbs/library/tool.ipynb)" in solutions
     with pytest.raises(SystemExit, match=r"out is not empty; name a new folder"):
         teaching.write_class(tmp_path / "out", tmp_path / "nbs")
     assert not list(tmp_path.glob(".out*"))

@@ -1,6 +1,7 @@
 """Make the environment that the course runs in, from nothing but this Python and the package registry.
 
     python3 tools/environment.py .venv
+    TORCH=keep python3 tools/environment.py .venv    # with the torch and torchvision that this Python has
 
 Uses uv, from the PATH or fetched into `.boot` with pip. Installs what requirements.lock pins, and the
 package itself in editable mode. A stamp records what was installed, so that a second call costs nothing
@@ -10,13 +11,17 @@ and a call that was killed is taken up again.
 from __future__ import annotations  # an older Python must reach the message below
 
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCK = "requirements.lock"
 
 
 def check_python() -> None:
@@ -68,11 +73,67 @@ def find_uv() -> Path:
     return uv
 
 
+KEPT = re.compile(r"(?:torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
+
+
+def keeps_torch() -> bool:
+    "Whether this Python's own torch is to be used; any other word than `keep` is a mistake."
+    word = os.environ.get("TORCH", "")
+    if word not in ("", "keep"):
+        raise SystemExit(
+            f"TORCH={word}: say TORCH=keep to use the torch of {sys.executable}, or leave it out"
+        )
+    return word == "keep"
+
+
+def torch_here(python: str | Path = sys.executable) -> str:
+    "Versions of the torch and torchvision that a Python has; ends the program in words if they do not import."
+    ask = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
+    done = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise SystemExit(
+            f"TORCH=keep, but {python} cannot import torch and torchvision: {last}\n"
+            "Name a Python that can, for instance: make course TORCH=keep PYTHON=/opt/python/bin/python;\n"
+            "or leave TORCH=keep out, and both are installed."
+        )
+    return done.stdout.strip()
+
+
+def without_torch(lock: str) -> str:
+    "The lock file without torch and what only torch needs."
+    kept, skipping = [], False
+    for line in lock.splitlines():
+        if line[:1].isalnum():  # a requirement; what is indented says who wants it
+            skipping = bool(KEPT.match(line))
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def install(uv: Path, python: Path, keep: bool) -> None:
+    "What the lock pins, and the package itself."
+    if not keep:
+        print(
+            "installing what requirements.lock pins (about 3 GB to fetch the first time, mostly PyTorch)",
+            flush=True,
+        )
+        call(*(uv, "pip", "install", "--compile-bytecode", "--python", python, "-r", LOCK))
+        return
+    print(f"installing what requirements.lock pins, beside torch {torch_here()}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        lock = Path(folder) / "requirements.txt"
+        lock.write_text(without_torch((ROOT / LOCK).read_text("utf-8")), encoding="utf-8")
+        # nothing that is not named: a requirement of torch would bring another torch
+        call(uv, "pip", "install", "--no-deps", "--python", python, "-r", lock)
+    torch_here(python)
+
+
 def stamp_text() -> str:
     "What the environment depends on."
     names = ("requirements.lock", "settings.ini", "setup.py", "pyproject.toml")
     digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
-    return f"{sys.version} {ROOT} {digest}"
+    return f"{sys.version} {ROOT} {'own torch' if keeps_torch() else ''} {digest}"
 
 
 def main(folder: str) -> None:
@@ -83,7 +144,9 @@ def main(folder: str) -> None:
     check_python()
     uv = find_uv()
     python = venv / "bin" / "python"
-    if not stamp.exists() or not stamp.read_text().startswith(f"{sys.version} {ROOT} "):
+    keep = keeps_torch()
+    start = stamp_text().rpartition(" ")[0]
+    if not stamp.exists() or not stamp.read_text().startswith(f"{start} "):
         print(f"making the environment {folder} for Python {sys.version.split()[0]}", flush=True)
         call(
             uv,
@@ -94,15 +157,10 @@ def main(folder: str) -> None:
             "--no-python-downloads",
             "--python",
             sys.executable,
+            *(["--system-site-packages"] if keep else []),
             venv,
         )
-    print(
-        "installing what requirements.lock pins (about 3 GB to fetch the first time, mostly PyTorch)",
-        flush=True,
-    )
-    call(
-        *(uv, "pip", "install", "--compile-bytecode", "--python", python, "-r", "requirements.lock")
-    )
+    install(uv, python, keep)
     call(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ".")
     stamp.write_text(stamp_text())
 

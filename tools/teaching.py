@@ -116,7 +116,8 @@ def write_class(target: Path, nbs: Path = ROOT / "nbs") -> str:
             nb, copy = lessons.read(path), whole / "nbs" / path.relative_to(nbs)
             copy.parent.mkdir(parents=True, exist_ok=True)
             if lessons.is_lesson(path):
-                sheets.append(sheet(nb))
+                links = re.sub(r"\]\(#", f"](nbs/{path.name}#", sheet(nb))
+                sheets.append(re.sub(r"\]\((?=[\w/]+\.ipynb)(?!nbs/)", "](nbs/", links))
                 nb = for_class(nb)
             nbformat.write(nb, copy)
         for name in ("images", "bench"):  # lessons show pictures, and tables of long runs
