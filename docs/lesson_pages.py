@@ -263,7 +263,9 @@ def disable_what_needs_a_kernel(nb: NotebookNode) -> None:
         if isinstance(end, list) and end
     }
     for key, model in models.items():
-        if key not in linked and (model.get("model_name") in CONTROLS or "disabled" in model["state"]):
+        if key not in linked and (
+            model.get("model_name") in CONTROLS or "disabled" in model["state"]
+        ):
             model["state"]["disabled"] = True
 
 

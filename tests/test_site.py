@@ -646,7 +646,7 @@ def few_modules():
 def test_site_has_every_page_and_the_real_notebook():
     site = course.site()
     names = {str(p.relative_to(site)) for p in site.rglob("*.html")}
-    wanted = "index 00_waves 01_more claims data glossary search 404 api/exercises library/datasets"
+    wanted = "index 00_waves 01_more claims data glossary docs/teaching search 404 api/exercises library/datasets"
     wanted += " library groups/files-and-data-sets"
     assert {f"{n}.html" for n in wanted.split()} <= names
     assert "secret_of_the_check" in (site / "_sources/00_waves.ipynb").read_text()

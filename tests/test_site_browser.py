@@ -409,7 +409,15 @@ def test_lesson_is_accessible_in_both_colours(made, visit, viewport):
 # ------------------------------------------------------------------------------ every real page
 NOTEBOOKS = build_site.pages_in(lessons.ROOT / "nbs")
 LIBRARY = {lessons.module_of(lessons.read(p)) for p in NOTEBOOKS if lessons.is_library(p)}
-PAGES = [*map(build_site.page_of, NOTEBOOKS), "claims", "glossary", "data", "search", "404"]
+PAGES = [
+    *map(build_site.page_of, NOTEBOOKS),
+    "claims",
+    "glossary",
+    "data",
+    "docs/teaching",
+    "search",
+    "404",
+]
 PAGES += ["library", *(group.page for group in library_groups.groups())]
 PAGES += [f"api/{m}" for m in build_site.api_pages.package() if m not in LIBRARY]
 

@@ -396,7 +396,7 @@ def toc(pages: list[Path], modules: list[str], shown: Shown) -> str:
     groups = {
         "Lessons": [p.name for p in pages if lessons.is_lesson(p)],
         "Library": [f"{group.page}.md" for group, _ in shown],
-        "Look up": ["glossary.md", "claims.md", "data.md"],
+        "Look up": ["glossary.md", "claims.md", "data.md", "docs/teaching.md"],
         "API": [f"{m} <api/{m}.md>" for m in modules],
     }
     if groups["Library"]:
@@ -427,12 +427,25 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
         "glossary.md": glossary_page(pages),
         "data.md": data_page(),
         "404.md": NOT_FOUND,
+        "docs/teaching.md": teaching_page(pages),
         "index.txt": toc(pages, modules, shown),
     }
-    (target / "groups").mkdir()
+    for folder in ("groups", "docs"):
+        (target / folder).mkdir(exist_ok=True)
     for name, text in (made | library_pages(shown)).items():
         (target / name).write_text(text, encoding="utf-8")
     return f"{len(pages)} notebooks, {len(modules)} modules of lessons, {len(table)} claims"
+
+
+def teaching_page(pages: list[Path]) -> str:
+    "The page for teachers, with links to the pages of the site; a course for tests has not all lessons."
+    text = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    known = {page_of(p) for p in pages}
+
+    def link(match: re.Match) -> str:
+        return f"[{match[1]}](../{match[2]}.ipynb)" if match[2] in known else match[1]
+
+    return re.sub(r"\[([^\]]+)\]\(\.\./nbs/([\w/]+)\.ipynb\)", link, text)
 
 
 NOT_FOUND = """---

@@ -218,7 +218,7 @@ def links(root: Path = ROOT) -> Iterator[str]:
         p: [c.source for c in read(p).cells if c.cell_type == "markdown"]
         for p in notebooks(root / "nbs")
     }
-    pages |= {p: [p.read_text("utf-8")] for p in root.glob("*.md")}
+    pages |= {p: [p.read_text("utf-8")] for p in [*root.glob("*.md"), *root.glob("docs/*.md")]}
     anchors = {p: set(ANCHOR.findall("\n".join(texts))) for p, texts in pages.items()}
     for page, texts in pages.items():
         for text in texts:
