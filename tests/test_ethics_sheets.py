@@ -148,6 +148,22 @@ def test_prints_with_all_answers_and_fits_a_phone(page):
     assert unnamed == []
 
 
+def test_of_two_sheets_on_a_page_one_is_printed(page, tmp_path):
+    other = Worksheet("Another").form().html
+    path = tmp_path / "two.html"
+    one = Worksheet("One", {"team": "We."}).form().save(path).read_text(encoding="utf-8")
+    path.write_text(one.replace("</body>", other + "</body>"), encoding="utf-8")
+    page.goto(path.as_uri())
+    page.emulate_media(media="print")
+    page.evaluate(
+        "window.print = () => { window.seen = [...document.querySelectorAll('.sheet-title')]"
+        ".filter(t => t.checkVisibility({visibilityProperty: true})).map(t => t.value) }"
+    )
+    page.locator(".sheet-print").first.evaluate("button => button.click()")
+    assert page.evaluate("window.seen") == ["One"]
+    assert page.locator(".sheet-printed").count() == 0
+
+
 def tab_to(page, wanted):
     "Press Tab until the thing that has the focus is of this class or kind."
     for _ in range(40):
