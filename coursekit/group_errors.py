@@ -220,22 +220,27 @@ def plot_error_rates(
     metrics: Sequence[str] | None = None,  # in this order; all if None
     few: int = 30,  # groups with fewer people that count are drawn pale
     width: float = 6.4,  # inches
+    columns: int | None = None,  # panels beside each other; all if None, 1 for a telephone
 ) -> "plt.Figure":
     "A dot with its interval and its n for each group; the line is the rate of all."
     import matplotlib.pyplot as plt
     metrics = [metrics] if isinstance(metrics, str) else metrics
     metrics = list(table.metric.unique()) if metrics is None else list(metrics)
     rows = table[table.metric == metrics[0]]
-    size = width, 0.7 + 0.24 * len(rows)
-    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False,
-                             layout="constrained")
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    columns = columns or len(metrics)
+    down = -(-len(metrics) // columns)
+    size = width, down * (0.7 + 0.24 * len(rows))
+    fig, axes = plt.subplots(down, columns, figsize=size, sharey=True, squeeze=False,
+                             sharex="col" if down > 1 else "none", layout="constrained")
+    for ax, metric in zip(axes.flat, metrics, strict=False):
         part = table[table.metric == metric].reset_index(drop=True)
         for y, row in part.iterrows(): _dot(ax, y, row, few)
         if len(part): ax.axvline(part.rate[0], color="0.6", lw=0.8, zorder=0)
         ends = part.high.where(part.high.notna(), part.rate).max()
+        ends = max(ends, ax.get_xlim()[1] / 1.2 if down > 1 and ax is not axes[0, 0] else 0)
         ax.set(title=metric, xlim=(0, 1.2 * ends if ends > 0 else 1))
         ax.grid(axis="x", alpha=0.3)
+    for ax in axes.flat[len(metrics):]: ax.set_visible(False)
     axes[0, 0].set_yticks(range(len(rows)), rows.group)
     axes[0, 0].invert_yaxis()
     return fig
@@ -243,7 +248,7 @@ def plot_error_rates(
 
 def _dot(ax: "plt.Axes", y: int, row: "pd.Series", few: int) -> None:
     if np.isnan(row.rate):
-        ax.text(0.02, y, row.note, fontsize=7, va="center", color="0.4")
+        ax.text(0.02, y, row.note, fontsize=8, va="center", color="0.4")
         return
     pale, colour = row.n < few, COLOURS[0] if row.by != "all" else "black"
     if np.isfinite(row.low):
@@ -252,4 +257,4 @@ def _dot(ax: "plt.Axes", y: int, row: "pd.Series", few: int) -> None:
         )
     ax.plot(row.rate, y, "o", ms=5, color=colour, mfc="white" if pale else colour)
     ax.annotate(f" {row.n:,}", (row.high if np.isfinite(row.high) else row.rate, y),
-                fontsize=7, va="center", color="0.35")
+                fontsize=8, va="center", color="0.35")

@@ -161,7 +161,9 @@ def widget(self: QuestionSheet) -> "ipywidgets.VBox":
     import ipywidgets
     def box(question):
         label = ipywidgets.HTML(f"<b>{escape(question['ask'])}</b>")
+        # the tooltip is what a screen reader calls the box
         area = ipywidgets.Textarea(self.answers.get(question["key"], ""),
+                                   tooltip=question["ask"],
                                    layout={"width": "98%", "height": "5.5em"})
         area.add_class("coursekit-answer")
         def write(change):

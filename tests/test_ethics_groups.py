@@ -169,3 +169,14 @@ def test_the_figure_shows_each_group_with_its_number():
     assert names == out[out.metric == "error"].group.tolist()
     numbers = [text.get_text().strip() for text in figure.axes[1].texts]
     assert numbers == [f"{n:,}" for n in out[out.metric == "false negative rate"].n]
+
+
+def test_panels_below_each_other_share_their_axis():
+    out = error_rates_by_group(*table())
+    figure = plot_error_rates(out, columns=1)
+    boxes = [ax.get_position().y0 for ax in figure.axes]
+    assert boxes == sorted(boxes, reverse=True) and len(boxes) == 3
+    ends = [ax.get_xlim()[1] for ax in figure.axes]
+    assert len(set(ends)) == 1 and ends[0] >= out.high.max()
+    two = plot_error_rates(out, columns=2)
+    assert [ax.get_visible() for ax in two.axes] == [True, True, True, False]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from huggingface_hub import DatasetCard
 from huggingface_hub import ModelCard as HubCard
 from playwright.sync_api import expect
@@ -82,6 +83,8 @@ def test_widget_writes_answers():
     boxes = [box for part in parts for question in part.children for box in question.children]
     areas = [box for box in boxes if hasattr(box, "rows")]
     assert [a.value for a in areas].count("We.") == 1
+    asked = [q["ask"] for q in questions_of("worksheet").values()]
+    assert [a.tooltip for a in areas] == asked  # each box has a name to be read aloud
     areas[0].value = "No."
     assert sheet.answers == {"team": "We.", "should-we": "No."}
 
@@ -143,6 +146,64 @@ def test_prints_with_all_answers_and_fits_a_phone(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = page.locator("textarea").evaluate_all("all => all.filter(a => !a.labels.length)")
     assert unnamed == []
+
+
+def test_of_two_sheets_on_a_page_one_is_printed(page, tmp_path):
+    other = Worksheet("Another").form().html
+    path = tmp_path / "two.html"
+    one = Worksheet("One", {"team": "We."}).form().save(path).read_text(encoding="utf-8")
+    path.write_text(one.replace("</body>", other + "</body>"), encoding="utf-8")
+    page.goto(path.as_uri())
+    page.emulate_media(media="print")
+    page.evaluate(
+        "window.print = () => { window.seen = [...document.querySelectorAll('.sheet-title')]"
+        ".filter(t => t.checkVisibility({visibilityProperty: true})).map(t => t.value) }"
+    )
+    page.locator(".sheet-print").first.evaluate("button => button.click()")
+    assert page.evaluate("window.seen") == ["One"]
+    assert page.locator(".sheet-printed").count() == 0
+
+
+def tab_to(page, wanted):
+    "Press Tab until the thing that has the focus is of this class or kind."
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("w => document.activeElement.matches(w)", wanted):
+            return
+    raise AssertionError(f"no Tab leads to {wanted}")
+
+
+def test_by_keyboard_alone_on_a_phone(page, tmp_path):
+    page.set_viewport_size(PHONE)
+    tab_to(page, ".sheet-title")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("By keyboard")
+    tab_to(page, "details:nth-of-type(2) > summary")
+    page.keyboard.press("Enter")
+    tab_to(page, "textarea[data-key=affected]")
+    page.keyboard.type("Everybody.")
+    seen = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert seen == "solid"  # one sees where one is
+    tab_to(page, ".sheet-save")
+    with page.expect_download() as found:
+        page.keyboard.press("Enter")
+    found.value.save_as(tmp_path / "a.md")
+    sheet = Worksheet.load(tmp_path / "a.md")
+    assert sheet.title == "By keyboard" and sheet.answers["affected"] == "Everybody."
+    tab_to(page, ".sheet-open")
+    box = page.locator(".sheet-file").bounding_box()
+    assert box["x"] + box["width"] <= 390
+    tab_to(page, ".sheet-clear")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.keyboard.press("Enter")
+    expect(page.locator(".sheet-note")).to_have_text("Emptied.")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_form_has_no_fault_that_axe_knows(page):
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    faults = Axe().run(page, ".coursekit-sheet").response["violations"]
+    assert [fault["id"] for fault in faults] == []
 
 
 # ---------------------------------------------------------------- datasheet and model card
