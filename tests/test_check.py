@@ -58,7 +58,10 @@ FIRST = (
 )
 SECOND = (
     "# 01 · Second\n[back](00_first.ipynb#top)",
-    code("#| headline\nfrom coursekit.first import two"),
+    v4.new_code_cell(
+        "#| headline\nfrom coursekit.first import two",
+        metadata={"jupyter": {"source_hidden": True}},
+    ),
     *FIRST[6:],
 )
 

@@ -7,7 +7,7 @@ import pytest
 from nbformat import v4, write
 
 from lessons import digest, find, read
-from run import main, run
+from run import fold, main, run
 
 CHECK = """\
 #| hide
@@ -99,6 +99,18 @@ def test_each_lesson_has_a_kernel_of_its_own(lesson):
     run(lesson("leaked = 1", name="01_first.ipynb"))
     _, result = run(lesson("print(leaked)", name="02_second.ipynb"))
     assert "NameError" in result.failure
+
+
+def test_imports_and_the_setup_line_are_folded():
+    cells = [
+        "#| export\nimport os\n\nfrom re import sub",
+        "import os\nlesson_setup()",
+        "os.sep",
+        "",
+    ]
+    nb = fold(v4.new_notebook(cells=[v4.new_code_cell(c) for c in cells]))
+    folded = [bool(c.metadata.get("jupyter")) for c in nb.cells]
+    assert folded == [True, True, False, False]
 
 
 def test_a_proof_runs_counts_and_is_folded(lesson):

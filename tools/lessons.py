@@ -114,9 +114,12 @@ def is_proof(cell: NotebookNode) -> bool:
 
 
 def only_imports(code: str) -> bool:
-    "Whether a cell does nothing but import: in a lesson it is folded, to be seen when wanted."
+    "Whether a cell does nothing but import and set up: in a lesson it is folded, to be seen when wanted."
     body = ast.parse(plain_python(code)).body
-    return bool(body) and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+    return bool(body) and all(
+        isinstance(node, ast.Import | ast.ImportFrom) or ast.unparse(node) == "lesson_setup()"
+        for node in body
+    )
 
 
 def reading_minutes(nb: NotebookNode) -> int:

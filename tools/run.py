@@ -46,6 +46,7 @@ from lessons import (
     is_library,
     is_proof,
     notebooks,
+    only_imports,
     pictures,
     read,
 )
@@ -242,9 +243,9 @@ def both_ways(path: Path) -> bool:
     return mirror and is_lesson(path) and any(map(BY_MIRROR.search, code))
 
 
-def fold_proofs(nb: NotebookNode) -> NotebookNode:
-    "Fold the source of every proof, so that JupyterLab shows the lesson without it."
-    for cell in filter(is_proof, nb.cells):
+def fold(nb: NotebookNode) -> NotebookNode:
+    "Fold proofs, imports and the setup line, so that JupyterLab shows the lesson without them."
+    for cell in (c for c in nb.cells if is_proof(c) or (is_code(c) and only_imports(c.source))):
         cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
     return nb
 
@@ -257,7 +258,7 @@ def strip(nb: NotebookNode) -> NotebookNode:
         allowed_cell_metadata_keys=["jupyter"],
         clean_ids=False,
     )
-    nb = fold_proofs(nbformat.from_dict(nb))
+    nb = fold(nbformat.from_dict(nb))
     mirror = bool(os.environ.get("COURSEKIT_MIRROR"))
     nb.metadata["coursekit"] = {"sources": digest(nb), "mirror": mirror}
     return nb
