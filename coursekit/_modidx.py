@@ -397,6 +397,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'coursekit.cleaning.undo_cleaning': ('library/cleaning.html#undo_cleaning', 'coursekit/cleaning.py')},
             'coursekit.cli': { 'coursekit.cli._add': ('library/cli.html#_add', 'coursekit/cli.py'),
                                'coursekit.cli._answering': ('library/cli.html#_answering', 'coursekit/cli.py'),
+                               'coursekit.cli._app': ('library/cli.html#_app', 'coursekit/cli.py'),
                                'coursekit.cli._course': ('library/cli.html#_course', 'coursekit/cli.py'),
                                'coursekit.cli._fetch': ('library/cli.html#_fetch', 'coursekit/cli.py'),
                                'coursekit.cli._fetch_one': ('library/cli.html#_fetch_one', 'coursekit/cli.py'),

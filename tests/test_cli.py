@@ -238,3 +238,16 @@ def test_what_cannot_be_served_is_said_before_a_port_is_opened(options, words, c
     except SystemExit as error:
         code = error.code
     assert code == 2 and words in capsys.readouterr().err
+
+
+def test_app_opens_the_page_of_a_model(monkeypatch):
+    asked = []
+    monkeypatch.setattr("coursekit.app.open_app", lambda *a, **k: asked.append((a, k)) or 0)
+    assert main(["app", "model.safetensors", "--port", "9000", "--no-browser"]) == 0
+    assert asked == [(("model.safetensors", None), {"port": 9000, "browser": False})]
+
+
+def test_app_says_what_is_wrong(tmp_path, capsys):
+    assert main(["app", str(tmp_path / "no.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert "no.safetensors" in said and "Traceback" not in said
