@@ -302,12 +302,11 @@ def averages(way: str, epochs: int, rate: float, fold: int) -> list[float]:
 NORMS = ("kept", "counted anew", "counted anew, then once more")
 PARTS = {  # what trains, its ways with their rates, epochs, seeds
     "inputs": (inputs, dict.fromkeys(INPUTS, (0.03, 0.1, 0.3, 1.0)), (1,), 4),
-    "inputs, longer": (inputs, dict.fromkeys(INPUTS[:2], (0.03, 0.1, 0.3)), (4,), 4),
     "cycle": (cycle, dict.fromkeys(SCHEDULES, CYCLE_RATES), (2,), 4),
-    "cycle, longer": (cycle, dict.fromkeys(SCHEDULES, CYCLE_RATES[1:]), (10,), 3),
-    "best": (best, dict.fromkeys(BEST, (5e-3,)), (20,), 5),
+    "cycle, longer": (cycle, dict.fromkeys(SCHEDULES, CYCLE_RATES[1:]), (10,), 2),
+    "best": (best, dict.fromkeys(BEST, (5e-3,)), (20,), 3),
     "transfer": (transfer, dict.fromkeys(TRANSFERS, TRANSFER_RATES), (30,), SEEDS),
-    "averages": (averages, dict.fromkeys(NORMS, (1e-3, 2e-3, 4e-3)), (4,), 3),
+    "averages": (averages, dict.fromkeys(NORMS, (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)), (4,), 3),
 }
 
 
