@@ -51,6 +51,7 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/vision.py
 	$(BIN)/python bench/predict.py
 	$(BIN)/python bench/recipes.py
+	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/collab.py
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
