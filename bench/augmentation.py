@@ -235,7 +235,7 @@ def run(task: str, seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=[*TRAININGS, "frozen"], help="one task")
-    parser.add_argument("--seeds", type=int, default=6, help="of a training from nothing")
+    parser.add_argument("--seeds", type=int, default=5, help="of a training from nothing")
     parser.add_argument("--table", action="store_true", help="show what was found")
     asked = parser.parse_args()
     if asked.table:
