@@ -171,22 +171,56 @@ def test_small_figures_outside_a_notebook():
     assert small_figures() is None
 
 
-def test_small_figures_has_the_last_word(monkeypatch):
-    registered, kinds = [], {}
-    formatter = SimpleNamespace(for_type=kinds.__setitem__)
+def stored_by(monkeypatch):
+    "What a notebook stores of a figure: a function of the figure and the cell's source."
+    registered, bundles = {}, {}
+    theirs = {plt.Figure: "as the notebook draws"}
     shell = SimpleNamespace(
-        display_formatter=SimpleNamespace(formatters={"image/png": formatter}),
-        events=SimpleNamespace(register=lambda event, action: registered.append((event, action))),
+        display_formatter=SimpleNamespace(
+            formatters={"image/png": theirs},
+            mimebundle_formatter=SimpleNamespace(for_type=bundles.__setitem__),
+        ),
+        events=SimpleNamespace(register=registered.__setitem__),
     )
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     small_figures(colours=8)
-    ((event, action),) = registered
-    assert event == "post_run_cell" and not kinds
-    action()
+    assert not bundles and theirs
+    registered["post_run_cell"]()
+    registered["post_run_cell"]()
+    assert not theirs
+
+    def stored(fig, cell=""):
+        registered["pre_run_cell"](SimpleNamespace(raw_cell=cell))
+        return bundles[plt.Figure](fig)
+
+    return stored
+
+
+def test_small_figures_has_the_last_word(monkeypatch):
+    stored = stored_by(monkeypatch)
     fig, ax = plt.subplots()
-    ax.imshow(np.random.default_rng(0).random((20, 20)))
-    picture = Image.open(io.BytesIO(kinds[plt.Figure](fig)))
-    assert picture.format == "PNG" and picture.mode == "P" and len(picture.getcolors()) <= 8
+    ax.imshow(np.random.default_rng(0).random((20, 20)), cmap="gray")
+    ((kind, data),) = stored(fig).items()
+    picture = Image.open(io.BytesIO(data))
+    assert kind == "image/png" and picture.format == "PNG"
+    assert picture.mode == "P" and len(picture.getcolors()) <= 8
+
+
+def test_photographs_keep_their_colours(monkeypatch):
+    stored = stored_by(monkeypatch)
+    fig, ax = plt.subplots()
+    y, x = np.mgrid[:200, :200] / 200
+    ax.imshow(np.stack([x, y, 1 - x * y], -1))
+    ((kind, data),) = stored(fig).items()
+    picture = Image.open(io.BytesIO(data))
+    fig.canvas.draw()
+    drawn = np.asarray(fig.canvas.buffer_rgba())[..., :3].astype(int)
+    assert kind == "image/jpeg" and picture.format == "JPEG"
+    assert np.abs(np.asarray(picture, int) - drawn).mean() < 3
+    # the name of the file in which a figure is kept decides
+    assert list(stored(fig, "#| picture: a.png\n#| fig-alt: a\n1")) == ["image/png"]
+    assert list(stored(fig, "#| picture: a.jpg\n1")) == ["image/jpeg"]
+    assert list(stored(fig, None)) == ["image/jpeg"]
 
 
 def test_lesson_setup():

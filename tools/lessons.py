@@ -237,12 +237,13 @@ def exercises(nb: NotebookNode) -> dict[str, dict[str, str]]:
 
 
 def pictures(nb: NotebookNode) -> dict[str, bytes]:
-    "The figures of cells marked `#| picture: name.png`, which are kept in images/ too."
+    "The figures of cells marked `#| picture: name.png` (or .jpg), which are kept in images/ too."
     found = {}
     for cell in filter(is_code, nb.cells):
         if name := directives(cell.source)[0].get("picture"):
-            pngs = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-            found[name] = base64.b64decode(pngs[0]) if pngs else b""
+            kind = "image/jpeg" if name.endswith(".jpg") else "image/png"
+            shown = [o.data[kind] for o in cell.outputs if kind in o.get("data", {})]
+            found[name] = base64.b64decode(shown[0]) if shown else b""
     return found
 
 
