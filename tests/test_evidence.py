@@ -328,19 +328,21 @@ def test_a_hidden_set_needs_rows_and_looks(bad):
 
 # ---------------------------------------------------------------- the lesson's own
 @pytest.mark.parametrize("seed", range(3))
-def test_permutation_test_is_scipys(seed):
+def test_permutation_test_is_a_shuffle_by_hand(seed):
     x, noise = np.random.default_rng(seed).normal(size=(2, 30))
     y = 0.3 * x + noise
-    found = permutation_test(x, y, draws=4000)
-    theirs = stats.permutation_test(
-        (x,),
-        lambda x: abs(np.corrcoef(x, y)[0, 1]),
-        permutation_type="pairings",
-        alternative="greater",
-        n_resamples=2000,
-    )
-    assert abs(found["p"] - theirs.pvalue) < 0.05 and found["n"] == 30
-    assert np.isclose(found["effect"], stats.linregress(x, y).slope)
+    found, slope = permutation_test(x, y, draws=4000), stats.linregress(x, y).slope
+    rng = np.random.default_rng(seed + 10)
+    chance = [stats.linregress(x, rng.permutation(y)).slope for _ in range(1000)]
+    assert abs(found["p"] - np.mean(np.abs(chance) >= abs(slope))) < 0.06
+    assert np.isclose(found["effect"], slope) and (found["n"], found["draws"]) == (30, 4000)
+
+
+def test_all_orders_of_few_rows_are_tried():
+    x, y = [0, 0, 0, 1, 1, 1], [1e9 + 0.1, 1e9, 1e9 + 0.3, 1e9 + 2, 1e9 + 1, 1e9 + 3]
+    found = permutation_test(x, y)
+    # of the 20 ways to choose three of six, two are as uneven
+    assert found["draws"] == 720 and np.isclose(found["p"], 2 / 20)
 
 
 def test_permutation_p_is_even_under_the_null():
