@@ -247,6 +247,11 @@ def test_nullable_numbers_mixed_kinds_and_infinity():
         baseline_report(table.assign(x=np.inf), "sick")
 
 
+def test_a_constant_column_raises_no_warning(recwarn):
+    table = visits().assign(same=1)
+    assert (baseline_report(table, "sick", drop="day").n == 30).all() and not recwarn.list
+
+
 def test_split_report_shows_what_groups_give_away():
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(30), 20)
@@ -288,6 +293,10 @@ BAD_TABLES = {
     "no split was given": lambda t: split_report(
         t, "sick", DummyClassifier(), {"none": []}, drop=["day"]
     ),
+    "wants places counted from 0": lambda t: baseline_report(
+        t, "sick", split=[(t.index[:60], t.index[60:] + 1)], drop="day"
+    ),
+    "days, say, (t - t.min()).dt.days of 'day'": lambda t: numbers_in(t, "day"),
     "is 7 in all 120 rows": lambda t: numbers_in(t.assign(x=7), "x"),
 }
 
@@ -358,12 +367,15 @@ def test_permutation_p_is_even_under_the_null():
     [
         ([], [], "3 or more"),
         ([1, 2, 3], [1, 2], "same length"),
-        ([1, 1, 1], [1, 2, 3], "x is 1.0 in all 3 rows"),
-        ([1, 2, np.nan], [1, 2, 3], "x is not finite in 1 of 3"),
+        ([1, 1, 1], [1, 2, 3], "'x' is 1 in all 3 rows"),
+        ([1, 2, np.nan], [1, 2, 3], "'x' has no finite number in 1 of 3"),
+        (pd.Series([1, None, 3], dtype="Int64"), [1, 2, 3], "'x' has no finite number in 1 of 3"),
+        ([1, 2, 3], ["yes", "no", "no"], "'y' holds 'yes', and numbers are wanted"),
+        (pd.date_range("2024-01-01", periods=3), [1, 2, 3], "dt.days of 'x'"),
     ],
 )
 def test_permutation_test_refuses(x, y, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, DataError), match=words):
         permutation_test(x, y)
 
 
@@ -373,6 +385,8 @@ def test_utility_meets_at_break_even():
         assert np.isclose(leave, act)
     with pytest.raises(ValueError, match="either way"):
         break_even((0, 1, 0, 1))
+    with pytest.raises(ValueError, match="of four cases"):
+        break_even((0, 1, 2))
     with pytest.raises(ValueError, match="between 0 and 1"):
         expected_utility(1.2, (0, -1, 0, 9))
 
@@ -394,9 +408,12 @@ def test_uplift_curve_ends_at_the_difference_of_the_trial():
         ([True] * 6, [1] * 6, "0 were not"),
         ([False] * 6, [1] * 6, "0 were treated"),
         ([True, False] * 3, [1] * 5, "5 outcomes"),
-        ([True, False] * 3, [1, np.nan] * 3, "nan"),
+        ([True, False] * 3, [1, np.nan] * 3, "'outcome' has no finite number in 3 of 6"),
+        ([True, False] * 3, ["bought", "no"] * 3, "'outcome' holds 'bought'"),
+        (["shown", "no"] * 3, [1] * 6, "True or False"),
+        ([1.0, np.nan] * 3, [1] * 6, "of whom nobody knows"),
     ],
 )
 def test_uplift_curve_refuses(treated, outcome, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, DataError), match=words):
         uplift_curve(np.arange(6.0), treated, outcome, points=1)
