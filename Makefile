@@ -50,6 +50,8 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/learner.py
 	$(BIN)/python bench/vision.py
 	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/augmentation.py
+	$(BIN)/python bench/borrowed.py
 	$(BIN)/python bench/recipes.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/collab.py

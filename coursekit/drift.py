@@ -119,17 +119,21 @@ def permutation_p(
     seed: int = 0,
 ) -> float:
     """Chance that the mean of the window is as much above that of the reference if there is
-    no difference. Raises `DataError` for an empty sample or one that is not finite."""
+    no difference; up to six scores are dealt in every way. Raises `DataError` for an empty
+    sample or one that is not finite."""
+    from scipy.stats import permutation_test
     reference, window = (np.asarray(x, np.float64).ravel() for x in (reference, window))
     for name, each in (("reference", reference), ("window", window)):
         if not len(each) or not np.isfinite(each).all():
             raise DataError(f"{name} has {len(each)} scores, {np.isfinite(each).sum()} of "
                             "them finite: give one finite score for each picture")
-    both = np.r_[reference, window]
-    chance = np.random.default_rng(seed).random((n, len(both)))
-    dealt = both[chance.argpartition(len(window) - 1, axis=1)[:, :len(window)]].mean(1)
-    # as much means up to rounding: the same scores in another order are not less
-    return float((1 + (dealt >= window.mean() - 1e-12 * abs(both).max()).sum()) / (n + 1))
+    both, k = np.r_[window, reference], len(window)
+    scale = abs(both).max() or 1
+    # rounded, so that the same scores in another order are not less
+    def first(both, axis): return (both[..., :k].mean(axis) / scale).round(12)
+    found = permutation_test((both,), first, permutation_type="pairings", vectorized=True,
+                             n_resamples=n, alternative="greater", rng=seed)
+    return float(found.pvalue)
 
 # %% ../nbs/library/drift.ipynb #f1108dc9
 def mix_p(

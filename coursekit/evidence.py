@@ -7,38 +7,34 @@ __all__ = ['permutation_test', 'expected_utility', 'break_even', 'uplift_curve']
 
 # %% ../nbs/11_evidence.ipynb #8361daa0
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from .messages import brief
+from .tables import numbers_in
 
 # %% ../nbs/11_evidence.ipynb #546186ab
 def permutation_test(
     x: Sequence[float],  # numbers `(n,)`, or two groups as 0 and 1
     y: Sequence[float],  # numbers `(n,)`
-    draws: int = 5000,  # shuffles
+    draws: int = 5000,  # shuffles; where there are no more orders, each is tried once
     seed: int = 0,
 ) -> dict:  # effect (slope of y on x), n, draws, p
     """How often shuffling gives a slope as far from 0, two-sided, the real table counted.
-    Rows must be independent. Raises `ValueError` for fewer than 3 rows, nan, a constant."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(
-            f"x {x.shape} and y {y.shape}: two lists of the same length, 3 or more"
-        )
-    for name, values in (("x", x), ("y", y)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} is not finite in {(~np.isfinite(values)).sum()} of "
-                             f"{len(x)} rows: leave these rows out of both, or fill them")
-        if np.ptp(values) == 0:
-            raise ValueError(f"{name} is {brief(values[0].item())} in all {len(x)} rows: "
-                             "nothing varies, so there is nothing to test")
-    x, effect = x - x.mean(), np.cov(x, y)[0, 1] / np.var(x, ddof=1)
-    rng = np.random.default_rng(seed)
-    shuffled = np.array([rng.permutation(y) @ x for _ in range(draws)])
-    as_far = np.abs(shuffled) >= abs(x @ y) * (1 - 1e-12)
-    return {"effect": float(effect), "n": len(x), "draws": draws,
-            "p": float((1 + as_far.sum()) / (1 + draws))}
+    Rows must be independent. Raises `ValueError` for fewer than 3 rows, `DataError` for
+    text, dates, gaps and a constant."""
+    import pandas as pd
+    from scipy.stats import permutation_test as shuffled
+    if np.shape(x) != np.shape(y) or np.ndim(x) != 1 or len(x) < 3:
+        raise ValueError(f"x {np.shape(x)} and y {np.shape(y)}: two lists of the same "
+                         "length, 3 or more")
+    table = pd.DataFrame({"x": pd.Series(x).array, "y": pd.Series(y).array})
+    x, y = (values - values.mean() for values in map(partial(numbers_in, table), "xy"))
+    def size(y, axis): return abs(y @ x)
+    found = shuffled((y,), size, permutation_type="pairings", vectorized=True, rng=seed,
+                     n_resamples=draws, batch=1 + 10**6 // len(x), alternative="greater")
+    return {"effect": float(x @ y / (x @ x)), "n": len(x),
+            "draws": len(found.null_distribution), "p": float(found.pvalue)}
 
 # %% ../nbs/11_evidence.ipynb #b25e911a
 def expected_utility(
@@ -59,6 +55,7 @@ def break_even(
 ) -> float:
     """How likely the effect must be for acting to pay. Raises `ValueError` if one choice is
     always as good as the other."""
+    if len(worth) != 4: raise ValueError(f"worth={worth}: of four cases")
     alone_0, act_0, alone_1, act_1 = worth
     harm, gain = alone_0 - act_0, act_1 - alone_1
     if harm <= 0 or gain <= 0:
@@ -76,15 +73,19 @@ def uplift_curve(
     points: int = 20,
 ) -> tuple[np.ndarray, np.ndarray]:  # share treated, and gain per person of the whole group
     """What treating the top of a ranking brings, estimated from a randomised trial. Raises
-    `ValueError` for lists of different length, and where a side of the trial is empty."""
-    score, outcome = np.asarray(score, float), np.asarray(outcome, float)
-    treated, sizes = np.asarray(treated, bool), (len(score), len(treated), len(outcome))
-    if len(set(sizes)) > 1:
-        raise ValueError("{} scores, {} treated, {} outcomes".format(*sizes))
-    if not (np.isfinite(score) & np.isfinite(outcome)).all():
-        raise ValueError("some scores or outcomes are nan: leave these people out")
+    `ValueError` for lists of different length and an empty side, `DataError` for text and
+    gaps."""
+    import pandas as pd
+    people = {"score": score, "treated": treated, "outcome": outcome}
+    if len({len(each) for each in people.values()}) > 1:
+        raise ValueError(", ".join(f"{len(each)} {name}s" for name, each in people.items()))
+    if not np.isin(treated, (0, 1)).all():
+        raise ValueError("treated is True or False for each person: say which side of the "
+                         "trial is meant, and leave out those of whom nobody knows")
+    table = pd.DataFrame({name: pd.Series(each).array for name, each in people.items()})
+    score, y = (numbers_in(table, name, vary=False) for name in ("score", "outcome"))
     order = np.argsort(-score, kind="stable")
-    t, y = treated[order], outcome[order]
+    t, y = np.asarray(treated, bool)[order], y[order]
     shares, gains = np.linspace(0, 1, points + 1), [0.0]
     for share in shares[1:]:
         top = np.arange(len(t)) < round(share * len(t))

@@ -6,6 +6,7 @@
 __all__ = ['check_columns', 'numbers_in', 'table_folds', 'baseline_report', 'split_report']
 
 # %% ../nbs/library/tables.ipynb #a7f99303
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,18 +51,21 @@ def _check_finite(values: np.ndarray, name: str) -> None:
 def numbers_in(
     table: "pd.DataFrame",
     name: str,  # column
+    vary: bool = True,  # must they differ?
 ) -> np.ndarray:  # `(n,)`, floats
     "A column as numbers; raises `DataError` for text, gaps, and values that are all equal."
     check_columns(table, [name])
     column = table[name]
     if column.dtype.kind not in "biuf":
+        way = "pd.to_numeric for numbers written as text, pd.get_dummies for kinds"
+        if column.dtype.kind in "mM": way = f"days, say, (t - t.min()).dt.days of {name!r}"
         raise DataError(
             f"the column {name!r} holds {brief(column.iloc[0])}, and numbers are wanted: "
-            "pd.to_numeric for numbers written as text, pd.get_dummies for kinds"
+            + way
         )
     values = column.to_numpy(float, na_value=np.nan)
     _check_finite(values, name)
-    if (values == values[0]).all():
+    if vary and (values == values[0]).all():
         raise DataError(
             f"the column {name!r} is {brief(plain_label(column.iloc[0]))} in all "
             f"{len(values):,} rows: what does not vary explains nothing; leave it out"
@@ -242,6 +246,12 @@ def _splits(table: "pd.DataFrame", split) -> list[tuple]:
                 f"the split leaves {len(train)} rows to train on and {len(valid)} to "
                 "validate on: both sides need some"
             )
+        if (last := max(np.max(train), np.max(valid))) >= len(table):
+            raise DataError(
+                f"the split names row {last} of {len(table)}: it wants "
+                "places counted from 0, not labels of the index; "
+                "table.reset_index(drop=True) makes them the same"
+            )
     return pairs
 
 
@@ -253,7 +263,10 @@ def _hits(x: "pd.DataFrame", y: np.ndarray, classes: bool, model, pairs) -> np.n
     for train, valid in pairs:
         if classes and len(set(y[train])) < 2:
             raise DataError(f"the {len(train)} rows to train on are all {y[train[0]]!r}")
-        fitted = make_pipeline(_features(x), clone(model)).fit(x.iloc[train], y[train])
+        with warnings.catch_warnings():
+            # a column that does not vary within a class does the nearest mean no harm
+            warnings.filterwarnings("ignore", message=".*within_class_std_dev_")
+            fitted = make_pipeline(_features(x), clone(model)).fit(x.iloc[train], y[train])
         said = fitted.predict(x.iloc[valid])
         found.append(said == y[valid] if classes else abs(said - y[valid]))
     return np.concatenate(found).astype(float)
@@ -274,11 +287,12 @@ def baseline_report(
     # rows to train and validate on: a splitter of lesson 03, or pairs as
     # `table_folds` makes them; a quarter at random if None
     split: Callable | Sequence | None = None,
-    drop: Sequence[str] = (),  # columns that would not be known in use
+    drop: Sequence[str] | str = (),  # columns that would not be known in use
 ) -> "pd.DataFrame":  # metric, score, low, high (95 %) and n, a row for each model
     """What the simplest models reach, and yours beside them, on the same rows. Raises
     `DataError` for a target with gaps or a single value, dates, and an empty side."""
     import pandas as pd
+    drop = [drop] if isinstance(drop, str) else list(drop)
     check_columns(table, [target, *drop])
     y, classes = _target(table, target)
     x, pairs = _plain(table.drop(columns=[target, *drop])), _splits(table, split)
@@ -293,11 +307,12 @@ def split_report(
     target: str,  # column to predict
     model,  # of scikit-learn
     ways: dict,  # name -> splitter of lesson 03, or pairs as `table_folds` makes them
-    drop: Sequence[str] = (),  # columns that would not be known in use, say the group
+    drop: Sequence[str] | str = (),  # columns that would not be known in use, say the group
 ) -> "pd.DataFrame":  # metric, score, low, high (95 %) and n, a row for each split
     """What one model promises under several splits. The intervals take rows for
     independent, and are too narrow where groups are not. Raises as `baseline_report`."""
     import pandas as pd
+    drop = [drop] if isinstance(drop, str) else list(drop)
     check_columns(table, [target, *drop])
     y, classes = _target(table, target)
     x = _plain(table.drop(columns=[target, *drop]))

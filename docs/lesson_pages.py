@@ -45,6 +45,7 @@ STATE = "application/vnd.jupyter.widget-state+json"
 # widgets that do something in Python when they are used, and do not always keep that they may be disabled
 CONTROLS = ("ButtonModel", "FileUploadModel", "DropdownModel")
 TAGS = {"exported": "export", "exercise": "exercise"}  # class on the page: what makes it
+REFUTED = "✗ does not hold as worded:"
 LONG_OUTPUT = 24  # lines; a longer text output scrolls inside its box
 
 
@@ -166,10 +167,22 @@ def defined(code: str) -> list[str]:
     return [n for n in names if not n.rpartition(".")[2].startswith("_")]
 
 
-def claim_links(ids: list[str], course: Course) -> str:
+def refuted_of(cell: NotebookNode) -> list[str]:
+    "Ids of the claims that a code cell shows not to hold as they are worded."
+    options = lessons.directives(cell.source)[0] if cell.cell_type == "code" else {}
+    return lessons.CLAIM_ID.findall(options.get("refuted", ""))
+
+
+def sign(claim: str, refuted: list[str]) -> str:
+    "What stands before a claim."
+    return REFUTED if claim in refuted else "✓"
+
+
+def claim_links(cell: NotebookNode, course: Course) -> str:
     "The claims in words, each with a link to its entry in the list of all of them."
-    known = [i for i in ids if i in course.claims]
-    return " · ".join(f"✓ [{plain(course.claims[i])}](#{label('claims', i)})" for i in known)
+    refuted, known = refuted_of(cell), [i for i in lessons.claims_of(cell) if i in course.claims]
+    links = {i: f"[{plain(course.claims[i])}](#{label('claims', i)})" for i in known}
+    return " · ".join(f"{sign(i, refuted)} {link}" for i, link in links.items())
 
 
 def marks(cell: NotebookNode, page: str, module: str, course: Course) -> list[str]:
@@ -177,7 +190,7 @@ def marks(cell: NotebookNode, page: str, module: str, course: Course) -> list[st
     if cell.cell_type != "code":
         return []
     options, code = lessons.directives(cell.source)
-    found = [claim_links(lessons.claims_of(cell), course)]
+    found = [claim_links(cell, course)]
     if "export" in options and module and not is_library(page):
         package = f"{lessons.settings()['lib_name']}.{module}"
         full = [(n, f"{package}.{n}") for n in defined(code)]
@@ -213,10 +226,14 @@ def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
 
 
 def proof(cell: NotebookNode, course: Course) -> list[NotebookNode]:
-    "A proof as one line, a tick and the claims in words, which opens to the code and its output."
-    ids = [i for i in lessons.claims_of(cell) if i in course.claims]
-    said = " · ".join(plain_html(course.claims[i]) for i in ids) or "checked"
-    top = f'<details class="proof"><summary>✓ {said}</summary>'
+    """A proof as one line, a tick and the claims in words, which opens to the code and its output;
+    claims that it refutes come last, under a sign of their own."""
+    ids, refuted = [i for i in lessons.claims_of(cell) if i in course.claims], refuted_of(cell)
+    parts = []
+    for mark in ("✓", REFUTED):
+        words = [plain_html(course.claims[i]) for i in ids if sign(i, refuted) == mark]
+        parts += [f"{mark} {' · '.join(words)}"] if words else []
+    top = f'<details class="proof"><summary>{" · ".join(parts) or "✓ checked"}</summary>'
     more = f"{{.marks}}\n[In the list of all claims](#{label('claims', ids[0])})\n\n" if ids else ""
     return [
         new_markdown_cell(top),

@@ -190,11 +190,21 @@ def test_a_module_that_the_library_uses_is_used(root):
         ("#| claim: F001 F003\nassert x == 1", "has 1 checks"),
         ("#| claim: F001 F999\nassert x == 1", "F999: not in claims.csv"),
         ("#| claim: F001 F002 F003 F001 F002\nassert x", "at most 4"),
+        ("#| claim: F001\n#| refuted: F003\nassert x == 1", "refutes F003: name claims"),
+        ("#| claim: F001\n#| refuted:\nassert x == 1", "refutes nothing: name claims"),
     ],
 )
 def test_claims(root, cell, words):
     put(root, "00_first.ipynb", "<!-- claim: F002 -->", code(cell))
     assert words in find(root, "claims")
+
+
+def test_a_claim_is_refuted_everywhere_or_nowhere(root):
+    one = code("#| claim: F001\n#| refuted: F001\nassert x == 1")
+    put(root, "00_first.ipynb", "<!-- claim: F002 -->", one)
+    assert find(root, "claims") == ""
+    put(root, "00_first.ipynb", "<!-- claim: F002 -->", one, code("#| claim: F001\nassert x == 2"))
+    assert "claim F001 is refuted in one cell" in find(root, "claims")
 
 
 def test_claims_told_must_be_there_too(root):

@@ -250,6 +250,11 @@ def test_nullable_numbers_mixed_kinds_and_infinity():
         baseline_report(table.assign(x=np.inf), "sick")
 
 
+def test_a_constant_column_raises_no_warning(recwarn):
+    table = visits().assign(same=1)
+    assert (baseline_report(table, "sick", drop="day").n == 30).all() and not recwarn.list
+
+
 def test_split_report_shows_what_groups_give_away():
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(30), 20)
@@ -291,6 +296,10 @@ BAD_TABLES = {
     "no split was given": lambda t: split_report(
         t, "sick", DummyClassifier(), {"none": []}, drop=["day"]
     ),
+    "wants places counted from 0": lambda t: baseline_report(
+        t, "sick", split=[(t.index[:60], t.index[60:] + 1)], drop="day"
+    ),
+    "days, say, (t - t.min()).dt.days of 'day'": lambda t: numbers_in(t, "day"),
     "is 7 in all 120 rows": lambda t: numbers_in(t.assign(x=7), "x"),
 }
 
@@ -331,19 +340,21 @@ def test_a_hidden_set_needs_rows_and_looks(bad):
 
 # ---------------------------------------------------------------- the lesson's own
 @pytest.mark.parametrize("seed", range(3))
-def test_permutation_test_is_scipys(seed):
+def test_permutation_test_is_a_shuffle_by_hand(seed):
     x, noise = np.random.default_rng(seed).normal(size=(2, 30))
     y = 0.3 * x + noise
-    found = permutation_test(x, y, draws=4000)
-    theirs = stats.permutation_test(
-        (x,),
-        lambda x: abs(np.corrcoef(x, y)[0, 1]),
-        permutation_type="pairings",
-        alternative="greater",
-        n_resamples=2000,
-    )
-    assert abs(found["p"] - theirs.pvalue) < 0.05 and found["n"] == 30
-    assert np.isclose(found["effect"], stats.linregress(x, y).slope)
+    found, slope = permutation_test(x, y, draws=4000), stats.linregress(x, y).slope
+    rng = np.random.default_rng(seed + 10)
+    chance = [stats.linregress(x, rng.permutation(y)).slope for _ in range(1000)]
+    assert abs(found["p"] - np.mean(np.abs(chance) >= abs(slope))) < 0.06
+    assert np.isclose(found["effect"], slope) and (found["n"], found["draws"]) == (30, 4000)
+
+
+def test_all_orders_of_few_rows_are_tried():
+    x, y = [0, 0, 0, 1, 1, 1], [1e9 + 0.1, 1e9, 1e9 + 0.3, 1e9 + 2, 1e9 + 1, 1e9 + 3]
+    found = permutation_test(x, y)
+    # of the 20 ways to choose three of six, two are as uneven
+    assert found["draws"] == 720 and np.isclose(found["p"], 2 / 20)
 
 
 def test_permutation_p_is_even_under_the_null():
@@ -359,12 +370,15 @@ def test_permutation_p_is_even_under_the_null():
     [
         ([], [], "3 or more"),
         ([1, 2, 3], [1, 2], "same length"),
-        ([1, 1, 1], [1, 2, 3], "x is 1.0 in all 3 rows"),
-        ([1, 2, np.nan], [1, 2, 3], "x is not finite in 1 of 3"),
+        ([1, 1, 1], [1, 2, 3], "'x' is 1 in all 3 rows"),
+        ([1, 2, np.nan], [1, 2, 3], "'x' has no finite number in 1 of 3"),
+        (pd.Series([1, None, 3], dtype="Int64"), [1, 2, 3], "'x' has no finite number in 1 of 3"),
+        ([1, 2, 3], ["yes", "no", "no"], "'y' holds 'yes', and numbers are wanted"),
+        (pd.date_range("2024-01-01", periods=3), [1, 2, 3], "dt.days of 'x'"),
     ],
 )
 def test_permutation_test_refuses(x, y, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, DataError), match=words):
         permutation_test(x, y)
 
 
@@ -374,6 +388,8 @@ def test_utility_meets_at_break_even():
         assert np.isclose(leave, act)
     with pytest.raises(ValueError, match="either way"):
         break_even((0, 1, 0, 1))
+    with pytest.raises(ValueError, match="of four cases"):
+        break_even((0, 1, 2))
     with pytest.raises(ValueError, match="between 0 and 1"):
         expected_utility(1.2, (0, -1, 0, 9))
 
@@ -395,9 +411,12 @@ def test_uplift_curve_ends_at_the_difference_of_the_trial():
         ([True] * 6, [1] * 6, "0 were not"),
         ([False] * 6, [1] * 6, "0 were treated"),
         ([True, False] * 3, [1] * 5, "5 outcomes"),
-        ([True, False] * 3, [1, np.nan] * 3, "nan"),
+        ([True, False] * 3, [1, np.nan] * 3, "'outcome' has no finite number in 3 of 6"),
+        ([True, False] * 3, ["bought", "no"] * 3, "'outcome' holds 'bought'"),
+        (["shown", "no"] * 3, [1] * 6, "True or False"),
+        ([1.0, np.nan] * 3, [1] * 6, "of whom nobody knows"),
     ],
 )
 def test_uplift_curve_refuses(treated, outcome, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, DataError), match=words):
         uplift_curve(np.arange(6.0), treated, outcome, points=1)

@@ -128,6 +128,18 @@ def test_a_proof_without_a_claim_says_checked():
     assert top == '<details class="proof"><summary>✓ checked</summary>' and end == "</details>"
 
 
+def test_a_claim_that_does_not_hold_has_no_tick():
+    source = "#| claim: F004 F009\n#| refuted: F004\nassert x"
+    top = next(s for s in sources(new_code_cell(f"#| proof\n{source}")) if "summary" in s)
+    words = "✓ Two halves · ✗ does not hold as worded: A <code>mean</code> is_not &lt;half&gt;"
+    assert top == f'<details class="proof"><summary>{words}</summary>'
+    alone = sources(new_code_cell("#| proof\n#| claim: F009\n#| refuted: F009\nassert x"))[1]
+    assert "✓" not in alone and "<summary>✗ does not hold as worded: Two halves<" in alone
+    mark = sources(new_code_cell(source))[-1]
+    assert mark.startswith("{.marks}\n✗ does not hold as worded: [A `mean`")
+    assert mark.endswith(" · ✓ [Two halves](#claims--f009)")
+
+
 def test_a_library_page_folds_nothing_and_has_its_module_at_the_top():
     cells = shown(
         new_markdown_cell("# Downloads"),

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 import home_page
 import library_groups
 from lessons import (
+    CLAIM_ID,
     ROOT,
     checks_in,
     claims_of,
@@ -129,6 +130,7 @@ def claims(root: Path = ROOT) -> Iterator[str]:
     "Each claim of a lesson that exists has a cell, and an assert that could fail where one is asked."
     table = claims_table(root / "claims.csv")
     shown: dict[str, set[str]] = {}
+    ticked, refuted = set(), set()
     for path in notebooks(root / "nbs"):
         for i, cell in enumerate(read(path).cells):
             ids = claims_of(cell)
@@ -140,8 +142,15 @@ def claims(root: Path = ROOT) -> Iterator[str]:
             found = len(checks_in(cell.source)) if is_code(cell) else 0
             if len(asked) > found:
                 yield f"{path.name} [{i}] marks {' '.join(asked)} and has {found} checks that could fail"
+            options = directives(cell.source)[0] if is_code(cell) else {}
+            false = CLAIM_ID.findall(options.get("refuted", ""))
+            if "refuted" in options and (not false or set(false) - set(ids)):
+                yield f"{path.name} [{i}] refutes {options['refuted'] or 'nothing'}: name claims that the cell marks"
+            refuted, ticked = refuted | set(false), ticked | set(ids) - set(false)
             for k in ids:
                 shown.setdefault(k, set()).add(path.stem)
+    for k in sorted(refuted & ticked):
+        yield f"claim {k} is refuted in one cell and has a plain tick in another"
     present = {p.stem for p in notebooks(root / "nbs")}
     for k, row in table.items():
         if row["lesson"] in present and k not in shown:

@@ -1,0 +1,104 @@
+"""Lesson 00: borrowed parameters against random ones, each at every rate of the same grid; kept in bench/borrowed.csv.
+
+    nice python bench/borrowed.py
+    python bench/borrowed.py --table      # each side at its best rate, and at its worst
+
+The photographs inside the package, without the thirty of the drawer of lesson 00, at 64 pixels; EfficientNet-Lite0;
+batches of 8; one-cycle; a split for each seed, the same for all sides. A row is written as soon as its training is
+over; the same command again goes on where it was stopped.
+"""
+
+import argparse
+import csv
+import random
+import time
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
+from coursekit.bodies import efficientnet_lite0
+from coursekit.data import get_image_files, parent_label
+from coursekit.datasets import URLs, untar_data
+from coursekit.heads import Baseline
+from coursekit.image_loaders import ImageDataLoaders
+from coursekit.measures import accuracy
+from coursekit.resizing import Resize
+from coursekit.vision import vision_learner
+
+KEPT = Path(__file__).with_suffix(".csv")
+RATES = (2e-4, 1e-3, 5e-3, 2.5e-2)
+COLUMNS = ["weights", "body", "epochs", "rate", "seed", "floor", "accuracy", "cpu_seconds"]
+SIDES = list(product(("borrowed", "random"), ("frozen", "learns")))
+SHORT = [(seed, *side, 2, rate) for seed, side, rate in product(range(3), SIDES, RATES)]
+# ten times as long, at the rate that is best in most rows of the short table
+LONG = [(seed, *side, 20, rate) for seed, side, rate in product(range(3), SIDES, RATES[1:2])]
+PLAN = SHORT + LONG
+
+
+def loaders(seed: int) -> ImageDataLoaders:
+    "The photographs of lesson 00, without those of its drawer."
+    files = sorted(get_image_files(untar_data(URLs.PHOTOS)))
+    random.Random(0).shuffle(files)
+    how = {"item_tfms": Resize(64), "bs": 8, "num_workers": 0, "device": "cpu"}
+    return ImageDataLoaders.from_path_func(".", files[30:], parent_label, 0.3, seed=seed, **how)
+
+
+def play(seed: int, weights: str, body: str, epochs: int, rate: float) -> list:
+    "A row of the table."
+    start, dls = time.process_time(), loaders(seed)
+    torch.manual_seed(seed)
+    learn = vision_learner(
+        dls, efficientnet_lite0, metrics=accuracy, pretrained=weights == "borrowed"
+    )
+    learn.freeze() if body == "frozen" else learn.unfreeze()
+    learn.remove_cbs(Baseline)
+    with learn.no_logging():
+        learn.fit_one_cycle(epochs, rate)
+    commonest = Counter(map(parent_label, dls.train.items)).most_common(1)[0][0]
+    floor = np.mean([parent_label(file) == commonest for file in dls.valid.items])
+    seconds = time.process_time() - start
+    scores = f"{floor:.4f}", f"{learn.validate()[1]:.4f}", f"{seconds:.1f}"
+    return [weights, body, epochs, rate, seed, *scores]
+
+
+def table() -> pd.DataFrame:
+    "For each side and length: the means at its best rate and at its worst, and the range over splits."
+    kept = pd.read_csv(KEPT, comment="#")
+    means = kept.groupby(["epochs", "weights", "body", "rate"]).accuracy.agg(
+        ["mean", "std", "size"]
+    )
+    best = means.sort_values("mean").groupby(level=[0, 1, 2]).tail(1)
+    worst = means.sort_values("mean").groupby(level=[0, 1, 2]).head(1)
+    return pd.concat({"best": best, "worst": worst}).sort_index().round(3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true")
+    if parser.parse_args().table:
+        print(table().to_string())
+        return
+    torch.set_num_threads(1)
+    if not KEPT.exists():
+        with KEPT.open("w", encoding="utf-8", newline="") as file:
+            said = f"# python bench/borrowed.py; torch {torch.__version__.split('+')[0]}; one thread of a CPU\n"
+            file.write(said)
+            csv.writer(file).writerow(COLUMNS)
+    there = pd.read_csv(KEPT, comment="#")
+    done = set(zip(*(there[c] for c in ("seed", "weights", "body", "epochs", "rate")), strict=True))
+    for run in PLAN:
+        if run in done:
+            continue
+        row = play(*run)
+        with KEPT.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow(row)
+        print(*row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
