@@ -46,6 +46,7 @@ site: environment  ## Build the site into _site/ from the committed outputs
 bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/budgets.py
 	$(BIN)/python bench/data.py
+	$(BIN)/python bench/workers.py
 	$(BIN)/python bench/drawn_bears.py
 	$(BIN)/python bench/learner.py
 	$(BIN)/python bench/vision.py

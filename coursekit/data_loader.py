@@ -10,11 +10,10 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
+from PIL import Image
 from fastcore.basics import GetAttr, patch
 from fastcore.foundation import L
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader as TorchDataLoader, Subset
 from torch.utils.data import SubsetRandomSampler, TensorDataset
 
@@ -26,15 +25,28 @@ from .showing import show_parts, undo_transforms
 from .transforms import arrange
 
 # %% ../nbs/library/data_loader.ipynb #5b8f0ba8
-def _default_workers(dataset, batches: int) -> int:
-    """Processes that read ahead: one for each core, eight at most, where the system can
-    fork; none elsewhere, where lambdas could not reach them."""
-    at_hand = list | tuple | range | L | Tensor | np.ndarray
-    if _in_memory(dataset) or isinstance(dataset, at_hand): return 0
-    # Linux has it; macOS and Windows start workers anew
-    if not hasattr(os, "sched_getaffinity"): return 0
-    # a single batch leaves nothing to read ahead
-    return min(8, batches, len(os.sched_getaffinity(0))) if batches > 1 else 0
+# of an epoch, from which on workers save more than they cost to start
+MEGAPIXELS_FOR_WORKERS = 100
+
+
+def default_workers(dataset, batches: int) -> int:
+    """Processes that read ahead: none, but where the pictures of an epoch are many or large
+    one for each core, eight at most."""
+    # a single batch leaves nothing to read ahead; macOS and Windows start workers anew
+    if batches < 2 or not hasattr(os, "sched_getaffinity"): return 0
+    if megapixels(dataset) < MEGAPIXELS_FOR_WORKERS: return 0
+    return min(8, batches, len(os.sched_getaffinity(0)))
+
+
+def megapixels(dataset) -> float:
+    """Millions of pixels in all pictures of a dataset, judged by its first, middle and last
+    item; 0 where it opens no pictures, or cannot."""
+    if "image" not in (getattr(dataset, "kinds", None) or ()) or not len(dataset): return 0.
+    # what is damaged is told when its turn comes
+    try: items = [dataset[i] for i in (0, len(dataset) // 2, len(dataset) - 1)]
+    except Exception: return 0.
+    pictures = [part for item in items for part in item if isinstance(part, Image.Image)]
+    return len(dataset) / 3 * sum(part.width * part.height for part in pictures) / 1e6
 
 
 def _in_memory(dataset) -> bool:
@@ -95,8 +107,8 @@ class DataLoader(TorchDataLoader):
         bs: int | None = None,  # items in a batch, 64 if None
         shuffle: bool = False,  # a new order in every epoch
         drop_last: bool = False,  # leave out a last batch that is not full
-        # processes that read ahead; if None one for each core on Linux, none elsewhere and
-        # for tensors in memory
+        # processes that read ahead; if None one for each core (on Linux) where the pictures
+        # of an epoch are many or large, else none
         num_workers: int | None = None,
         # where batches go; `default_device()` if None
         device: str | torch.device | None = None,
@@ -148,7 +160,7 @@ class DataLoader(TorchDataLoader):
         "What torch's loader is told of workers, and all else that was given for it."
         if num_workers is None:
             batches = len(order) if hasattr(order, "__len__") else 2
-            num_workers = _default_workers(self.source, batches)
+            num_workers = default_workers(self.source, batches)
         unused = () if num_workers else _FOR_WORKERS
         kwargs = {name: value for name, value in kwargs.items() if name not in unused}
         pinned = {"pin_memory": self.device.type == "cuda"}

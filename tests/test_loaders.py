@@ -1,5 +1,6 @@
 "Loaders under less usual conditions: worker options, samplers, parts of datasets, other hands."
 
+import os
 import traceback
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from coursekit.data import (
     get_image_files,
     parent_label,
 )
+from coursekit.data_loader import megapixels
 from coursekit.loaders import DataLoader, DataLoaders
 from coursekit.messages import DataError
 from coursekit.normalize import Normalize
+from coursekit.pipeline import Datasets
 from coursekit.resizing import Resize
 from coursekit.targets import MaskBlock
-from coursekit.transforms import PILImage, arrange
+from coursekit.transforms import PILImage, ToTensor, arrange
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,62 @@ def test_worker_options_survive_what_needs_no_workers(folder, block, options):
     assert dls.c == 2
     if options.get("multiprocessing_context") != "spawn":
         assert sum(len(y) for _, y in dls.train) == 20
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    "One file of five megapixels, thirty times."
+    file = tmp_path_factory.mktemp("large") / "a_page.png"
+    Image.new("L", (2500, 2000)).save(file)
+    return [file] * 30
+
+
+def opened(files):
+    return Datasets(files, [[PILImage.create], [lambda file: len(file.name)]])
+
+
+def test_workers_by_default_where_pictures_are_many_or_large(folder, large, monkeypatch):
+    small = opened(get_image_files(folder))
+    assert megapixels(small) == pytest.approx(24 * 400 / 1e6)
+    assert megapixels(opened(large)) == 150
+    cores = len(os.sched_getaffinity(0))
+    for data, workers in ((small, 0), (opened(large), min(8, cores)), (opened(large[:19]), 0)):
+        assert DataLoader(data, 4).num_workers == min(workers, len(data))
+    assert DataLoader(opened(large), 4, num_workers=0).num_workers == 0  # what was said
+    assert DataLoader(opened(large), 30).num_workers == 0  # one batch leaves nothing ahead
+    part = DataLoader(Subset(small, range(9)), 4)
+    assert part.num_workers == 0
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert DataLoader(opened(large), 4).num_workers == 0  # workers would start anew there
+
+
+def test_other_data_have_no_workers_by_default():
+    class Slow:
+        def __len__(self):
+            return 10**6
+
+        def __getitem__(self, i):
+            pytest.fail("nothing is opened to decide it")
+
+    assert DataLoader(Slow(), 4).num_workers == 0
+    assert DataLoader(list(range(10**5)), 4).num_workers == 0
+
+
+def test_a_damaged_picture_is_told_when_its_turn_comes(large, tmp_path):
+    damaged = tmp_path / "b_damaged.png"
+    damaged.write_bytes(large[0].read_bytes()[:300])
+    loader = DataLoader(opened([*large, damaged]), 4, after_item=[Resize(8), ToTensor])
+    assert loader.num_workers == 0
+    with pytest.raises(DataError, match="b_damaged"):
+        list(loader)
+
+
+def test_the_default_opens_without_drawing_random_numbers(large):
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    DataLoader(opened(large), 4)
+    assert torch.equal(torch.rand(2), wanted)
 
 
 def test_taken_apart_it_gives_plain_batches(folder, block):

@@ -198,14 +198,15 @@ def places(pages: Iterable[Path]) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def claim_item(row: dict[str, str], shown: list[tuple[str, int]]) -> str:
+def claim_item(row: dict[str, str], shown: list[tuple[str, int]], refuted: bool = False) -> str:
     "One statement of the index with links to the cells that show it."
     links = [
         f"[{f'again ({i})' if i > 1 else 'see it'}](#{label(stem, claim_place(row['id'], number))})"
         for i, (stem, number) in enumerate(shown, 1)
     ]
     last = ", ".join(links) or "not shown yet"
-    small = f"{row['kind']} · {KINDS[row['testable']]} · {last}"
+    found = "does not hold as worded" if refuted else KINDS[row["testable"]]
+    small = f"{row['kind']} · {found} · {last}"
     return f"- []{{#{label('claims', row['id'])} .place}}{plain(row['claim'])}\n  [{small}]{{.small-print}}\n"
 
 
