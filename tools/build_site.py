@@ -34,7 +34,7 @@ from lessons import ROOT
 
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 import api_pages  # noqa: E402
-from lesson_pages import CODE, Course, claim_place, label, markdown, plain  # noqa: E402
+from lesson_pages import CODE, Course, claim_place, label, markdown, plain, refuted_of  # noqa: E402
 
 BUILD = ROOT / "_build"
 JS = BUILD / "js" / "lib"  # below `js`, so that the site serves them from `_static/lib/`
@@ -213,6 +213,7 @@ def claim_item(row: dict[str, str], shown: list[tuple[str, int]], refuted: bool 
 def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
     "The index of what can be checked here, as MyST."
     shown = places(pages)
+    false = {i for p in pages for cell in lessons.read(p).cells for i in refuted_of(cell)}
     present = {p.stem: lessons.title(lessons.read(p)) for p in pages}
     rows = list(table.values())
     later = [r["lesson"] for r in rows if r["lesson"] not in present]
@@ -220,7 +221,8 @@ def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
         "# What you can check here\n",
         "Every idea that the course promises to show is listed here once, with a link to the cell that "
         "shows it. *Checked by code* means that the cell has a check which could fail. *Told* means that it "
-        "is explained, and that no experiment of ours decides it.\n",
+        "is explained, and that no experiment of ours decides it. A few do not hold as they are worded: the "
+        "lesson says what does.\n",
     ]
     parts.append(
         f"{len(rows) - len(later)} of the {len(rows)} statements belong to lessons that exist"
@@ -228,7 +230,11 @@ def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
     )
     parts.append(filter_box("statements"))
     for path in (p for p in pages if p.stem in present):
-        items = [claim_item(r, shown.get(r["id"], [])) for r in rows if r["lesson"] == path.stem]
+        items = [
+            claim_item(r, shown.get(r["id"], []), r["id"] in false)
+            for r in rows
+            if r["lesson"] == path.stem
+        ]
         if items:
             heading = f"## [{present[path.stem]}]({page_of(path)}.ipynb)\n"
             parts += [heading, "{.claims .filtered}\n" + "".join(items)]
