@@ -36,7 +36,7 @@ from coursekit.normalize import Normalize
 KEPT = Path(__file__).with_suffix(".csv")
 SEEDS, EPOCHS, RATE, BATCH, HELD_OUT = (0, 1, 2), 4, 1e-2, 128, 10_000
 WAYS = ("augmented", "plain")
-COLUMNS = ["part", "way", "seed", "accuracy", "train_loss", "cpu_seconds", "wrong"]
+COLUMNS = ["part", "way", "seed", "accuracy", "held_out_loss", "cpu_seconds", "wrong"]
 
 
 def sets() -> dict[str, TensorDataset]:
