@@ -54,6 +54,8 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/augmentation.py
 	$(BIN)/python bench/borrowed.py
 	$(BIN)/python bench/recipes.py
+	$(BIN)/python bench/recipes_photographs.py
+	$(BIN)/python bench/digits.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/collab.py
 

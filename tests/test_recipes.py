@@ -392,3 +392,13 @@ def test_the_table_says_how_it_was_made():
         whole = {key for key in keys if key[5] == seed and key[0] == "xresnet18"}
         assert len(whole) == 16, f"seed {seed} has {len(whole)} of 8 recipes at two budgets"
     assert all(0.2 < float(row["accuracy"]) < 1 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["recipes_photographs", "digits"])
+def test_the_other_tables_say_how_they_were_made(name):
+    kept = Path(__file__).parents[1] / "bench" / f"{name}.csv"
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(f"# python bench/{name}.py; after commit ")
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert all(0.2 < float(row["accuracy"]) < 1 for row in rows)
+    assert len({row["seed"] for row in rows}) >= 3
