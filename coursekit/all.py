@@ -62,8 +62,8 @@ from torch import Tensor, as_tensor, nn
 
 from coursekit import (
     app, archives, augment, basics, batches, blocks, bodies, callbacks, cards,
-    checkpoints, cleaning, collab, convolutions, data, data_loader, datasets, deploy,
-    digits, downloads, drawn_bears, drift, ethics, events, evidence, exercises,
+    checkpoints, cleaning, collab, comparing, convolutions, data, data_loader, datasets,
+    deploy, digits, downloads, drawn_bears, drift, ethics, events, evidence, exercises,
     explaining, exporting, extras, finder, group_errors, groups, heads, hidden, hooks,
     image_loaders, image_search, interpretation, intervals, loaders, loop, losses,
     measures, messages, metrics, monitoring, more_transforms, multilabel, normalize,
@@ -85,6 +85,7 @@ from .checkpoints import *  # noqa: F403
 from .cards import *  # noqa: F403
 from .cleaning import *  # noqa: F403
 from .collab import *  # noqa: F403
+from .comparing import *  # noqa: F403
 from .convolutions import *  # noqa: F403
 from .data import *  # noqa: F403
 from .data_loader import *  # noqa: F403

@@ -13,9 +13,9 @@ from coursekit.data import DateSplitter, GroupSplitter
 from coursekit.evidence import break_even, expected_utility, permutation_test, uplift_curve
 from coursekit.hidden import HiddenTestSet, vendor_scorecard
 from coursekit.intervals import (
-    compare,
     equivalence_test,
     mean_interval,
+    paired_difference,
     rate_difference,
     wilson_interval,
 )
@@ -142,15 +142,18 @@ def test_equivalence_at_the_margin_is_called_rarely():
     assert np.mean(["negligible" in each for each in said]) < 0.07
 
 
-def test_compare_is_the_paired_test():
+def test_paired_difference_is_the_paired_test():
     first, second = np.random.default_rng(0).normal(size=(2, 9))
-    found, theirs = compare(first, second), stats.ttest_rel(first, second)
+    found, theirs = paired_difference(first, second), stats.ttest_rel(first, second)
     assert np.isclose(found["p"], theirs.pvalue) and found["n"] == 9
     assert np.allclose((found["low"], found["high"]), theirs.confidence_interval())
     assert found["wins"] == (first > second).sum()
-    assert compare([1, 2], [1, 2])["verdict"] == "not decided"
-    assert compare([1, 2, 3], [0, 1, 2])["verdict"] == "first is better"
-    assert compare([1, 2, 3], [0, 1, 2], higher_is_better=False)["verdict"] == "second is better"
+    assert paired_difference([1, 2], [1, 2])["verdict"] == "not decided"
+    assert paired_difference([1, 2, 3], [0, 1, 2])["verdict"] == "first is better"
+    assert (
+        paired_difference([1, 2, 3], [0, 1, 2], higher_is_better=False)["verdict"]
+        == "second is better"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,8 +166,8 @@ def test_compare_is_the_paired_test():
         (lambda: mean_interval([1.0]), DataError, "two or more"),
         (lambda: mean_interval([1.0, np.nan]), DataError, "place 1"),
         (lambda: mean_interval([]), DataError, "0 values"),
-        (lambda: compare([1, 2], [1, 2, 3]), DataError, "2 and 3 scores"),
-        (lambda: compare([1, 2], [1, np.nan], ("a", "b")), DataError, "b has 1 value"),
+        (lambda: paired_difference([1, 2], [1, 2, 3]), DataError, "2 and 3 scores"),
+        (lambda: paired_difference([1, 2], [1, np.nan], ("a", "b")), DataError, "b has 1 value"),
         (lambda: equivalence_test(0.1, 0.1, 0), ValueError, "margin 0"),
         (lambda: equivalence_test(np.nan, 0.1, 1), ValueError, "a finite effect"),
     ],
