@@ -53,6 +53,7 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/predict.py
 	$(BIN)/python bench/augmentation.py
 	$(BIN)/python bench/borrowed.py
+	$(BIN)/python bench/photographs.py
 	$(BIN)/python bench/recipes.py
 	$(BIN)/python bench/recipes_photographs.py
 	$(BIN)/python bench/digits.py

@@ -233,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"coursekit {version('coursekit')}"
     )
-    both = parser.add_subparsers(title="commands", required=True, metavar="data | app | serve")
+    both = parser.add_subparsers(
+        title="commands", required=True, metavar="data | app | serve"
+    )
     commands = both.add_parser("data", help="the data sets of the course").add_subparsers(
         title="commands", required=True, metavar=" | ".join(_COMMANDS)
     )

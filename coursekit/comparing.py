@@ -60,7 +60,7 @@ def _asked(ways: Mapping, seeds: Any, budget: str, named: Sequence[str]) -> list
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if len(ways) < 2: raise DataError(f"{counted(len(ways), 'way')}: to compare takes two")
     if len(set(seeds)) < max(2, len(seeds)):
-        raise DataError(f"seeds={brief(seeds)}: two or more, each once; five are a beginning")
+        raise DataError(f"seeds={brief(seeds)}: two or more, each once")
     if budget not in ("steps", "seconds", "none"):
         raise ValueError(f"budget={budget!r}: 'steps', 'seconds' or 'none'")
     if missing := [name for name in named if name not in ways]:
@@ -112,8 +112,8 @@ def check_budget(
             "no optimizer took a step: let run return (score, steps), or say budget='none'"
         )
     raise DataError(
-        f"unequal budgets: {low} had {spent[low]:.4g} {budget} a run, {high} {spent[high]:.4g};"
-        " give both the same, name what needs no training in free=, or say budget='none'"
+        f"unequal budgets: {low} had {spent[low]:.4g} {budget} a run, {high} "
+        f"{spent[high]:.4g}; give both the same, name what needs no training in free=, or say budget='none'"
     )
 
 # %% ../nbs/library/comparing.ipynb #076ce2ef
@@ -122,7 +122,7 @@ def table(
     self: Comparison,
     confidence: float = 0.95,  # that all intervals hold at once
 ) -> "pd.DataFrame":
-    "A row for each way: mean and spread, difference to the reference, wins, costs, verdict."
+    "A row for each way: mean, spread, difference to the reference, costs, verdict."
     import pandas as pd
     rivals = [name for name in self.scores if name != self.reference]
     each = 1 - (1 - confidence) / len(rivals)
@@ -130,8 +130,9 @@ def table(
     for name in self.scores:
         rows[name] = {"mean": self.scores[name].mean(), "sd": self.scores[name].std()}
         if name in rivals: rows[name] |= self._against(name, each)
-        rows[name] |= {"steps": self.steps[name].mean(), "seconds": self.seconds[name].mean()}
-    wanted = ["mean", "sd", "difference", "low", "high", "wins", "steps", "seconds", "verdict"]
+        rows[name]["steps"] = self.steps[name].mean()
+        rows[name]["seconds"] = self.seconds[name].mean()
+    wanted = "mean sd difference low high wins steps seconds verdict".split()
     made = pd.DataFrame(rows).T[wanted].rename_axis("way")
     return made.infer_objects().fillna({"wins": "", "verdict": "reference"})
 
@@ -152,7 +153,7 @@ def plot(
     label: str = "score",  # what is measured, for the axis
     confidence: float = 0.95,  # that all intervals hold at once
 ) -> "plt.Axes":
-    "Differences to the reference: a dot for each seed, the mean with its interval, and zero."
+    "Differences to the reference: a dot for each seed, the mean with its interval."
     import matplotlib.pyplot as plt
     table = self.table(confidence).drop(index=self.reference)
     if ax is None: ax = plt.subplots(figsize=(2.2 + len(table), 2.6))[1]

@@ -48,7 +48,16 @@ with torch.no_grad():
     learn.model[-1].weight.copy_(torch.tensor([[-4.0, 0, 4], [4, 0, -4]]))
     learn.model[-1].bias.zero_()
 """
-APP = "classifier_app(learn, title='Red or blue?')"
+APP = """
+from time import sleep
+from coursekit import app as _app
+_classify = _app.classify_upload
+def _slowly(learn, data, name, *more):
+    if name.startswith("slow"): sleep(3)
+    return _classify(learn, data, name, *more)
+_app.classify_upload = _slowly
+classifier_app(learn, title='Red or blue?')
+"""
 CLEANER = "ImageClassifierCleaner(learn, max_n=4)"  # in the same notebook: one kernel to wait for
 
 
@@ -65,6 +74,7 @@ def upright(colour) -> bytes:
 
 
 FILES = {
+    "slow.png": picture((20, 20, 220)),
     "red.jpg": picture((220, 20, 20), "jpeg"),
     "blue.png": picture((20, 20, 220)),
     "purple.png": picture((120, 20, 120)),
@@ -205,6 +215,15 @@ def test_upload_is_answered(app, folder):
     assert [row.split() for row in rows] == [["blue", "0.2%"], ["red", "99.8%"]]
 
 
+def test_while_a_new_file_is_read_the_old_answer_is_gone(app, folder):
+    upload(app, folder, "red.jpg")
+    answer(app, "red.jpg")
+    upload(app, folder, "slow.png")
+    expect(app.get_by_text("Looking at 1 file ...")).to_be_visible(timeout=2_500)
+    expect(app.get_by_alt_text("The picture red.jpg")).to_have_count(0)
+    assert answer(app, "slow.png") == "It is: blue, above 99%."
+
+
 def test_next_upload_replaces_it_also_by_keyboard(app, folder):
     app.get_by_role("button", name="Choose pictures").focus()
     with app.expect_file_chooser() as chooser:
@@ -296,3 +315,45 @@ def test_cleaner_by_keyboard(app):
     expect(pictures.first).to_have_attribute("alt", name)
     expect(menus.first).to_have_value("Delete")
     assert page.exceptions == []
+
+
+# -------------------------------------------------------------------------- a page of one's own
+OPEN = """
+import sys
+from coursekit.app import open_app
+sys.exit(open_app(sys.argv[1], port=int(sys.argv[2]), browser=False))
+"""
+
+
+def test_exported_model_opens_as_a_page_that_asks_no_other_host(chromium, tmp_path):
+    "The steps of lesson 07: export, a notebook beside it, the page."
+    making = (
+        CELL
+        + """
+from coursekit.exporting import load_learner  # noqa: F401, learners get export from it
+from coursekit.app import write_app
+write_app(learn.export(Path.cwd() / "red_or_blue.safetensors"), "Red or blue, really?")
+"""
+    )
+    subprocess.run([sys.executable, "-c", making], cwd=tmp_path, check=True, timeout=120)
+    (tmp_path / "red.jpg").write_bytes(FILES["red.jpg"])
+    port, log = free_port(), (tmp_path / "server.log").open("w")
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "app.ipynb"), str(port)]
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/static/", process, tmp_path / "server.log")
+        asked = []
+        page = chromium.new_context().new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
+        expect(page.get_by_text("This model knows: blue, red.")).to_be_visible(timeout=120_000)
+        assert page.title() == "Red or blue, really?"
+        upload(page, tmp_path, "red.jpg")
+        assert answer(page, "red.jpg") == "It is: red, above 99%."
+        assert [url for url in asked if "//127.0.0.1:" not in url and url[:5] != "data:"] == []
+        page.context.close()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+        log.close()

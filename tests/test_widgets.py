@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from PIL import Image, PngImagePlugin
 from torch import nn
 
 from coursekit import app, cleaning, widgets
-from coursekit.app import classifier_app, classify_upload, open_upload, uploaded
+from coursekit.app import classifier_app, classify_upload, open_upload, uploaded, write_app
 from coursekit.blocks import (
     CategoryBlock,
     DataBlock,
@@ -788,6 +789,35 @@ def test_sixteen_bits_one_pixel_and_grey():
     assert open_upload(saved(Image.new("1", (3, 2), 1))).getpixel((0, 0)) == (255, 255, 255)
 
 
+def see_through(mode: str) -> bytes:
+    "Left clear over black, right half clear over black."
+    picture = Image.new("LA", (40, 20), (0, 0))
+    picture.paste((0, 128), (20, 0, 40, 20))
+    if mode == "P":
+        picture = Image.new("P", (40, 20))
+        picture.putpalette([0, 0, 0, 127, 127, 127])
+        picture.paste(1, (20, 0, 40, 20))
+        return saved(picture, transparency=0)
+    if mode == "webp":
+        return saved(picture.convert("RGBA"), "webp", lossless=True, exact=True)
+    return saved(picture.convert(mode))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "webp"])
+def test_what_is_clear_is_white(mode, learn):
+    picture = open_upload(see_through(mode))
+    assert picture.mode == "RGB" and picture.getpixel((5, 10)) == (255, 255, 255)
+    assert picture.getpixel((35, 10)) == pytest.approx((127, 127, 127), abs=1)
+    # the model sees what the visitor sees
+    onto_white = classify_upload(learn, saved(picture)).probabilities
+    assert classify_upload(learn, see_through(mode)).probabilities == pytest.approx(onto_white)
+
+
+def test_sixteen_clear_bits_are_not_cut():
+    deep = Image.fromarray(np.full((6, 5), 30_000, np.uint16))
+    assert open_upload(saved(deep, transparency=0)).getpixel((0, 0)) == (117, 117, 117)
+
+
 def white(width: int, height: int) -> bytes:
     "A PNG of any size, made without making the picture."
 
@@ -1004,6 +1034,22 @@ def test_app_replaces_the_last_answer_and_looks_at_ten(learn):
     assert send(app, {"x.png": b""}).count("<img") == 0
 
 
+def test_while_a_file_is_read_the_old_answer_is_gone(learn):
+    page, during = classifier_app(learn), []
+    send(page, {"old.png": GOOD["palette.png"]})
+    assert "old.png" in page.children[2].value
+    real = app.classify_upload
+
+    def watched(*args, **kwargs):
+        during.append(page.children[2].value)
+        return real(*args, **kwargs)
+
+    with mock.patch.object(app, "classify_upload", watched):
+        send(page, {"new.png": GOOD["palette.png"], "more.png": GOOD["palette.png"]})
+    assert len(during) == 2 and all("Looking at 2 files" in words for words in during)
+    assert not any("old.png" in words or "<img" in words for words in during)
+
+
 def test_app_writes_names_as_text(learn):
     page = send(classifier_app(learn, title="<i>"), {'"><script>x.jpg': GOOD["plain.jpg"]})
     assert "<script>" not in page and "&lt;script&gt;" in page
@@ -1061,3 +1107,103 @@ def test_app_with_a_learner_that_was_exported(learn, tmp_path):
         answers.append(classify_upload(one, GOOD["plain.jpg"], threshold=0).probabilities)
         assert "<img" in send(classifier_app(one), {"a.jpg": GOOD["plain.jpg"]})
     assert answers[0] == pytest.approx(answers[1], abs=1e-5) and set(answers[1]) == set(KINDS)
+
+
+# ------------------------------------------------------------------------- the app as a notebook
+@pytest.fixture
+def exported(learn, tmp_path):
+    torch.manual_seed(0)
+    learn.model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 3))
+    return learn.export(tmp_path / "which_bear.safetensors")
+
+
+def test_notebook_of_an_app_has_the_title_of_its_model(exported, monkeypatch):
+    import nbformat
+
+    found = write_app(exported, threshold=dict.fromkeys(KINDS, 0.5))
+    assert found == exported.with_name("app.ipynb")
+    book = nbformat.read(found, as_version=4)
+    nbformat.validate(book)
+    assert book.metadata.title == "Which bear"
+    monkeypatch.chdir(exported.parent)
+    scope = {}
+    code = book.cells[0].source.splitlines()
+    exec("\n".join([*code[:-1], "made = " + code[-1]]), scope)
+    assert "Which bear" in scope["made"].children[0].value
+
+
+def test_notebook_elsewhere_names_its_model_whole(exported, tmp_path):
+    found = write_app(exported, "Bär 'x' \"y\" <b>", notebook=tmp_path / "deep" / "my.ipynb")
+    written = json.loads(found.read_text("utf-8"))
+    source = "".join(written["cells"][0]["source"])
+    assert repr(str(exported.absolute())) in source
+    assert written["metadata"]["title"] == "Bär 'x' \"y\" <b>"
+    compile(source, "cell", "exec")
+
+
+def test_changed_notebook_is_never_written_over(exported):
+    found = write_app(exported)
+    found.write_text("mine")
+    assert write_app(exported, "Another").read_text() == "mine"
+
+
+def test_no_notebook_for_what_is_no_model(exported, tmp_path):
+    (tmp_path / "no.safetensors").write_bytes(b"no")
+    for wrong, error in (
+        ({"model": tmp_path / "no.safetensors"}, DataError),
+        ({"model": tmp_path / "missing.safetensors"}, DataError),
+        ({"model": exported, "threshold": 70}, ValueError),
+    ):
+        with pytest.raises(error):
+            write_app(**wrong)
+    assert not (tmp_path / "app.ipynb").exists()
+
+
+def test_voila_is_not_started_in_vain(exported, monkeypatch):
+    book = write_app(exported)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DataError, match=f"port {port} .* another port"):
+            app.voila_command(book, port)
+    with pytest.raises(DataError, match="port 0: a number from 1 to 65535"):
+        app.voila_command(book, 0)
+    with pytest.raises(DataError, match="is not there"):
+        app.voila_command(exported.with_name("none.ipynb"), port)
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install coursekit\[app\]"):
+        app.voila_command(book, port)
+
+
+def test_open_app_makes_a_page_for_the_while(exported, monkeypatch, tmp_path):
+    seen = {}
+
+    class Voila:
+        def __init__(self, command, env):
+            page = Path(env["JUPYTER_PATH"].split(os.pathsep)[0])
+            template = page / "voila" / "templates" / "coursekit" / "index.html.j2"
+            seen.update(notebook=command[3], text=Path(command[3]).read_text("utf-8"))
+            seen.update(template=template.read_text())
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(app.subprocess, "Popen", Voila)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert app.open_app(exported, "Bears", port=port) == 0
+    assert '"title": "Bears"' in seen["text"] and str(exported.absolute()) in seen["text"]
+    assert "https://" in seen["template"] and not Path(seen["notebook"]).exists()
+    assert not exported.with_name("app.ipynb").exists()
+    # what lies beside the model, perhaps changed by hand, is what is shown
+    written = write_app(exported)
+    app.open_app(exported, port=port)
+    assert seen["notebook"] == str(written)
