@@ -59,6 +59,7 @@ bench: environment data  ## Time budgets, and timings too long for every run
 	$(BIN)/python bench/digits.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/collab.py
+	$(BIN)/python bench/collab_parts.py
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
 	$(BIN)/nbdev-export

@@ -1581,3 +1581,20 @@ def test_ratings_as_classes(tmp_path):
     assert again.predict({"user": words["user"][0], "movie": even})[0] == "good"
     with pytest.raises(ValueError, match="duplicates='mean' is for"):
         loaders(words, y_block=CategoryBlock, duplicates="mean")
+
+
+# ---------------------------------------------------------------- what was measured
+def test_the_table_of_parts_says_how_it_was_made():
+    "Every way has five splits with the settings that were best where it looked for them."
+    kept = Path(__file__).parents[1] / "bench" / "collab_parts.csv"
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# python bench/collab_parts.py; after commit ")
+    rows = pd.read_csv(kept, comment="#")
+    assert not rows.duplicated(list(rows.columns[:8])).any()
+    for _, way in rows.groupby("way"):
+        tried, found = (way[way.stage == stage] for stage in ("choice", "result"))
+        assert sorted(found.split) == [0, 1, 2, 3, 4]
+        settings = ["lr", "wd", "epochs", "factors"]
+        assert len(found[settings].drop_duplicates()) == 1
+        chosen = tried.merge(found[settings].drop_duplicates(), on=settings)
+        assert chosen.rmse.item() <= tried.rmse.min() + 5e-4

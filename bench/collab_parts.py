@@ -1,0 +1,250 @@
+"""What each part of the model of ratings is worth, each way with settings of its own.
+
+    nice python bench/collab_parts.py           # or --only nets
+    python bench/collab_parts.py --table        # means, spreads, paired differences
+
+MovieLens 100k, batches of 512. Every way looks for its settings by the same search: first
+the pull, which is rate x decay x epochs, then the rate, then the epochs; each is doubled
+and halved for as long as that gains 0.0005. (Nets and biases keep the epochs, and other
+ends of the range take what was found for 0 to 5.5.) The search sees the training ratings
+of split 0 alone, a tenth of them held out. Then each way is trained on five random splits
+and judged on the fifth that is held out there. A row of bench/collab_parts.csv is written
+as soon as its training is over; the same command again goes on where it was stopped.
+"""
+
+import argparse
+import csv
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from recipes import versions
+from torch import nn
+
+import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
+from coursekit.bodies import sigmoid_range
+from coursekit.collab import Embedding, Module, collab_learner
+from coursekit.data import RandomSplitter
+from coursekit.datasets import URLs, untar_data
+from coursekit.learner import Learner
+from coursekit.measures import rmse
+from coursekit.ratings import CollabDataLoaders
+
+KEPT = Path(__file__).with_suffix(".csv")
+SPLITS, BATCH, GAIN = range(5), 512, 5e-4
+COLUMNS = ["stage", "group", "way", "split", "lr", "wd", "epochs", "factors", "steps", "rmse"]
+
+
+# ---------------------------------------------------------------- models
+class Product(Module):
+    "The dot product of lesson 10; a score of 0 stands for `start` stars, if that is given."
+
+    def __init__(self, sizes, factors, y_range=None, start=None, bias=False):
+        self.tables = nn.ModuleList(Embedding(n, factors) for n in sizes)
+        self.biases = nn.ModuleList(Embedding(n, 1) for n in sizes) if bias else None
+        self.y_range, self.zero = y_range, 0.0
+        if start is not None:
+            low, high = y_range or (0, 0)
+            self.zero = np.log((start - low) / (high - start)) if y_range else start
+
+    def forward(self, x):
+        users, films = (table(x[:, i]) for i, table in enumerate(self.tables))
+        scores = (users * films).sum(1) + self.zero
+        if self.biases is not None:
+            scores = scores + sum(bias(x[:, i])[:, 0] for i, bias in enumerate(self.biases))
+        return scores if self.y_range is None else sigmoid_range(scores, *self.y_range)
+
+
+class SideBySide(Module):
+    "The small net of lesson 10."
+
+    def __init__(self, sizes, factors):
+        widths = (74, 101) if factors is None else (factors, factors)
+        pairs = zip(sizes, widths, strict=True)
+        self.tables = nn.ModuleList(Embedding(n, width) for n, width in pairs)
+        first = nn.Linear(sum(widths), 100)
+        self.layers = nn.Sequential(first, nn.ReLU(), nn.Linear(100, 1))
+
+    def forward(self, x):
+        both = torch.cat([table(x[:, i]) for i, table in enumerate(self.tables)], 1)
+        return sigmoid_range(self.layers(both)[:, 0], 0, 5.5)
+
+
+# ---------------------------------------------------------------- ways and their settings
+@dataclass(frozen=True)
+class Settings:
+    "Of a training; the pull is in units of a rate of .01 for 5 epochs, so it is their decay."
+
+    pull: float = 0.2
+    lr: float = 1e-2
+    epochs: int = 5
+    factors: int | None = 50
+
+    @property
+    def wd(self) -> float:
+        return self.pull * 0.05 / (self.lr * self.epochs)
+
+
+def product(**how):
+    def make(dls, factors):
+        mean = dls.train_ds.tensors[1].mean().item() if how.get("start") else None
+        return Product(sizes_of(dls), factors, **how | {"start": mean})
+
+    return make
+
+
+def by_hand(dls, factors):
+    return SideBySide(sizes_of(dls), factors)
+
+
+def of_library(dls, factors):
+    return collab_learner(dls, use_nn=True, y_range=(0, 5.5)).model
+
+
+FULL, SHORT = ("pull", "lr", "epochs"), ("pull", "lr")
+BIAS = product(y_range=(0, 5.5), bias=True)
+FOUND = Settings(0.4)  # what the search finds for 0 to 5.5, and a good start for others
+WAYS = {  # group -> way -> model, first settings, what is searched
+    "bias": {"bias, 0 to 5.5": (BIAS, FOUND, SHORT)},
+    "nets": {
+        "net by hand": (by_hand, replace(FOUND, factors=None), SHORT),
+        "the library's net": (of_library, replace(FOUND, factors=None), SHORT),
+    },
+    "limits": {
+        "no limits": (product(), Settings(), FULL),
+        "no limits, mean added": (product(start=True), Settings(), FULL),
+        "0 to 5.5": (product(y_range=(0, 5.5)), Settings(), FULL),
+    },
+    "ends": {
+        "0 to 5": (product(y_range=(0, 5)), FOUND, ()),
+        "-0.5 to 5.5": (product(y_range=(-0.5, 5.5)), FOUND, ()),
+        "1 to 5": (product(y_range=(1, 5)), FOUND, ()),
+        "0 to 6": (product(y_range=(0, 6)), FOUND, ()),
+    },
+}
+
+
+def sizes_of(dls) -> list[int]:
+    return [len(ids) for ids in dls.classes.values()]
+
+
+# ---------------------------------------------------------------- training
+def ratings_table() -> pd.DataFrame:
+    names = ["user", "movie", "rating", "timestamp"]
+    return pd.read_csv(untar_data(URLs.ML_100k) / "u.data", sep="\t", names=names)
+
+
+def loaders(table: pd.DataFrame, seed: int, share: float = 0.2) -> CollabDataLoaders:
+    return CollabDataLoaders.from_df(table, share, seed=seed, bs=BATCH, device="cpu")
+
+
+def trained(dls, make, settings: Settings, seed: int) -> tuple[int, float]:
+    torch.manual_seed(seed)
+    learn = Learner(dls, make(dls, settings.factors), nn.MSELoss(), metrics=rmse)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(settings.epochs, settings.lr, wd=settings.wd)
+    return settings.epochs * len(dls.train), float(learn.recorder.final_record[-1])
+
+
+def search(score, settings: Settings, names: tuple) -> Settings:
+    "One name after the other, doubled and halved while that gains enough."
+    best = score(settings)
+    for name in names:
+        for times in (2, 0.5):
+            while True:
+                value = getattr(settings, name) * times
+                candidate = replace(settings, **{name: type(getattr(settings, name))(value)})
+                if not 1 <= candidate.epochs <= 20 or (found := score(candidate)) > best - GAIN:
+                    break
+                settings, best = candidate, found
+    return settings
+
+
+def key_of(stage: str, group: str, way: str, split: int, s: Settings) -> tuple:
+    return (
+        stage,
+        group,
+        way,
+        str(split),
+        f"{s.lr:g}",
+        f"{s.wd:.4g}",
+        str(s.epochs),
+        str(s.factors),
+    )
+
+
+def run(groups: list[str]) -> None:
+    table = ratings_table()
+    inner = loaders(table.iloc[RandomSplitter(0.2, seed=0)(table)[0]], 0, 0.1)
+    outer = {split: loaders(table, split) for split in SPLITS}
+    done = {tuple(row[:8]): float(row[9]) for row in rows()}
+
+    def kept(stage, group, way, make, dls, split, settings) -> float:
+        key = key_of(stage, group, way, split, settings)
+        if key not in done:
+            steps, done[key] = trained(dls, make, settings, split)
+            with KEPT.open("a", encoding="utf-8", newline="") as file:
+                row = [*key, steps, f"{done[key]:.5f}"]
+                csv.writer(file, lineterminator="\n").writerow(row)
+            print(*row, sep="\t", flush=True)
+        return done[key]
+
+    for group in groups:
+        for way, (make, start, names) in WAYS[group].items():
+            chosen = search(partial(kept, "choice", group, way, make, inner, 0), start, names)
+            for split in SPLITS:
+                kept("result", group, way, make, outer[split], split, chosen)
+
+
+# ---------------------------------------------------------------- what was found
+def rows() -> list[list[str]]:
+    if not KEPT.exists():
+        return []
+    with KEPT.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
+
+
+def show() -> None:
+    from scipy.stats import t
+
+    found = pd.read_csv(KEPT, comment="#").query("stage == 'result'")
+    wide = found.pivot_table(index="split", columns="way", values="rmse", sort=False)
+    settings = found.groupby("way")[["lr", "wd", "epochs", "factors", "steps"]].first()
+    for reference in ("0 to 5.5", "bias, 0 to 5.5"):
+        if reference not in wide:
+            continue
+        more = wide.sub(wide[reference], axis=0)
+        half = t.ppf(0.975, len(more) - 1) * more.std() / len(more) ** 0.5
+        parts = {"rmse": wide.mean(), "sd": wide.std(), "more": more.mean(), "half": half}
+        print(f"more than {reference}:")
+        print(pd.DataFrame(parts).join(settings).round(4).to_string())
+
+
+def header() -> list[str]:
+    return [
+        f"# python bench/collab_parts.py; {versions()}; splits {SPLITS[0]} to {SPLITS[-1]}",
+        f"# MovieLens 100k, batches of {BATCH}; choice: a tenth of the training ratings of split 0,"
+        " looked at to choose the settings; result: the fifth that is held out of each split",
+        ",".join(COLUMNS),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=WAYS, help="one group")
+    parser.add_argument("--table", action="store_true", help="show what was found")
+    asked = parser.parse_args()
+    if asked.table:
+        return show()
+    torch.set_num_threads(1)
+    if not KEPT.exists():
+        KEPT.write_text("\n".join(header()) + "\n", encoding="utf-8")
+    run([asked.only] if asked.only else list(WAYS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
