@@ -113,7 +113,8 @@ def check_budget(
         )
     raise DataError(
         f"unequal budgets: {low} had {spent[low]:.4g} {budget} a run, {high} "
-        f"{spent[high]:.4g}; give both the same, name what needs no training in free=, or say budget='none'"
+        f"{spent[high]:.4g}; give both the same, name what needs no training in "
+        "free=, or say budget='none'"
     )
 
 # %% ../nbs/library/comparing.ipynb #076ce2ef
