@@ -6,7 +6,7 @@ N ?= 01
 JOBS ?= 2
 .DEFAULT_GOAL := help
 OUT ?=
-.PHONY: help course test lab fresh lesson class site bench environment data export lock browser
+.PHONY: help course test lab fresh lesson class slides site bench environment data export lock browser
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ lesson: environment  ## Export, then run one lesson alone: make lesson N=01
 class: environment  ## Lessons without answers for a class, and a sheet of them: make class OUT=our-class
 	@$(if $(OUT),,echo "Say where to: make class OUT=our-class"; exit 1)
 	$(BIN)/python tools/teaching.py class "$(OUT)"
+
+slides: environment  ## Slides of a lesson, in _slides/: make slides N=04
+	@$(if $(filter file,$(origin N)),echo "Say which lesson: make slides N=04"; exit 1)
+	$(BIN)/python tools/teaching.py slides "$(N)"
 
 site: environment  ## Build the site into _site/ from the committed outputs
 	$(BIN)/python tools/build_site.py

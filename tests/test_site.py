@@ -487,6 +487,8 @@ def test_claims_page(tmp_path):
 def test_claim_without_a_cell_is_said(tmp_path):
     row = {"id": "T009", "claim": "x", "kind": "fact", "testable": "auto"}
     assert "not shown yet" in build_site.claim_item(row, [])
+    assert "fact · checked by code" in build_site.claim_item(row, [("00_a", 1)])
+    assert "fact · does not hold as worded" in build_site.claim_item(row, [("00_a", 1)], True)
 
 
 def test_glossary(tmp_path):

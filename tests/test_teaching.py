@@ -1,5 +1,7 @@
 "A set for a class: nothing of the answers is in it, and all of them are on the sheet."
 
+import re
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -107,3 +109,41 @@ def test_a_set_is_written_whole_into_a_new_folder(tmp_path):
     with pytest.raises(SystemExit, match=r"out is not empty; name a new folder"):
         teaching.write_class(tmp_path / "out", tmp_path / "nbs")
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_slides_begin_at_headings_at_words_and_at_the_second_code_in_a_row():
+    cells = [
+        new_markdown_cell("# 00 · First\n\n![a](../images/a.png)"),
+        new_code_cell("#| default_exp first"),
+        new_code_cell("import os"),
+        new_code_cell("#| export\nx = 1"),
+        new_code_cell("x"),
+        new_code_cell("#| proof\nassert x"),
+        new_markdown_cell("words"),
+        new_code_cell("y = 2"),
+        new_markdown_cell('<a id="b"></a>\n## Next'),
+        new_markdown_cell("## Summary\n\n1. All.\n\n## Questionnaire\n\nWhy?"),
+        new_code_cell("z = 3"),
+    ]
+    made = teaching.as_slides(new_notebook(cells=cells)).cells
+    found = [(c.source, c.metadata["slideshow"]["slide_type"]) for c in made]
+    assert found == [
+        ("# 00 · First\n\n![a](images/a.png)", "slide"),
+        ("x = 1", "-"),
+        ("x", "subslide"),
+        ("words", "subslide"),
+        ("y = 2", "-"),
+        ('<a id="b"></a>\n## Next', "slide"),
+        ("## Summary\n\n1. All.", "slide"),
+    ]
+
+
+def test_slides_ask_no_other_host(tmp_path):
+    said = teaching.write_slides("04", tmp_path)
+    page = (tmp_path / "04_augmentation.html").read_text()
+    assert "04_augmentation.html; the arrow keys" in said
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"(?:https?:)?//", page)
+    assert "import mermaid" not in page and "cdnjs" not in page
+    asked = re.findall(r'(?:src|href)="(lib/[^"]+)"', page)
+    assert len(asked) >= 5 and all((tmp_path / name).exists() for name in asked)
+    assert "../images" not in page and 'src="images/' not in page

@@ -1,6 +1,7 @@
 """For those who teach with the course.
 
     python tools/teaching.py class OUT   notebooks without answers and proofs, and a sheet of solutions
+    python tools/teaching.py slides 04   slides of a lesson, with its committed outputs, in `_slides/`
 
 `OUT/nbs/` holds the lessons for a class, with the library that they link to, `OUT/images/` their pictures,
 and `OUT/solutions.md` what was taken out. The folder must be new or empty; it is put there whole or not at
@@ -132,6 +133,70 @@ def write_class(target: Path, nbs: Path = ROOT / "nbs") -> str:
     return f"{target}: {len(sheets)} lessons for a class; their answers are in solutions.md"
 
 
+# ---------------------------------------------------------------- slides
+ENDS = re.compile(r"^## Questionnaire$", re.M)
+
+
+def as_slides(nb: NotebookNode) -> NotebookNode:
+    "A copy whose cells say where a slide begins: at a heading, at words, at the second code in a row."
+    nb, last = nbformat.from_dict(nb), ""
+    nb.cells = [c for c in nb.cells if is_shown(c)]
+    for i, cell in enumerate(nb.cells):
+        cell.source = cell.source.replace("](../images/", "](images/")  # seen from the root
+        if cell.cell_type == "markdown" and (end := ENDS.search(cell.source)):
+            cell.source = lessons.CLAIM_IN_MARKDOWN.sub("", cell.source[: end.start()]).rstrip()
+            del nb.cells[i + 1 :]
+        heading = re.match(r"(?:<[^>]+>\s*)*#{1,2} ", cell.source)
+        begins = cell.cell_type == "markdown" or last == "code"
+        kind = "slide" if heading or i == 0 else "subslide" if begins else "-"
+        cell.metadata["slideshow"] = {"slide_type": kind}
+        last = cell.cell_type
+        if cell.cell_type == "code":
+            cell.source = lessons.directives(cell.source)[1]
+            for output in cell.outputs:  # a widget needs a kernel; its picture stays
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    nb.metadata.pop("widgets", None)
+    return nb
+
+
+def is_shown(cell: NotebookNode) -> bool:
+    "Whether a cell has a place on a slide."
+    if cell.cell_type == "markdown":
+        return bool(cell.source.strip())
+    options, code = lessons.directives(cell.source)
+    out = {"hide", "proof", "default_exp", "check", "exercise"} & set(options)
+    return bool(code.strip()) and not out and not lessons.only_imports(code)
+
+
+def write_slides(name: str, out: Path = ROOT / "_slides", nbs: Path = ROOT / "nbs") -> str:
+    "Slides of one lesson as `out/NAME.html`, with all that they need beside them."
+    from nbconvert import SlidesExporter
+
+    from build_site import JS, fetch_javascript
+
+    path = lessons.find(name, nbs)
+    fetch_javascript()
+    exporter = SlidesExporter(
+        extra_template_basedirs=[str(ROOT / "docs")],
+        template_name="slides",
+        reveal_url_prefix="lib",
+        reveal_theme="course",
+        embed_images=True,
+    )
+    about = {"metadata": {"path": str(nbs.parent), "name": path.stem}}
+    page, _ = exporter.from_notebook_node(as_slides(lessons.read(path)), about)
+    style = out / "lib" / "dist" / "theme" / "course.css"
+    style.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / "docs" / "slides" / "course.css", style)
+    for file in ("reveal.js", "reveal.css"):
+        shutil.copyfile(JS / file, out / "lib" / "dist" / file)
+    for file in ("katex.min.js", "katex.min.css", "auto-render.min.js"):
+        shutil.copyfile(JS / file, out / "lib" / file)
+    shutil.copytree(JS / "fonts", out / "lib" / "fonts", dirs_exist_ok=True)
+    (out / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    return f"open {out / path.stem}.html; the arrow keys lead through it, F fills the screen"
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -139,7 +204,12 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("class", help="notebooks for a class, and a sheet of solutions")
     command.add_argument("out", type=Path)
-    print(write_class(parser.parse_args(argv).out.absolute()))
+    command.set_defaults(run=lambda args: write_class(args.out.absolute()))
+    command = commands.add_parser("slides", help="slides of a lesson")
+    command.add_argument("lesson")
+    command.set_defaults(run=lambda args: write_slides(args.lesson))
+    args = parser.parse_args(argv)
+    print(args.run(args))
 
 
 if __name__ == "__main__":
