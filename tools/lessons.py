@@ -117,7 +117,8 @@ def only_imports(code: str) -> bool:
     "Whether a cell does nothing but import and set up: in a lesson it is folded, to be seen when wanted."
     body = ast.parse(plain_python(code)).body
     return bool(body) and all(
-        isinstance(node, ast.Import | ast.ImportFrom) or ast.unparse(node) == "lesson_setup()"
+        isinstance(node, ast.Import | ast.ImportFrom)
+        or ast.unparse(node).startswith("lesson_setup(")
         for node in body
     )
 
