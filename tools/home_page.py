@@ -20,7 +20,7 @@ ROW = re.compile(
 )
 TABLE = re.compile(r"(?:^\|.*\n?)+", re.M)
 PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./images/([\w.-]+)\)")
-WIDTH = 400  # pixels of a card's picture, for screens with two to a point
+WIDTH = 360  # pixels of a card's picture, for screens with two to a point
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def thumbnails(pages: Iterable[Path], images: Path, out: Path) -> None:
             with Image.open(images / name) as image:
                 small = image.convert("RGB")
                 small.thumbnail((WIDTH, WIDTH))
-                small.save(out / f"{path.stem}.webp", quality=72)
+                small.save(out / f"{path.stem}.webp", quality=62)
 
 
 def numbers(pages: Iterable[Path], table: dict[str, dict[str, str]]) -> str:

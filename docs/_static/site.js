@@ -8,6 +8,14 @@ function nameSliders() {
   }
 }
 
+// The player gives a box its name as a tip, which appears only under a pointer: a name for everybody.
+function nameBoxes() {
+  for (const box of document.querySelectorAll(".jupyter-widgets :is(textarea, input, select)[title]")) {
+    if (!box.hasAttribute("aria-label")) box.setAttribute("aria-label", box.title);
+    box.removeAttribute("title");
+  }
+}
+
 // What opens a group of the menu is an arrow without a name.
 function nameGroups() {
   for (const arrow of document.querySelectorAll(".bd-sidebar-primary li.has-children > details > summary"))
@@ -25,9 +33,9 @@ function focusScrolling() {
 // Where this script lies, so that others can be fetched when a page needs them.
 const STATIC = document.currentScript.src.replace(/[^/]*$/, "");
 
-function fetchScript(src) {
+function fetchScript(src, more = {}) {
   if (document.querySelector(`script[src="${src}"]`)) return;
-  document.head.append(Object.assign(document.createElement("script"), { src }));
+  document.head.append(Object.assign(document.createElement("script"), { src, ...more }));
 }
 
 // Formulas stand on the page as TeX, between \\( and \\) or \\[ and \\].
@@ -50,7 +58,9 @@ function playWidgets() {
   const watcher = new IntersectionObserver(entries => {
     if (!entries.some(entry => entry.isIntersecting)) return;
     watcher.disconnect();
-    fetchScript(`${STATIC}lib/embed.js`);
+    // the player draws when the page has loaded; to one that comes later that is said once more
+    const onload = () => document.readyState === "complete" && window.dispatchEvent(new Event("load"));
+    fetchScript(`${STATIC}lib/embed.js`, { onload });
   }, { rootMargin: "800px" });
   views.forEach(view => watcher.observe(view.parentElement));
 }
@@ -142,7 +152,7 @@ document.addEventListener("DOMContentLoaded", () => {
   playWidgets();
   if (!location.pathname.endsWith("/search.html")) searchWhenAsked();
   nameGroups();
-  new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(() => { nameSliders(); nameBoxes(); }).observe(document.body, { childList: true, subtree: true });
   new ResizeObserver(focusScrolling).observe(document.body);
   document.addEventListener("toggle", focusScrolling, true);
 });
