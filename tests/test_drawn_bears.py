@@ -20,7 +20,7 @@ from coursekit.drawn_bears import KINDS, draw_bear, draw_bears, draw_scene, draw
 from coursekit.image_search import verify_images
 from coursekit.messages import DataError
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 import drawn_bears as difficulty
 
 ATTRIBUTES = ("pose", "background", "lighting", "distance", "occlusion", "facing")
