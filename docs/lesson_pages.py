@@ -167,12 +167,6 @@ def defined(code: str) -> list[str]:
     return [n for n in names if not n.rpartition(".")[2].startswith("_")]
 
 
-def refuted_of(cell: NotebookNode) -> list[str]:
-    "Ids of the claims that a code cell shows not to hold as they are worded."
-    options = lessons.directives(cell.source)[0] if cell.cell_type == "code" else {}
-    return lessons.CLAIM_ID.findall(options.get("refuted", ""))
-
-
 def sign(claim: str, refuted: list[str]) -> str:
     "What stands before a claim."
     return REFUTED if claim in refuted else "✓"
@@ -180,7 +174,7 @@ def sign(claim: str, refuted: list[str]) -> str:
 
 def claim_links(cell: NotebookNode, course: Course) -> str:
     "The claims in words, each with a link to its entry in the list of all of them."
-    refuted, known = refuted_of(cell), [i for i in lessons.claims_of(cell) if i in course.claims]
+    refuted, known = lessons.refuted_of(cell), [i for i in lessons.claims_of(cell) if i in course.claims]
     links = {i: f"[{plain(course.claims[i])}](#{label('claims', i)})" for i in known}
     return " · ".join(f"{sign(i, refuted)} {link}" for i, link in links.items())
 
@@ -228,7 +222,7 @@ def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
 def proof(cell: NotebookNode, course: Course) -> list[NotebookNode]:
     """A proof as one line, a tick and the claims in words, which opens to the code and its output;
     claims that it refutes come last, under a sign of their own."""
-    ids, refuted = [i for i in lessons.claims_of(cell) if i in course.claims], refuted_of(cell)
+    ids, refuted = [i for i in lessons.claims_of(cell) if i in course.claims], lessons.refuted_of(cell)
     parts = []
     for mark in ("✓", REFUTED):
         words = [plain_html(course.claims[i]) for i in ids if sign(i, refuted) == mark]

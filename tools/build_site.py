@@ -34,7 +34,7 @@ from lessons import ROOT
 
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 import api_pages  # noqa: E402
-from lesson_pages import CODE, Course, claim_place, label, markdown, plain, refuted_of  # noqa: E402
+from lesson_pages import CODE, Course, claim_place, label, markdown, plain  # noqa: E402
 
 BUILD = ROOT / "_build"
 JS = BUILD / "js" / "lib"  # below `js`, so that the site serves them from `_static/lib/`
@@ -213,7 +213,7 @@ def claim_item(row: dict[str, str], shown: list[tuple[str, int]], refuted: bool 
 def claims_page(table: dict[str, dict[str, str]], pages: list[Path]) -> str:
     "The index of what can be checked here, as MyST."
     shown = places(pages)
-    false = {i for p in pages for cell in lessons.read(p).cells for i in refuted_of(cell)}
+    false = {i for p in pages for cell in lessons.read(p).cells for i in lessons.refuted_of(cell)}
     present = {p.stem: lessons.title(lessons.read(p)) for p in pages}
     rows = list(table.values())
     later = [r["lesson"] for r in rows if r["lesson"] not in present]

@@ -23,7 +23,6 @@ from packaging.requirements import Requirement
 import home_page
 import library_groups
 from lessons import (
-    CLAIM_ID,
     ROOT,
     checks_in,
     claims_of,
@@ -39,6 +38,7 @@ from lessons import (
     notebooks,
     pictures,
     read,
+    refuted_of,
     settings,
     title,
 )
@@ -143,7 +143,7 @@ def claims(root: Path = ROOT) -> Iterator[str]:
             if len(asked) > found:
                 yield f"{path.name} [{i}] marks {' '.join(asked)} and has {found} checks that could fail"
             options = directives(cell.source)[0] if is_code(cell) else {}
-            false = CLAIM_ID.findall(options.get("refuted", ""))
+            false = refuted_of(cell)
             if "refuted" in options and (not false or set(false) - set(ids)):
                 yield f"{path.name} [{i}] refutes {options['refuted'] or 'nothing'}: name claims that the cell marks"
             refuted, ticked = refuted | set(false), ticked | set(ids) - set(false)

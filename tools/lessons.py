@@ -154,6 +154,12 @@ def claims_of(cell: NotebookNode) -> list[str]:
     return []
 
 
+def refuted_of(cell: NotebookNode) -> list[str]:
+    "Ids of the claims that a code cell shows not to hold as they are worded."
+    options = directives(cell.source)[0] if cell.cell_type == "code" else {}
+    return CLAIM_ID.findall(options.get("refuted", ""))
+
+
 def claims_table(path: Path = ROOT / "claims.csv") -> dict[str, dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as f:
         return {row["id"]: row for row in csv.DictReader(f)}
