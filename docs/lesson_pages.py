@@ -174,7 +174,10 @@ def sign(claim: str, refuted: list[str]) -> str:
 
 def claim_links(cell: NotebookNode, course: Course) -> str:
     "The claims in words, each with a link to its entry in the list of all of them."
-    refuted, known = lessons.refuted_of(cell), [i for i in lessons.claims_of(cell) if i in course.claims]
+    refuted, known = (
+        lessons.refuted_of(cell),
+        [i for i in lessons.claims_of(cell) if i in course.claims],
+    )
     links = {i: f"[{plain(course.claims[i])}](#{label('claims', i)})" for i in known}
     return " · ".join(f"{sign(i, refuted)} {link}" for i, link in links.items())
 
@@ -222,7 +225,10 @@ def code_cell(cell: NotebookNode, fold: bool = True) -> list[NotebookNode]:
 def proof(cell: NotebookNode, course: Course) -> list[NotebookNode]:
     """A proof as one line, a tick and the claims in words, which opens to the code and its output;
     claims that it refutes come last, under a sign of their own."""
-    ids, refuted = [i for i in lessons.claims_of(cell) if i in course.claims], lessons.refuted_of(cell)
+    ids, refuted = (
+        [i for i in lessons.claims_of(cell) if i in course.claims],
+        lessons.refuted_of(cell),
+    )
     parts = []
     for mark in ("✓", REFUTED):
         words = [plain_html(course.claims[i]) for i in ids if sign(i, refuted) == mark]
