@@ -75,14 +75,24 @@ def test_a_torch_that_is_not_there_cannot_be_kept(tmp_path, monkeypatch):
 
 
 def test_with_another_torch_the_environment_is_made_anew(tmp_path, monkeypatch):
-    asked = []
+    asked, lent = [], []
     monkeypatch.setattr(environment, "find_uv", lambda: "uv")
     monkeypatch.setattr(environment, "check_python", lambda: None)
     monkeypatch.setattr(environment, "call", lambda *words: asked.append([*map(str, words)]))
     monkeypatch.setattr(environment, "torch_here", lambda python=None: "2.11.0 0.26.0")
+    monkeypatch.setattr(environment, "lend_torch", lent.append)
     (tmp_path / "coursekit-stamp").write_text(environment.stamp_text())
     monkeypatch.setenv("TORCH", "keep")
     environment.main(str(tmp_path))
-    assert "--system-site-packages" in asked[0] and "--no-deps" in asked[1]
+    assert "--no-deps" in asked[1] and lent == [tmp_path / "bin" / "python"]
     environment.main(str(tmp_path))
     assert len(asked) == 3  # a finished one costs nothing
+
+
+def test_an_environment_without_torch_finds_the_one_that_is_lent(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "own"], check=True)
+    python = tmp_path / "own" / "bin" / "python"
+    with pytest.raises(SystemExit, match="cannot import torch"):
+        environment.torch_here(python)
+    environment.lend_torch(python)  # this Python is itself in an environment
+    assert environment.torch_here(python) == environment.torch_here(sys.executable)

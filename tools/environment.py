@@ -111,6 +111,15 @@ def without_torch(lock: str) -> str:
     return "\n".join(kept) + "\n"
 
 
+def lend_torch(python: Path) -> None:
+    "Let the environment find the torch of this Python, after all packages of its own."
+    ask = "import torch, pathlib; print(pathlib.Path(torch.__file__).resolve().parents[1])"
+    theirs = subprocess.check_output([sys.executable, "-c", ask], text=True).strip()
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own = subprocess.check_output([str(python), "-c", ask], text=True).strip()
+    (Path(own) / "lent_torch.pth").write_text(f"{theirs}\n", encoding="utf-8")
+
+
 def install(uv: Path, python: Path, keep: bool) -> None:
     "What the lock pins, and the package itself."
     if not keep:
@@ -126,6 +135,7 @@ def install(uv: Path, python: Path, keep: bool) -> None:
         lock.write_text(without_torch((ROOT / LOCK).read_text("utf-8")), encoding="utf-8")
         # nothing that is not named: a requirement of torch would bring another torch
         call(uv, "pip", "install", "--no-deps", "--python", python, "-r", lock)
+    lend_torch(python)
     torch_here(python)
 
 
@@ -157,7 +167,6 @@ def main(folder: str) -> None:
             "--no-python-downloads",
             "--python",
             sys.executable,
-            *(["--system-site-packages"] if keep else []),
             venv,
         )
     install(uv, python, keep)
