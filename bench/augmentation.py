@@ -13,17 +13,14 @@ is written as soon as its training is over; the same command again goes on where
 """
 
 import argparse
-import csv
 import sys
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from drawn_bears import frozen_body
-from recipes import versions
+from kept import Kept, versions
 
 from coursekit.augment import BatchTransform, aug_transforms
 from coursekit.convolutions import simple_cnn
@@ -33,9 +30,9 @@ from coursekit.digits import load_mnist
 from coursekit.resizing import Resize
 from coursekit.transforms import IntToFloat, PILImage, ToTensor, arrange
 
-KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["task", "way", "epochs", "rate", "seed", "use", "steps"]
 COLUMNS += ["accuracy", "six_nine", "three_five"]
+KEPT = Kept(__file__, COLUMNS)
 RATES, TUNED_ON = (3e-3, 1e-2, 3e-2), (100, 101)
 GENTLE = {"max_rotate": 12, "max_zoom": 1.15, "min_zoom": 0.9, "max_warp": 0.15}
 GENTLE |= {"max_lighting": 0, "pad_mode": "zeros"}
@@ -200,36 +197,26 @@ def frozen_rows(size: int = 128, each: int = 5, seeds: int = 20):
             yield "sizes", way, seed, head_accuracy(found[index], y[index], found[rest], y[rest])
 
 
-def rows() -> pd.DataFrame:
-    return pd.read_csv(KEPT, comment="#")
-
-
-def keep(*row) -> None:
-    with KEPT.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow([*row, *[""] * (len(COLUMNS) - len(row))])
-    print(*row, sep="\t", flush=True)
-
-
 def best_rate(task: str, way: str) -> float:
     "Of the tuning runs."
-    table = rows()
+    table = KEPT.frame()
     mine = table[(table.task == task) & (table.way == way) & (table.use == "tune")]
     return mine.groupby("rate").accuracy.mean().idxmax()
 
 
 def run(task: str, seeds: int) -> None:
     action, all_epochs, middle, each = TRAININGS[task]
-    table = rows()
+    table = KEPT.frame()
     done = set(table[["task", "way", "epochs", "rate", "seed"]].itertuples(index=False, name=None))
     for seed, way, rate in product(TUNED_ON, WAYS[task], RATES):
         if (task, way, middle, rate, seed) not in done:
             found = action(way, middle, rate, seed, True)
-            keep(task, way, middle, rate, seed, "tune", middle * each, *found)
+            KEPT.add(task, way, middle, rate, seed, "tune", middle * each, *found)
     for seed, epochs, way in product(range(seeds), all_epochs, WAYS[task]):
         rate = best_rate(task, way)
         if (task, way, epochs, rate, seed) not in done:
             found = action(way, epochs, rate, seed, False)
-            keep(task, way, epochs, rate, seed, "test", epochs * each, *found)
+            KEPT.add(task, way, epochs, rate, seed, "test", epochs * each, *found)
 
 
 def main() -> None:
@@ -239,21 +226,21 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="show what was found")
     asked = parser.parse_args()
     if asked.table:
-        test = rows().query("use == 'test'").groupby(["task", "epochs", "way"], dropna=False)
+        test = KEPT.frame().query("use == 'test'").groupby(["task", "epochs", "way"], dropna=False)
         print(test[COLUMNS[7:]].agg(["mean", "std", "count"]).round(4).to_string())
         return
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        about = f"# python bench/augmentation.py; {versions()}\n"
-        about += f"# rates tuned on seeds {TUNED_ON}, of {RATES}; digits: 20 of each; photos: 15"
-        about += " of each class at 64 px; frozen and sizes: 5 of each class at 128 px\n"
-        KEPT.write_text(f"{about}{','.join(COLUMNS)}\n", encoding="utf-8")
+    KEPT.begin(
+        f"python bench/augmentation.py; {versions()}",
+        f"rates tuned on seeds {TUNED_ON}, of {RATES}; digits: 20 of each; photos: 15"
+        " of each class at 64 px; frozen and sizes: 5 of each class at 128 px",
+    )
     for task in TRAININGS:
         if asked.only in (None, task):
             run(task, asked.seeds)
-    if asked.only in (None, "frozen") and not rows().task.isin(["frozen"]).any():
+    if asked.only in (None, "frozen") and not KEPT.frame().task.isin(["frozen"]).any():
         for task, way, seed, found in list(frozen_rows()):
-            keep(task, way, "", "", seed, "test", "", *found)
+            KEPT.add(task, way, "", "", seed, "test", "", *found)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ over; the same command again goes on where it was stopped.
 """
 
 import argparse
-import csv
 import random
 import time
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from kept import Kept, versions
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
 from coursekit.bodies import efficientnet_lite0
@@ -30,9 +29,9 @@ from coursekit.measures import accuracy
 from coursekit.resizing import Resize
 from coursekit.vision import vision_learner
 
-KEPT = Path(__file__).with_suffix(".csv")
 RATES = (2e-4, 1e-3, 5e-3, 2.5e-2)
 COLUMNS = ["weights", "body", "epochs", "rate", "seed", "floor", "accuracy", "cpu_seconds"]
+KEPT = Kept(__file__, COLUMNS)
 SIDES = list(product(("borrowed", "random"), ("frozen", "learns")))
 SHORT = [(seed, *side, 2, rate) for seed, side, rate in product(range(3), SIDES, RATES)]
 # ten times as long, at the rate that is best in most rows of the short table
@@ -68,7 +67,7 @@ def play(seed: int, weights: str, body: str, epochs: int, rate: float) -> list:
 
 def table() -> pd.DataFrame:
     "For each side and length: the means at its best rate and at its worst, and the range over splits."
-    kept = pd.read_csv(KEPT, comment="#")
+    kept = KEPT.frame()
     means = kept.groupby(["epochs", "weights", "body", "rate"]).accuracy.agg(
         ["mean", "std", "size"]
     )
@@ -84,20 +83,13 @@ def main() -> None:
         print(table().to_string())
         return
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        with KEPT.open("w", encoding="utf-8", newline="") as file:
-            said = f"# python bench/borrowed.py; torch {torch.__version__.split('+')[0]}; one thread of a CPU\n"
-            file.write(said)
-            csv.writer(file).writerow(COLUMNS)
-    there = pd.read_csv(KEPT, comment="#")
+    KEPT.begin(f"python bench/borrowed.py; {versions()}")
+    there = KEPT.frame()
     done = set(zip(*(there[c] for c in ("seed", "weights", "body", "epochs", "rate")), strict=True))
     for run in PLAN:
         if run in done:
             continue
-        row = play(*run)
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(row)
-        print(*row, flush=True)
+        KEPT.add(*play(*run))
 
 
 if __name__ == "__main__":

@@ -13,16 +13,14 @@ as soon as its training is over; the same command again goes on where it was sto
 """
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from recipes import versions
+from kept import Kept, versions
 from torch import nn
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
@@ -34,9 +32,9 @@ from coursekit.learner import Learner
 from coursekit.measures import rmse
 from coursekit.ratings import CollabDataLoaders
 
-KEPT = Path(__file__).with_suffix(".csv")
 SPLITS, BATCH, GAIN = range(5), 512, 5e-4
 COLUMNS = ["stage", "group", "way", "split", "lr", "wd", "epochs", "factors", "steps", "rmse"]
+KEPT = Kept(__file__, COLUMNS)
 
 
 # ---------------------------------------------------------------- models
@@ -181,16 +179,13 @@ def run(groups: list[str]) -> None:
     table = ratings_table()
     inner = loaders(table.iloc[RandomSplitter(0.2, seed=0)(table)[0]], 0, 0.1)
     outer = {split: loaders(table, split) for split in SPLITS}
-    done = {tuple(row[:8]): float(row[9]) for row in rows()}
+    done = {tuple(row[:8]): float(row[9]) for row in KEPT.rows()}
 
     def kept(stage, group, way, make, dls, split, settings) -> float:
         key = key_of(stage, group, way, split, settings)
         if key not in done:
             steps, done[key] = trained(dls, make, settings, split)
-            with KEPT.open("a", encoding="utf-8", newline="") as file:
-                row = [*key, steps, f"{done[key]:.5f}"]
-                csv.writer(file, lineterminator="\n").writerow(row)
-            print(*row, sep="\t", flush=True)
+            KEPT.add(*key, steps, f"{done[key]:.5f}")
         return done[key]
 
     for group in groups:
@@ -201,17 +196,10 @@ def run(groups: list[str]) -> None:
 
 
 # ---------------------------------------------------------------- what was found
-def rows() -> list[list[str]]:
-    if not KEPT.exists():
-        return []
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
-
-
 def show() -> None:
     from scipy.stats import t
 
-    found = pd.read_csv(KEPT, comment="#").query("stage == 'result'")
+    found = KEPT.frame().query("stage == 'result'")
     wide = found.pivot_table(index="split", columns="way", values="rmse", sort=False)
     settings = found.groupby("way")[["lr", "wd", "epochs", "factors", "steps"]].first()
     for reference in ("0 to 5.5", "bias, 0 to 5.5"):
@@ -226,10 +214,9 @@ def show() -> None:
 
 def header() -> list[str]:
     return [
-        f"# python bench/collab_parts.py; {versions()}; splits {SPLITS[0]} to {SPLITS[-1]}",
-        f"# MovieLens 100k, batches of {BATCH}; choice: a tenth of the training ratings of split 0,"
+        f"python bench/collab_parts.py; {versions()}; splits {SPLITS[0]} to {SPLITS[-1]}",
+        f"MovieLens 100k, batches of {BATCH}; choice: a tenth of the training ratings of split 0,"
         " looked at to choose the settings; result: the fifth that is held out of each split",
-        ",".join(COLUMNS),
     ]
 
 
@@ -241,8 +228,7 @@ def main() -> None:
     if asked.table:
         return show()
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        KEPT.write_text("\n".join(header()) + "\n", encoding="utf-8")
+    KEPT.begin(*header())
     run([asked.only] if asked.only else list(WAYS))
 
 

@@ -9,16 +9,15 @@ temporary files).
 """
 
 import argparse
-import csv
 import sys
 import tempfile
 import time
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import torch
-from recipes import Short, versions
+from kept import Kept, versions
+from recipes import Short
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -33,10 +32,10 @@ from coursekit.losses import CrossEntropyLossFlat
 from coursekit.measures import accuracy
 from coursekit.normalize import Normalize
 
-KEPT = Path(__file__).with_suffix(".csv")
 SEEDS, EPOCHS, RATE, BATCH, HELD_OUT = (0, 1, 2), 4, 1e-2, 128, 10_000
 WAYS = ("augmented", "plain")
 COLUMNS = ["part", "way", "seed", "accuracy", "held_out_loss", "cpu_seconds", "wrong"]
+KEPT = Kept(__file__, COLUMNS)
 
 
 def sets() -> dict[str, TensorDataset]:
@@ -76,28 +75,18 @@ def answers(learn: Learner, data: TensorDataset) -> tuple[float, str]:
     return 1 - len(wrong) / len(targets), " ".join(map(str, wrong))
 
 
-def rows() -> pd.DataFrame:
-    return pd.read_csv(KEPT, comment="#")
-
-
-def keep(*row) -> None:
-    with KEPT.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(row)
-    print(*row[:-1], sep="\t", flush=True)
-
-
 def net_of(way: str, seed: int) -> Path:
     return Path(tempfile.gettempdir()) / f"coursekit_digits_{way}_{seed}.pt"
 
 
 def choose_and_test(data: dict) -> None:
-    held_out = rows().query("part == 'valid'").groupby("way").accuracy.mean()
-    way, done = held_out.idxmax(), set(rows().query("part == 'test'").seed)
+    held_out = KEPT.frame().query("part == 'valid'").groupby("way").accuracy.mean()
+    way, done = held_out.idxmax(), set(KEPT.frame().query("part == 'test'").seed)
     for seed in set(SEEDS) - done:
         learn = learner(data, way, seed)
         learn.model.load_state_dict(torch.load(net_of(way, seed), weights_only=True))
         share, wrong = answers(learn, data["test"])
-        keep("test", way, seed, f"{share:.4f}", "", "", wrong)
+        KEPT.add("test", way, seed, f"{share:.4f}", "", "", wrong)
 
 
 def main() -> None:
@@ -106,11 +95,10 @@ def main() -> None:
     ways = parser.parse_args().ways
     torch.set_num_threads(1)
     data = sets()
-    if not KEPT.exists():
-        about = f"{len(data['train']):,} digits, {EPOCHS} epochs, rate {RATE}, batches of {BATCH}"
-        KEPT.write_text(f"# python bench/digits.py; {versions()}; {about}\n{','.join(COLUMNS)}\n")
+    about = f"{len(data['train']):,} digits, {EPOCHS} epochs, rate {RATE}, batches of {BATCH}"
+    KEPT.begin(f"python bench/digits.py; {versions()}; {about}")
     for way, seed in product(ways, SEEDS):
-        if ("valid", way, seed) in set(rows()[COLUMNS[:3]].itertuples(index=False, name=None)):
+        if ("valid", way, str(seed)) in KEPT.done(3):
             continue
         learn, begin = learner(data, way, seed), time.process_time()
         with learn.no_logging():
@@ -118,7 +106,7 @@ def main() -> None:
         seconds, (share, _) = time.process_time() - begin, answers(learn, data["valid"])
         torch.save(learn.model.state_dict(), net_of(way, seed))
         loss = f"{learn.recorder.final_record[0]:.4f}"
-        keep("valid", way, seed, f"{share:.4f}", loss, f"{seconds:.0f}", "")
+        KEPT.add("valid", way, seed, f"{share:.4f}", loss, f"{seconds:.0f}", "")
     choose_and_test(data)
 
 

@@ -12,7 +12,6 @@ out. No picture leaves this script.
 """
 
 import argparse
-import csv
 import sys
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recipes import versions
+from kept import Kept, in_words, versions
 from torch.utils.data import TensorDataset
 
 from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
@@ -38,7 +37,6 @@ from coursekit.resizing import Resize
 from coursekit.targets import PointBlock
 from coursekit.vision import vision_learner
 
-KEPT = Path(__file__).with_suffix(".csv")
 FOLDS, DRAWN_SIZE = 5, 192
 WAYS = {
     "keep": {"bn_eval": True},
@@ -46,6 +44,7 @@ WAYS = {
     "fastai": {"bn_eval": False, "train_bn": True},  # it counts and learns, frozen too
 }
 COLUMNS = ["task", "batch", "way", "fold", "loss", "metric", "other", "cpu_seconds"]
+KEPT = Kept(__file__, COLUMNS)
 
 
 # -------------------------------------------------- pictures, each opened once
@@ -167,37 +166,18 @@ def run(name: str, batches: tuple) -> None:
         data = task.read(task.size)
     except DataError as error:
         return print(f"{name} is left out: {error}")
-    done = {tuple(row[:4]) for row in rows()}
+    done = KEPT.done(4)
     for fold, batch, way in product(range(FOLDS), batches, WAYS):
         key = (name, str(batch), way, str(fold))
         if key in done or (way == "fastai" and batch not in (16, 64)):
             continue
-        row = row_of(key, trained(task, data, fold, batch, way))
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-        print(*row, sep="\t", flush=True)
+        KEPT.add(*row_of(key, trained(task, data, fold, batch, way)))
 
 
 # ---------------------------------------------------------------- what was found
-def rows() -> list[list[str]]:
-    if not KEPT.exists():
-        return []
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
-
-
-def paired(a: np.ndarray, b: np.ndarray) -> str:
-    "Mean difference with its 95 % interval, by Student's t over the folds."
-    from scipy.stats import t
-
-    gap = a - b
-    half = t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
-    return f"{gap.mean():+.3f} ({gap.mean() - half:+.3f} to {gap.mean() + half:+.3f})"
-
-
 def table() -> None:
     found = {}
-    for task, batch, way, _, *values in rows():
+    for task, batch, way, _, *values in KEPT.rows():
         key = (task, int(batch))
         kept = found.setdefault(key, {}).setdefault(way, [])
         kept.append([float(value or "nan") for value in values])
@@ -210,17 +190,16 @@ def table() -> None:
                 continue
             keep = ours["keep"]
             parts = [f"{w} {x.mean():.3f} sd {x.std(ddof=1):.3f}" for w, x in ours.items()]
-            gaps = [f"keep - {way} {paired(keep, ours[way])}" for way in list(ours)[1:]]
+            gaps = [f"keep - {way} {in_words(keep - ours[way])}" for way in list(ours)[1:]]
             print(f"{task:7} {batch:3} {name:12}", *parts, *gaps, sep="; ")
 
 
 def header() -> list[str]:
     tasks = [f"{name} {t.size} px, fine_tune({t.epochs})" for name, t in TASKS.items()]
     return [
-        f"# python bench/fine_tune.py; {versions()}; {FOLDS} folds",
-        f"# {'; '.join(tasks)}; metric: accuracy, for scenes accuracy_multi with mAP as"
+        f"python bench/fine_tune.py; {versions()}; {FOLDS} folds",
+        f"{'; '.join(tasks)}; metric: accuracy, for scenes accuracy_multi with mAP as"
         f" other, for points the mean distance in pixels of {DRAWN_SIZE}; loss: held out",
-        ",".join(COLUMNS),
     ]
 
 
@@ -233,8 +212,7 @@ def main() -> None:
     if asked.table:
         return table()
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        KEPT.write_text("\n".join(header()) + "\n", encoding="utf-8")
+    KEPT.begin(*header())
     for name in [asked.only] if asked.only else TASKS:
         run(name, tuple(asked.batch) or TASKS[name].batches)
 

@@ -12,17 +12,15 @@ COURSEKIT_MIRROR. No picture leaves this script.
 """
 
 import argparse
-import csv
 import sys
 import warnings
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import torch
 from fine_tune import DRAWN_SIZE, FOLDS, TASKS, Task, loaders, opened
-from recipes import versions
+from kept import Kept, versions
 
 from coursekit.blocks import RegressionBlock
 from coursekit.bodies import create_head
@@ -32,8 +30,8 @@ from coursekit.losses import BCEWithLogitsLossFlat, MSELossFlat
 from coursekit.measures import accuracy_multi, rmse
 from coursekit.messages import DataError
 
-KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["task", "way", "fold", "loss", "metric", "warned"]
+KEPT = Kept(__file__, COLUMNS)
 BATCH, CHANNELS = 64, 1280
 
 
@@ -81,21 +79,13 @@ def run(name: str, folds: int) -> None:
         x, y = task.read(task.size)
     except DataError as error:
         return print(f"{name} is left out: {error}")
-    done = {tuple(row[:3]) for row in rows()}
+    done = KEPT.done(3)
     for fold, way in product(range(folds), ("same", "zero", "mean")):
         if (name, way, str(fold)) in done:
             continue
         given = (task, y, fold) if way == "same" else (task, x, y, fold, way)
         loss, metric, warned = (same_for_all if way == "same" else trained)(*given)
-        row = [name, way, fold, f"{loss:.4f}", f"{metric:.4f}", warned]
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-        print(*row, sep="\t", flush=True)
-
-
-def rows() -> list[list[str]]:
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
+        KEPT.add(name, way, fold, f"{loss:.4f}", f"{metric:.4f}", warned)
 
 
 def main() -> None:
@@ -105,14 +95,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="show what was found")
     asked = parser.parse_args()
     if asked.table:
-        table = pd.read_csv(KEPT, comment="#").groupby(["task", "way"])
+        table = KEPT.frame().groupby(["task", "way"])
         print(table[["loss", "metric"]].agg(["mean", "std", "count"]).round(3))
         return
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        about = f"# python bench/head_start.py; {versions()}; metric: rmse in pixels of"
-        about += f" {DRAWN_SIZE}, mean distance in the same, accuracy_multi"
-        KEPT.write_text(f"{about}\n{','.join(COLUMNS)}\n", encoding="utf-8")
+    about = f"metric: rmse in pixels of {DRAWN_SIZE}, mean distance in the same, accuracy_multi"
+    KEPT.begin(f"python bench/head_start.py; {versions()}; {about}")
     for name in [asked.only] if asked.only else HEADS:
         run(name, asked.folds)
 

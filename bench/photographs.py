@@ -12,14 +12,12 @@ goes on where it was stopped.
 """
 
 import argparse
-import csv
 import sys
 import time
-from pathlib import Path
 
 import torch
-from fine_tune import FOLDS, loaders, paired, photos
-from recipes import versions
+from fine_tune import FOLDS, loaders, photos
+from kept import Kept, in_words, versions
 from torch import nn
 
 from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
@@ -39,8 +37,8 @@ from coursekit.measures import accuracy
 from coursekit.resizing import Resize
 from coursekit.vision import vision_learner
 
-KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["task", "way", "epochs", "lr", "fold", "loss", "metric", "cpu_seconds"]
+KEPT = Kept(__file__, COLUMNS)
 SIZE, PER_KIND, SEEDS = 64, 5, 3  # of frozen
 
 
@@ -111,7 +109,7 @@ def asked(only: str | None):
 
 
 def run(only: str | None) -> None:
-    done, seen = {tuple(row[:5]) for row in rows()}, None
+    done, seen = KEPT.done(5), None
     for task, way, epochs, lr, fold in asked(only):
         key = (task, way, str(epochs), str(lr), str(fold))
         if key in done:
@@ -121,41 +119,25 @@ def run(only: str | None) -> None:
             found = head_alone(*seen, epochs, lr, fold)
         else:
             found = frozen(way, epochs, lr, fold)
-        row = [*key, f"{found[0]:.4f}", f"{found[1]:.4f}", f"{found[2]:.1f}"]
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-        print(*row, sep="\t", flush=True)
-
-
-def rows() -> list[list[str]]:
-    if not KEPT.exists():
-        return []
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
+        KEPT.add(*key, f"{found[0]:.4f}", f"{found[1]:.4f}", f"{found[2]:.1f}")
 
 
 def table() -> None:
-    import pandas as pd
-
-    found = pd.DataFrame(rows(), columns=COLUMNS)
-    found[COLUMNS[2:]] = found[COLUMNS[2:]].astype(float)
-    for (task, epochs, lr), part in found.groupby(["task", "epochs", "lr"]):
+    for (task, epochs, lr), part in KEPT.frame().groupby(["task", "epochs", "lr"]):
         for what in ("metric", "loss"):
             wide = part.pivot_table(index="fold", columns="way", values=what).dropna()
             told = [f"{way} {x.mean():.3f} sd {x.std(ddof=1):.3f}" for way, x in wide.items()]
             if "moving" in wide:
-                gap = paired(wide.still.to_numpy(), wide.moving.to_numpy())
-                told.append(f"still - moving {gap}")
+                told.append(f"still - moving {in_words(wide.still - wide.moving)}")
             print(f"{task} {epochs:.0f} epochs at {lr:g}, {what}", *told, sep="; ")
 
 
 def header() -> list[str]:
     return [
-        f"# python bench/photographs.py; {versions()}; photographs in the public domain",
-        f"# head: 128 px, folds and steps of fine_tune(4) in bench/fine_tune.csv, batches of"
+        f"python bench/photographs.py; {versions()}; photographs in the public domain",
+        f"head: 128 px, folds and steps of fine_tune(4) in bench/fine_tune.csv, batches of"
         f" 8; frozen: {PER_KIND} of each kind, {SIZE} px, batches of 4, fold is a draw;"
         " loss and metric (accuracy) on the others",
-        ",".join(COLUMNS),
     ]
 
 
@@ -167,8 +149,7 @@ def main() -> None:
     if given.table:
         return table()
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        KEPT.write_text("\n".join(header()) + "\n", encoding="utf-8")
+    KEPT.begin(*header())
     run(given.only)
 
 

@@ -7,16 +7,14 @@ training is over; the same command again goes on where it was stopped. Seed by s
 is a whole table of fewer seeds.
 """
 
-import csv
-import subprocess
 import sys
 import time
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from kept import Kept, versions
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -33,7 +31,6 @@ from coursekit.measures import accuracy
 from coursekit.normalize import Normalize, imagenet_stats
 from coursekit.recipes import LabelSmoothingCrossEntropyFlat, MixUp, xresnet18
 
-KEPT = Path(__file__).with_suffix(".csv")
 PICTURES, TRAINED_ON, DRAWN_SIZE, DRAWN_SEED = 1200, 400, 64, 8
 SIZE, SMALL, COST_OF_SMALL = 40, 20, 0.85  # an epoch of small pictures, in epochs of full size
 FEW, MANY, RATE, BATCH = 4, 20, 6e-3, 32
@@ -45,6 +42,7 @@ COLUMNS = [
     *("first_train_loss", "last_train_loss", "cross_entropy", "accuracy", "tta_accuracy"),
     *("largest_score", "confidence", "cpu_seconds"),
 ]
+KEPT = Kept(__file__, COLUMNS)
 
 
 def in_memory() -> list[TensorDataset]:
@@ -136,16 +134,10 @@ def runs():
         yield "no augmentation", PLAIN | {one: 1}, "many", seed
 
 
-def versions() -> str:
-    asked = ["git", "-C", str(KEPT.parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    return f"after commit {commit or 'unknown'}; torch {torch.__version__.partition('+')[0]}; one thread of a CPU"
-
-
 def header() -> list[str]:
     return [
-        f"# python bench/recipes.py; {versions()}; seeds {', '.join(map(str, SEEDS))}",
-        f"# draw_bears(n={PICTURES}, size={DRAWN_SIZE}, seed={DRAWN_SEED}); the first {TRAINED_ON} in a random order"
+        f"python bench/recipes.py; {versions()}; seeds {', '.join(map(str, SEEDS))}",
+        f"draw_bears(n={PICTURES}, size={DRAWN_SIZE}, seed={DRAWN_SEED}); the first {TRAINED_ON} in a random order"
         f" (seed 0) are trained on; {SIZE} px, progressive {SMALL} then {SIZE} px, an epoch at {SMALL} counted as"
         f" {COST_OF_SMALL}; few = {FEW} epochs, many = {MANY};"
         f" rate {RATE}; batches of {BATCH}; xresnet18(widen=0.25, stem_szs=(8, 8, 16))",
@@ -155,10 +147,8 @@ def header() -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     dls_of = partial(loaders, in_memory())
-    if not KEPT.exists():
-        KEPT.write_text("\n".join([*header(), ",".join(COLUMNS)]) + "\n", encoding="utf-8")
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        done = {tuple(row[:6]) for row in csv.reader(file) if row and not row[0].startswith("#")}
+    KEPT.begin(*header())
+    done = KEPT.done(6)
     for variant, options, budget, seed in runs():
         key = tuple(map(str, (variant, *options.values(), budget, seed)))
         if key in done:
@@ -166,10 +156,7 @@ def main() -> None:
         found = trained(
             dls_of, variant, **options, epochs={"few": FEW, "many": MANY}[budget], seed=seed
         )
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            row = [*key, *(f"{value:.4f}" for value in found[:-1]), f"{found[-1]:.1f}"]
-            csv.writer(file, lineterminator="\n").writerow(row)
-        print(*row, sep="\t", flush=True)
+        KEPT.add(*key, *(f"{value:.4f}" for value in found[:-1]), f"{found[-1]:.1f}")
 
 
 if __name__ == "__main__":

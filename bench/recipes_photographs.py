@@ -10,16 +10,15 @@ written as soon as its training is over; the same command again goes on where it
 """
 
 import argparse
-import csv
 import sys
 import time
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from recipes import Short, versions
+from kept import Kept, versions
+from recipes import Short
 from torch.utils.data import TensorDataset
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
@@ -38,7 +37,6 @@ from coursekit.normalize import Normalize
 from coursekit.recipes import CutMix, MixUp
 from coursekit.resizing import Resize
 
-KEPT = Path(__file__).with_suffix(".csv")
 OPENED, SIZE, SMALL = 128, 96, 48
 COST_OF_SMALL = 0.52  # an epoch of small pictures, in epochs of full size, measured
 RATES, BATCH = (3e-3, 1e-2), 16
@@ -48,6 +46,7 @@ COLUMNS = [
     *("set", "way", "rate", "seed", "steps", "cross_entropy", "accuracy"),
     *("tta_accuracy", "confidence", "cpu_seconds"),
 ]
+KEPT = Kept(__file__, COLUMNS)
 
 
 def photographs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,14 +128,12 @@ def trained(x, y, n: int, epochs: int, way: str, rate: float, seed: int) -> list
     return [steps, *(f"{float(value):.4f}" for value in found), f"{seconds:.1f}"]
 
 
-def header() -> str:
-    return (
-        f"# python bench/recipes_photographs.py; {versions()}\n"
-        f"# simple_cnn((3, 16, 32, 64, 128)) from scratch, {SIZE} px, small {SMALL} px, an epoch at {SMALL} counted as"
-        f" {COST_OF_SMALL}; batches of {BATCH}; trained on, epochs, splits: {SETS}\n"
-        + ",".join(COLUMNS)
-        + "\n"
-    )
+def header() -> list[str]:
+    return [
+        f"python bench/recipes_photographs.py; {versions()}",
+        f"simple_cnn((3, 16, 32, 64, 128)) from scratch, {SIZE} px, small {SMALL} px, an epoch at {SMALL} counted as"
+        f" {COST_OF_SMALL}; batches of {BATCH}; trained on, epochs, splits: {SETS}",
+    ]
 
 
 def run(name: str) -> None:
@@ -145,16 +142,12 @@ def run(name: str) -> None:
         x, y = {"photographs": photographs, "landscapes": landscapes}[name]()
     except DataError as error:
         return print(f"{name} are left out: {error}")
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        done = {tuple(row[:4]) for row in csv.reader(file) if row and not row[0].startswith("#")}
+    done = KEPT.done(4)
     for seed, rate, way in product(range(splits), RATES, WAYS):
         key = (name, way, str(rate), str(seed))
         if key in done:
             continue
-        row = [*key, *trained(x, y, n, epochs, way, rate, seed)]
-        with KEPT.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-        print(*row, sep="\t", flush=True)
+        KEPT.add(*key, *trained(x, y, n, epochs, way, rate, seed))
 
 
 def main() -> None:
@@ -163,12 +156,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="show what was found")
     asked = parser.parse_args()
     if asked.table:
-        table = pd.read_csv(KEPT, comment="#").groupby(["set", "rate", "way"])
+        table = KEPT.frame().groupby(["set", "rate", "way"])
         print(table[COLUMNS[4:]].mean().round(3).assign(sd=table.accuracy.std(), n=table.size()))
         return
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        KEPT.write_text(header(), encoding="utf-8")
+    KEPT.begin(*header())
     for name in [asked.only] if asked.only else SETS:
         run(name)
 

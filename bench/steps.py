@@ -12,18 +12,15 @@ training is over; the same command again goes on where it was stopped.
 """
 
 import argparse
-import csv
 import sys
 from copy import deepcopy
 from functools import cache
 from itertools import product
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fine_tune import photos
-from recipes import versions
+from kept import Kept, in_words, versions
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -38,8 +35,8 @@ from coursekit.loaders import DataLoader, DataLoaders
 from coursekit.optimizers import SGD, Adam
 from coursekit.schedules import ParamScheduler, SchedCos, SchedNo, combined_cos
 
-KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["part", "way", "epochs", "rate", "seed", "steps", "valid", "test", "other"]
+KEPT = Kept(__file__, COLUMNS)
 SEEDS, FOLDS = 3, 5
 
 
@@ -312,7 +309,7 @@ PARTS = {  # what trains, its ways with their rates, epochs, seeds
 
 def run(part: str) -> None:
     train, ways, budgets, seeds = PARTS[part]
-    done = {tuple(row[:5]) for row in rows()}
+    done = KEPT.done(5)
     # seed by seed and way by way, so that a busy hour or a stop falls on all of them
     for seed, epochs, (way, rates) in product(range(seeds), budgets, ways.items()):
         for rate in rates:
@@ -321,33 +318,13 @@ def run(part: str) -> None:
                 continue
             steps, *values = train(way, epochs, rate, seed)
             told = ["" if value == "" else f"{value:.4f}" for value in values]
-            with KEPT.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow([*key, steps, *told])
-            print(*key, steps, *told, sep="\t", flush=True)
-
-
-def rows() -> list[list[str]]:
-    if not KEPT.exists():
-        return []
-    with KEPT.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.reader(file) if row and not row[0].startswith("#")][1:]
+            KEPT.add(*key, steps, *told)
 
 
 # ---------------------------------------------------------------- what was found
-def paired(gap: np.ndarray) -> str:
-    "Mean difference with its 95 % interval, by Student's t over the seeds."
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
-    return f"{gap.mean():+.4f} ({gap.mean() - half:+.4f} to {gap.mean() + half:+.4f})"
-
-
 def table() -> None:
     "Each way at the rate with the best mean of `valid`, beside the first way of its part."
-    import pandas as pd
-
-    kept = pd.read_csv(KEPT, comment="#")
-    for (part, epochs), found in kept.groupby(["part", "epochs"], sort=False):
+    for (part, epochs), found in KEPT.frame().groupby(["part", "epochs"], sort=False):
         print(f"\n{part}, {epochs} epochs")
         first = None
         for way, runs in found.groupby("way", sort=False):
@@ -357,16 +334,16 @@ def table() -> None:
             first = best if first is None else first
             told = f"{way:36} rate {rate:<7} test {best.test.mean():.4f}"
             told += f" sd {best.test.std():.4f} valid {best.valid.mean():.4f}"
-            told += f" other {best.other.mean():.4f}; {paired((best.test - first.test).dropna())}"
+            gap = (best.test - first.test).dropna()
+            told += f" other {best.other.mean():.4f}; {in_words(gap, 4) if len(gap) > 1 else ''}"
             print(told)
 
 
 def header() -> list[str]:
     return [
-        f"# python bench/steps.py; {versions()}",
-        "# valid and test: share of right answers, the rate is chosen by the first; for the"
+        f"python bench/steps.py; {versions()}",
+        "valid and test: share of right answers, the rate is chosen by the first; for the"
         " averages the loss and the right answers of the held out fold",
-        ",".join(COLUMNS),
     ]
 
 
@@ -378,8 +355,7 @@ def main() -> None:
     if asked.table:
         return table()
     torch.set_num_threads(1)
-    if not KEPT.exists():
-        KEPT.write_text("\n".join(header()) + "\n", encoding="utf-8")
+    KEPT.begin(*header())
     for part in asked.only or PARTS:
         run(part)
 
