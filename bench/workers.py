@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kept import versions
 from PIL import Image
-from recipes import versions
 
 from coursekit.batches import collate
 from coursekit.data import get_image_files, parent_label
