@@ -8,7 +8,6 @@ __all__ = ['Learner']
 # %% ../nbs/library/loop.ipynb #35fe73c5
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -330,7 +329,7 @@ def _one_epoch(self: Learner) -> None:
     self.training = True
     self._train_mode()
     self._use(self.dls.train)
-    self._within("train", partial(self._batches, self.dls.train), CancelTrainException)
+    self._within("train", self._batches, CancelTrainException)
     self.pct_train = (self.epoch + 1) / self.n_epoch
     if len(self.dls) > 1: self._one_validation(self.dls.valid)
 
@@ -352,7 +351,7 @@ def _one_validation(self: Learner, dl) -> None:
     self.model.eval()
     self._use(dl)
     with torch.no_grad():
-        self._within("validate", partial(self._batches, dl), CancelValidException)
+        self._within("validate", self._batches, CancelValidException)
 
 
 @patch
@@ -361,8 +360,8 @@ def _use(self: Learner, dl) -> None:  # before the first event, for callbacks th
 
 # %% ../nbs/library/loop.ipynb #a1e3aed2
 @patch
-def _batches(self: Learner, dl) -> None:
-    self._close = True
+def _batches(self: Learner) -> None:
+    self._close, dl = True, self.dl  # which a callback may have changed
     n_inp, ours = getattr(self.dls, "n_inp", 1), isinstance(dl, DataLoader)
     for self.iter, batch in enumerate(dl):
         if not ours: batch = to_device(batch, self.device)

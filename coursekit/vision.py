@@ -19,6 +19,7 @@ from torch import nn
 
 from .bodies import body_named, create_head, create_vision_model, usual_split
 from .events import Callback
+from .frozen import FrozenBody
 from .heads import Baseline, begin_at_mean
 from .learner import Learner
 from .loaders import DataLoader, DataLoaders
@@ -125,7 +126,8 @@ def vision_learner(
     made = create_vision_model(arch, n_out, pretrained, weights, n_in=n_in, **model)
     if splitter is None: splitter = usual_split(body_named(arch), made[0])
     if normalize and pretrained: dls = _normalized(dls, made[0], n_in)
-    cbs = [*L(cbs), KeepMemory, Baseline, *([] if train_bn else [EvalFrozen])]
+    frozen = [] if train_bn else [EvalFrozen, FrozenBody]
+    cbs = [*L(cbs), KeepMemory, Baseline, *frozen]
     if bn_eval is None: bn_eval = pretrained and not train_bn
     more = path, model_dir, wd, wd_bn_bias, train_bn, moms, bn_eval
     learn = Learner(dls, made, loss_func, opt_func, lr, splitter, cbs, metrics, *more)
