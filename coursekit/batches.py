@@ -161,6 +161,9 @@ def rebuilt_batch(batch: tuple | list, parts: Iterable):
     return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
 
 # %% ../nbs/library/batches.ipynb #da69f648
+_WITHOUT_PLACES = {"image", "category", "multicategory", "regression"}
+
+
 class ItemFetcher(GetAttr):
     """The dataset as workers see it: items with their transforms done, joined to batches.
     An error comes back as a value, to be raised where the user is."""
@@ -169,12 +172,18 @@ class ItemFetcher(GetAttr):
     def __init__(self, dataset, transforms, kinds, training, skip_broken, join):
         self.dataset, self.transforms, self.kinds = dataset, transforms, kinds
         self.training, self.skip_broken, self.join = training, skip_broken, join
+        # places are counted in pixels of the picture as it is
+        free = type(dataset) is Datasets and {*dataset.kinds} <= _WITHOUT_PLACES
+        first = transforms[0] if free and transforms else None
+        known = type(first).__module__.startswith("coursekit.")
+        self.enough = getattr(first, "enough", None) if known else None
 
     def __len__(self): return len(self.dataset)
 
     def __getitem__(self, i: int):
         try:
-            item = self.dataset[i]
+            small = self.enough is not None
+            item = self.dataset.small(i, self.enough) if small else self.dataset[i]
             if not self.transforms: return item
             parts = parts_of(item)
             kinds = self.kinds or guess_kinds(parts, 3)

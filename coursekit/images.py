@@ -11,8 +11,9 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def _check_scans(jpeg: bytes, pixels: int) -> None:
     scans = len(re.findall(rb"\xff\xda", jpeg))
     if pixels * scans > _MOST_STEPS: raise ValueError(f"it comes in {scans:,} scans")
 
+# %% ../nbs/library/images.ipynb #81b221de
+_enough: ContextVar[int | None] = ContextVar("enough", default=None)
+
+
+@contextmanager
+def enough_pixels(
+    side: int,  # neither width nor height may become smaller than it
+) -> Iterator[None]:
+    """In this `with`, a JPEG file may be opened at a half, a quarter or an eighth of its
+    width and height."""
+    before = _enough.set(side)
+    try: yield
+    finally: _enough.reset(before)
+
+
 # %% ../nbs/library/images.ipynb #6cf1711e
 def open_image(
     source,  # path; bytes, `bytearray`, `memoryview`; file object; or a picture of Pillow
@@ -138,7 +154,7 @@ def open_image(
         image = Image.open(BytesIO(bare), formats=IMAGE_FORMATS)
         form, exif = image.format, image.info.get("exif", exif)
         if form == "JPEG": _check_scans(data, image.width * image.height)
-        return _freed(_decoded(image, most, exif), form)
+        return _freed(_decoded(image, most, exif, _enough.get()), form)
     except Exception as error:
         raise ImageError(f"{_name(source)} {_fault(error, data, most)}") from error
 
@@ -166,11 +182,12 @@ def _given(image: Image.Image, most: int) -> Image.Image:
     return _decoded(image, most, image.info.get("exif", b""))
 
 
-def _decoded(image: Image.Image, most: int, exif: bytes) -> Image.Image:
+def _decoded(image: Image.Image, most: int, exif: bytes, side=None) -> Image.Image:
     if image.width * image.height > most:
         raise ImageError(f"has {image.width:,} x {image.height:,} pixels, at most "
                          f"{most:,} are opened: make it smaller first. The limit for all "
                          "pictures is coursekit.images.MAX_PIXELS")
+    if side is not None: image.draft(None, (side, side))
     image.load()
     turn = _turn(exif)
     if turn is None: return image

@@ -18,6 +18,7 @@ from fastcore.foundation import L
 from torch import Tensor
 
 from .data import ColReader
+from .images import enough_pixels
 from .items import item_at
 from .messages import DataError, brief, checked_position, is_missing, name_of
 
@@ -56,6 +57,20 @@ class Pipeline:
         self.opener = next((i for i, found in enumerate(kinds) if found), opener)
 
     def __call__(self, item): return self.first_steps(len(self.steps), item)
+
+    def small(
+        self,
+        item,
+        side: int,  # pixels of width and height that are enough
+    ):
+        "The same; but of a large JPEG file no more is decoded than is enough."
+        *getters, opener = self.steps or [None]
+        owner = getattr(getattr(opener, "__self__", None), "__module__", None) or ""
+        # a picture of ours, opened in the last step: nobody before has seen its pixels
+        plain = self.kind == "image" and self.opener == len(getters)
+        if not plain or not owner.startswith("coursekit."): return self(item)
+        for step in getters[self._entry(item):]: item = call_step(step, item)
+        with enough_pixels(side): return call_step(opener, item)
 
     def first_steps(self, n: int, item):
         "What the first `n` steps make of an item."
@@ -297,6 +312,11 @@ class Datasets:
     def __getitem__(self, i: int) -> tuple:
         item = self.item(i)
         return tuple(pipeline(item) for pipeline in self.pipelines)
+
+    def small(self, i: int, side: int) -> tuple:
+        "An item whose pictures may be smaller, if width and height are at least `side`."
+        item = self.item(i)
+        return tuple(pipeline.small(item, side) for pipeline in self.pipelines)
 
     def item(self, i: int):
         "The item itself, before any pipeline."

@@ -99,6 +99,9 @@ class ChangesSize(Transform):
     def window(self, width: int, height: int, training: bool) -> Window:
         raise NotImplementedError
 
+    # pixels of width and height from which on more make no difference; None if not known
+    enough: int | None = None
+
     def draw(self, parts, kinds, training):
         shown = picture_among(parts, kinds, self)
         if isinstance(shown, Tensor) and shown.ndim > 3:
@@ -173,6 +176,8 @@ class ThenTensor(Transform):
 
     def __init__(self, first):
         self.first, self.draw, self.points = first, first.draw, first.points
+        # a window of one's own may need all pixels
+        self.enough = first.enough if type(first) in (Resize, RandomResizedCrop) else None
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.first.image(picture, window)
@@ -202,6 +207,7 @@ class Resize(ChangesSize):
     ):
         super().__init__(size, pad_mode)
         self.method = one_of("method", method, ResizeMethod)
+        self.enough = 2 * max(self.size)
 
     def window(self, width, height, training):
         (high, wide), chance = self.size, torch.rand(2).tolist() if training else (0.5, 0.5)
@@ -272,6 +278,10 @@ class RandomResizedCrop(ChangesSize):
         if val_xtra < 0:
             raise ValueError(f"val_xtra={val_xtra}: a share of the size, 0 or more")
         self.val_xtra = val_xtra
+
+        # of the smallest part that may be taken, the shorter side
+        part = (self.scale[0] * min(self.ratio[0], 1 / self.ratio[1])) ** 0.5
+        self.enough = math.ceil(2 * max(self.size) / part)
 
     def window(self, width, height, training):
         high, wide = self.size
