@@ -36,7 +36,7 @@ class ServiceConfig:
     model: str  # file of `learn.export`
     runtime: str = "onnx"  # or "torch"
     threads: int = 0  # pictures at a time; one for each core if 0
-    places: int = 32  # for those that wait
+    places: int = 64  # for those that wait
     batch: int = 1  # pictures in a batch, at most
     deadline: float = 0.005  # seconds that the first of a batch waits for others
     max_bytes: int = 10_000_000  # of a picture
@@ -45,6 +45,7 @@ class ServiceConfig:
     receive: float = 10.0  # seconds for a request to arrive whole
     predict: float = 10.0  # seconds to wait for an answer
     watch: float = 1.0  # seconds between two looks at the file
+    converted: str = ""  # folder of ONNX files that several processes share
 
     def __post_init__(self):
         for name, value in asdict(self).items():
@@ -61,7 +62,8 @@ class ServiceConfig:
     ) -> ServedModel:
         "The model in a file, as these rules want it."
         together = self.threads if self.batch > 1 else 1
-        model = ServedModel(file, self.runtime, together)
+        rules = {"threads": together, "converted": self.converted}
+        model = ServedModel(file, self.runtime, **rules)
         if self.batch > 1:
             model.batcher = Batcher(model.run, self.batch, self.deadline)
             model.batcher.thread.start()
@@ -180,13 +182,13 @@ async def _from_form(body: bytes, kind: str) -> bytes:
 
 # %% ../nbs/library/service.ipynb #07a562ce
 _ID = re.compile(r"[\w.-]{1,64}")
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src "
-                               "'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
-                               "frame-ancestors 'none'",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; "
+     b"style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
+     b"frame-ancestors 'none'"),
+)
 log = logging.getLogger("coursekit.service")
 
 
@@ -206,8 +208,10 @@ class Service:
         model, kind = self.watched.model, request.headers.get("content-type", "")
         rules = {"max_bytes": self.config.max_bytes, "max_pixels": self.config.max_pixels}
         async with self.intake.body(request) as body:
-            picture = await picture_in(body, kind)
-            try: answer = await self.room.do(partial(model.answer, picture, **rules))
+            try:
+                self.room.check()  # before there is work with it
+                picture = await picture_in(body, kind)
+                answer = await self.room.do(partial(model.answer, picture, **rules))
             except DataError as error: raise Refusal(422, str(error)) from error
             except Busy as busy: raise Refusal(429, str(busy), busy.seconds) from busy
             except TimeoutError as late:
@@ -243,25 +247,47 @@ class Service:
                 "inside": self.room.inside, "refused": self.watched.refused or None}
 
 # %% ../nbs/library/service.ipynb #0491f3d2
-async def _around(service: Service, known: set, request: "Request", go_on: Callable):
+class _Around:
+    "Around every request: its id, the time, the counters, the log, the end of every error."
+    def __init__(self, app: Callable, service: Service, known: set):
+        self.app, self.service, self.known = app, service, known
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope["type"] != "http": return await self.app(scope, receive, send)
+        started, id_ = time.monotonic(), _id_of(scope)
+        path = scope["path"] if scope["path"] in self.known else "other"
+        scope.setdefault("state", {})["id"], status = id_, None
+        async def sent(message: dict) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS,
+                                      (b"x-request-id", id_.encode())]
+            await send(message)
+        try: await self.app(scope, receive, sent)
+        except Exception:
+            log.exception(json.dumps({"request_id": id_, "path": path}))
+            if status is None: await _fault(id_)(scope, receive, sent)
+        self._count(id_, path, status, time.monotonic() - started)
+
+    def _count(self, id_: str, path: str, status: int | None, took: float) -> None:
+        metrics = self.service.metrics
+        metrics.inside.set(self.service.room.inside)
+        metrics.requests.labels(path, status).inc()
+        metrics.seconds.labels(path).observe(took)
+        log.info(json.dumps({"request_id": id_, "path": path, "status": status,
+                             "ms": round(took * 1000, 1)}))
+
+
+def _id_of(scope: dict) -> str:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _fault(id_: str):
     from starlette.responses import JSONResponse
-    started, given = time.monotonic(), request.headers.get("x-request-id", "")
-    request.state.id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-    path = request.url.path if request.url.path in known else "other"
-    try: response = await go_on(request)
-    except Exception:
-        log.exception(json.dumps({"request_id": request.state.id, "path": path}))
-        words = "this is a fault of the service, and has been noted"
-        response = JSONResponse({"error": words, "request_id": request.state.id}, 500)
-    response.headers["X-Request-ID"] = request.state.id
-    for name, value in _HEADERS.items(): response.headers.setdefault(name, value)
-    took = time.monotonic() - started
-    service.metrics.inside.set(service.room.inside)
-    service.metrics.requests.labels(path, response.status_code).inc()
-    service.metrics.seconds.labels(path).observe(took)
-    log.info(json.dumps({"request_id": request.state.id, "path": path,
-                         "status": response.status_code, "ms": round(took * 1000, 1)}))
-    return response
+    words = "this is a fault of the service, and has been noted"
+    return JSONResponse({"error": words, "request_id": id_}, 500)
 
 
 def _refused(request: "Request", refusal: Refusal):
@@ -306,7 +332,7 @@ def service_app(
     app.state.service = service
     _add_addresses(app, service)
     app.exception_handler(Refusal)(_refused)
-    app.middleware("http")(partial(_around, service, _KNOWN))
+    app.add_middleware(_Around, service=service, known=_KNOWN)
     return app
 
 

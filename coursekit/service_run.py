@@ -9,7 +9,9 @@ __all__ = ['HEADER_SECONDS', 'PatientProtocol', 'app_of_environment', 'serve']
 import asyncio
 import json
 import os
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -79,6 +81,20 @@ _LOG = {
 }
 
 
+def _convert_once(config: "ServiceConfig") -> None:
+    "Let a process of its own write the ONNX file, so that no worker has to."
+    process = get_context("spawn").Process(target=_load, args=(asdict(config),))
+    process.start()
+    process.join()
+
+
+def _load(rules: dict) -> None:
+    from coursekit.service import ServiceConfig
+    config = ServiceConfig(**rules)
+    # what is wrong with the file, a worker will tell
+    with suppress(Exception): config.load(config.model)
+
+
 def serve(
     config: "ServiceConfig",
     host: str = "127.0.0.1",  # "0.0.0.0" lets other machines in
@@ -87,7 +103,6 @@ def serve(
 ) -> None:
     """Answer until a signal comes; what was accepted by then is answered still. Returns
     when all is done."""
-    os.environ[_ENVIRONMENT] = json.dumps(asdict(config))
     how = {
         "host": host, "port": port, "workers": workers, "factory": True,
         "http": PatientProtocol, "ws": "none", "log_config": _LOG, "access_log": False,
@@ -95,5 +110,9 @@ def serve(
         "timeout_graceful_shutdown": int(config.receive + config.predict) + 1,
     }
     with TemporaryDirectory(prefix="coursekit-metrics-") as folder:
-        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            config = replace(config, converted=config.converted or folder)
+            _convert_once(config)
+        os.environ[_ENVIRONMENT] = json.dumps(asdict(config))
         uvicorn.run("coursekit.service_run:app_of_environment", **how)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .app import Answer, has_several, open_upload, thresholds_of, worded
+from .batches import ItemFetcher
 from .exporting import load_learner
 from .losses import kind_of_target, reading
 from .messages import DataError, counted
@@ -100,6 +102,8 @@ class ServedModel:
         runtime: str = "onnx",  # or "torch", for what ONNX cannot hold
         threads: int = 1,  # that work on one batch together
         allow: Iterable = (),  # see `load_learner`
+        # folder of ONNX files that processes share: one converts, the others find it
+        converted: str | Path = "",
     ):
         if runtime not in ("onnx", "torch"):
             raise ValueError(f"runtime={runtime!r}: 'onnx' or 'torch'")
@@ -112,13 +116,18 @@ class ServedModel:
                             f"answers with {self.kind or 'something else'}")
         self.labels = list(map(str, learn.dls.vocab))
         self.limits, self.several = thresholds_of(learn, None), has_several(learn)
-        self.run = self._torch if runtime == "torch" else self._onnx(threads)
+        onnx = runtime == "onnx"
+        self.run = self._onnx(threads, converted) if onnx else self._torch
         self.batcher: Batcher | None = None
-        self.scores(PILImage.create(np.full((64, 64, 3), 128, np.uint8)))
+        blank = PILImage.create(np.full((64, 64, 3), 128, np.uint8))
+        self.way = learn.dls.test_dl([blank], num_workers=0)
+        self.scores(blank)
 
-    def _onnx(self, threads: int) -> OnnxModel:
-        with TemporaryDirectory() as folder:
-            return OnnxModel(export_onnx(self.learn, Path(folder)/"model.onnx"), threads)
+    def _onnx(self, threads: int, shared: str | Path) -> OnnxModel:
+        with nullcontext(shared) if shared else TemporaryDirectory() as folder:
+            file = Path(folder)/f"{self.version}.onnx"
+            if not file.is_file(): export_onnx(self.learn, file)
+            return OnnxModel(file, threads)
 
     def _torch(self, x: Tensor) -> Tensor:
         with torch.inference_mode(): scores = self.learn.model(x)
@@ -129,8 +138,11 @@ class ServedModel:
         self,
         picture: PILImage,
     ) -> Tensor:  # as the model takes it, without the axis of the batch
-        "The learner's own way from a picture to numbers."
-        inputs, = next(iter(self.learn.dls.test_dl([picture], num_workers=0)))
+        "The learner's own way from a picture to numbers, without a loader for each."
+        way, items = self.way, self.learn.dls.train_ds.test([picture])
+        join = way.dataset.join
+        one = ItemFetcher(items, way.after_item, way.kinds, False, False, join)
+        inputs, = way.finish(join([one[0]]))
         return inputs[0]
 
     def scores(
@@ -180,13 +192,17 @@ class WaitingRoom:
         self.inside, self.pace = 0, 0.05  # seconds a piece of work took of late
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
+    def check(self) -> None:
+        "Raises `Busy` if the room is full."
+        if self.inside >= self.threads + self.places:
+            raise Busy(max(1, self.inside * self.pace / self.threads))
+
     async def do(
         self,
         work: Callable,  # without arguments
     ):  # what it returns
         "Raises `Busy` if the room is full, `TimeoutError` if it takes too long."
-        if self.inside >= self.threads + self.places:
-            raise Busy(max(1, self.inside * self.pace / self.threads))
+        self.check()
         self.inside += 1
         future = asyncio.get_running_loop().run_in_executor(self.pool, self._timed, work)
         future.add_done_callback(self._gone)

@@ -85,6 +85,30 @@ def test_onnx_answers_as_the_learner_does(exported):
     np.testing.assert_allclose(list(given.probabilities.values()), expected, atol=1e-4)
 
 
+def test_processes_share_one_conversion(exported, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    _, file, photo = exported
+    config = ServiceConfig(str(file), converted=str(tmp_path))
+    first = config.load(file)
+    assert [each.name for each in tmp_path.iterdir()] == [f"{first.version}.onnx"]
+    monkeypatch.setattr("coursekit.serving.export_onnx", None)  # it would fail
+    second = config.load(file)
+    picture = photo.read_bytes()
+    assert second.answer(picture).probabilities == first.answer(picture).probabilities
+
+
+def test_a_full_house_does_no_work_with_a_picture(client, exported, monkeypatch):
+    async def read(body, kind):
+        raise AssertionError("the form was read")
+
+    monkeypatch.setattr("coursekit.service.picture_in", read)
+    room = client.app.state.service.room
+    room.inside = room.threads + room.places
+    said = client.post("/predict", files={"file": exported[2].read_bytes()})
+    assert said.status_code == 429 and said.headers["Retry-After"]
+    room.inside = 0
+
+
 def test_a_thousand_hostile_uploads(client, exported):
     "Broken, cut, mutated, foreign: a sentence each, never a fault; the next good one is answered."
     data = exported[2].read_bytes()
