@@ -175,3 +175,12 @@ def test_an_old_python_is_told_which_one_is_needed():
         [old, "course.py", "environment"], cwd=course.ROOT, capture_output=True, text=True
     )
     assert "the course needs 3.11 to" in done.stderr
+
+
+def test_every_text_file_is_opened_with_its_encoding():
+    "Without it, Windows reads and writes another one."
+    rule = ["--isolated", "--preview", "--select", "PLW1514"]
+    paths = ["coursekit", "tools", "docs", "course.py", "setup.py"]
+    command = [sys.executable, "-m", "ruff", "check", *rule, *paths]
+    done = subprocess.run(command, cwd=course.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
