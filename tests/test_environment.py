@@ -11,13 +11,13 @@ import pytest
 import environment
 
 
-@pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 0)])
+@pytest.mark.parametrize("version", [(3, 10, 14), (3, 15, 0)])
 def test_an_unsupported_python_is_named(monkeypatch, version):
     fake = SimpleNamespace(
         version_info=version, version=".".join(map(str, version)) + " (main)", executable="python3"
     )
     monkeypatch.setattr(environment, "sys", fake)
-    with pytest.raises(SystemExit, match=r"Python 3\.1\d\.\d+; the course needs 3\.11 to 3\.13"):
+    with pytest.raises(SystemExit, match=r"Python 3\.1\d\.\d+; the course needs 3\.11 to 3\.14"):
         environment.check_python()
 
 
@@ -27,7 +27,7 @@ def test_an_old_python_gets_as_far_as_the_message():
     old = shutil.which("python3.9")
     if old and not subprocess.run([old, "--version"], capture_output=True).returncode:
         done = subprocess.run([old, environment.__file__], capture_output=True, text=True)
-        assert "the course needs 3.11 to 3.13" in done.stderr
+        assert "the course needs 3.11 to 3.14" in done.stderr
 
 
 def test_the_present_python_is_supported():
