@@ -63,7 +63,8 @@ def doctree_read(app, doctree: nodes.document) -> None:
     also = other_words()
     for box, term, place in list(boxes(doctree)):
         words = [s for name in (term, *also.get(term, [])) for s in spellings(name, box.astext())]
-        entries = [("single", word.replace(";", ","), place, "main", None) for word in words]
+        box["ids"].append(f"box-{place}")  # a result shows the text of what it leads to
+        entries = [("single", w.replace(";", ","), box["ids"][-1], "main", None) for w in words]
         box.insert(0, addnodes.index(entries=entries))
 
 

@@ -72,5 +72,6 @@ def test_a_box_becomes_an_entry_of_the_search():
     other = nodes.block_quote("", nodes.paragraph("", "", nodes.strong("", "Not a term.")))
     doctree = nodes.section("", box, other)
     search_terms.doctree_read(None, doctree)
-    assert box[0]["entries"][0] == ("single", "loss", "05--term-loss", "main", None)
+    assert box[0]["entries"][0] == ("single", "loss", "box-05--term-loss", "main", None)
+    assert box["ids"] == ["box-05--term-loss"]
     assert isinstance(other[0], nodes.paragraph)
