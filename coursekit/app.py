@@ -345,7 +345,8 @@ def _check_free(address: str, port: int) -> None:
     if not 1 <= port <= 65535:
         raise DataError(f"port {port}: a number from 1 to 65535 is wanted, such as 8866")
     with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # a port just left is free; Windows would share one in use
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: trial.bind((address, port))
         except OSError as error:
             why = error.strerror or error
@@ -371,8 +372,8 @@ def open_app(
         command = voila_command(notebook, port, address, browser)
         template = Path(own)/"voila"/"templates"/"coursekit"
         template.mkdir(parents=True)
-        (template/"conf.json").write_text('{"base_template": "lab"}')
-        (template/"index.html.j2").write_text(_TEMPLATE)
+        (template/"conf.json").write_text('{"base_template": "lab"}', "utf-8")
+        (template/"index.html.j2").write_text(_TEMPLATE, "utf-8")
         paths = [own, *filter(None, [os.environ.get("JUPYTER_PATH")])]
         env = os.environ | {"JUPYTER_PATH": os.pathsep.join(paths)}
         with subprocess.Popen(command, env=env) as process:

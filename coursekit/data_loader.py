@@ -23,6 +23,7 @@ from .batches import to_device
 from .messages import DataError
 from .showing import show_parts, undo_transforms
 from .transforms import arrange
+from .workers import check_workers, start_method
 
 # %% ../nbs/library/data_loader.ipynb #5b8f0ba8
 # of an epoch, from which on workers save more than they cost to start
@@ -32,10 +33,16 @@ MEGAPIXELS_FOR_WORKERS = 100
 def default_workers(dataset, batches: int) -> int:
     """Processes that read ahead: none, but where the pictures of an epoch are many or large
     one for each core, eight at most."""
-    # a single batch leaves nothing to read ahead; macOS and Windows start workers anew
-    if batches < 2 or not hasattr(os, "sched_getaffinity"): return 0
+    # a single batch leaves nothing to read ahead
+    if batches < 2 or not workers_are_copies(): return 0
     if megapixels(dataset) < MEGAPIXELS_FOR_WORKERS: return 0
     return min(8, batches, len(os.sched_getaffinity(0)))
+
+
+def workers_are_copies() -> bool:
+    """Whether a new process knows what this one knows; on macOS and Windows, and from
+    Python 3.14 on, it starts empty."""
+    return start_method() == "fork" and hasattr(os, "sched_getaffinity")
 
 
 def megapixels(dataset) -> float:
@@ -107,8 +114,8 @@ class DataLoader(TorchDataLoader):
         bs: int | None = None,  # items in a batch, 64 if None
         shuffle: bool = False,  # a new order in every epoch
         drop_last: bool = False,  # leave out a last batch that is not full
-        # processes that read ahead; if None one for each core (on Linux) where the pictures
-        # of an epoch are many or large, else none
+        # processes that read ahead; if None one for each core (on Linux, up to Python 3.13)
+        # where the pictures of an epoch are many or large, else none
         num_workers: int | None = None,
         # where batches go; `default_device()` if None
         device: str | torch.device | None = None,
@@ -175,7 +182,7 @@ class DataLoader(TorchDataLoader):
             if batch is not None: yield self.finish(batch)
 
     def _fetched(self) -> Iterator:
-        if not self.in_memory: return super().__iter__()
+        if not self.in_memory: return self._read_ahead()
         order = self.batch_sampler
         own = isinstance(order, BatchIndices)
         chosen = order.tensors() if own else map(torch.as_tensor, order)
@@ -183,6 +190,12 @@ class DataLoader(TorchDataLoader):
             return (self.source[indices] for indices in chosen)
         part = torch.as_tensor(self.source.indices)
         return (self.source.dataset[part[indices]] for indices in chosen)
+
+    def _read_ahead(self) -> Iterator:
+        if self.num_workers:
+            context = self.multiprocessing_context
+            check_workers(context, self.dataset, self.collate_fn, self.worker_init_fn)
+        return super().__iter__()
 
     def finish(self, batch):
         """A batch as the workers leave it, on the device and through the batch transforms.

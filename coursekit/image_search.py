@@ -134,7 +134,7 @@ def _addresses(urls: list[str] | None, url_file: str | Path | None) -> list[str]
     "Each address once; raises `DataError` if there is none."
     if urls is None:
         there = url_file and Path(url_file).is_file()
-        urls = Path(url_file).read_text().split() if there else []
+        urls = Path(url_file).read_text("utf-8").split() if there else []
     found = list(dict.fromkeys(str(url).strip() for url in urls))
     if found: return found
     raise DataError("there are no addresses; give `urls`, or a file with one on each line")

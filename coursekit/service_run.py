@@ -65,6 +65,7 @@ def app_of_environment():
 
 def _bury_the_dead() -> None:
     "What processes that are no more said of their present."
+    if os.name == "nt": return  # asking with signal 0 would interrupt them there
     from prometheus_client.multiprocess import mark_process_dead
     for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])

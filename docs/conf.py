@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "lesson_pages",
     "api_pages",
+    "search_terms",
 ]
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
 suppress_warnings = [

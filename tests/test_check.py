@@ -106,9 +106,9 @@ def test_library(root):
 
 
 def edit(path: Path, old: str, new: str):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def find(root, name):

@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -874,7 +873,7 @@ def test_kill_during_download(server, cache):
     server.pause = 0.03
     process = start(server.url("ranges", "set.tgz"))
     wait_until(lambda: any(path.stat().st_size for path in cache.rglob("*.part")))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
     left = next(cache.rglob("*.part")).stat().st_size
     assert 0 < left < 600_000 and not [
@@ -893,7 +892,7 @@ def test_kill_during_extraction(server, cache):
     url = server.url("good", "set.tgz")
     process = start(url, "slowly")
     wait_until(lambda: next(cache.rglob("1.txt"), None))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
     assert leftovers(cache) and not [
         path for path in cache.iterdir() if not path.name.startswith(".")
@@ -1123,7 +1122,7 @@ def test_a_wheel_is_read_and_not_installed(tmp_path, monkeypatch):
 
 def program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(0o755)
 
 

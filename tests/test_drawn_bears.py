@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -336,7 +335,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_looks_finished(tmp_path):
     stop = time.monotonic() + 60
     while len(list(tmp_path.rglob("*.jpg"))) < 5 and time.monotonic() < stop:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not (tmp_path / "set").exists() and list(tmp_path.glob(".set.*.unfinished"))
     draw_bears(tmp_path / "set", n=3, size=32)

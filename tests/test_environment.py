@@ -11,23 +11,23 @@ import pytest
 import environment
 
 
-@pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 0)])
+@pytest.mark.parametrize("version", [(3, 10, 14), (3, 15, 0)])
 def test_an_unsupported_python_is_named(monkeypatch, version):
     fake = SimpleNamespace(
         version_info=version, version=".".join(map(str, version)) + " (main)", executable="python3"
     )
     monkeypatch.setattr(environment, "sys", fake)
-    with pytest.raises(SystemExit, match=r"Python 3\.1\d\.\d+; the course needs 3\.11 to 3\.13"):
+    with pytest.raises(SystemExit, match=r"Python 3\.1\d\.\d+; the course needs 3\.11 to 3\.14"):
         environment.check_python()
 
 
 def test_an_old_python_gets_as_far_as_the_message():
-    source = Path(environment.__file__).read_text()
+    source = Path(environment.__file__).read_text("utf-8")
     assert "from __future__ import annotations" in source  # `str | Path` in a signature otherwise
     old = shutil.which("python3.9")
     if old and not subprocess.run([old, "--version"], capture_output=True).returncode:
         done = subprocess.run([old, environment.__file__], capture_output=True, text=True)
-        assert "the course needs 3.11 to 3.13" in done.stderr
+        assert "the course needs 3.11 to 3.14" in done.stderr
 
 
 def test_the_present_python_is_supported():
@@ -41,10 +41,15 @@ def test_a_failed_step_is_named():
         environment.call("no-such-program")
 
 
+def test_programs_lie_where_the_system_puts_them():
+    found = [environment.program(Path("v"), "uv", system) for system in ("posix", "nt")]
+    assert found == [Path("v/bin/uv"), Path("v/Scripts/uv.exe")]
+
+
 def test_a_finished_environment_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "find_uv", lambda: pytest.fail("nothing needs installing"))
     monkeypatch.setattr(environment, "check_python", lambda: None)
-    (tmp_path / "coursekit-stamp").write_text(environment.stamp_text())
+    (tmp_path / "coursekit-stamp").write_text(environment.stamp_text(), encoding="utf-8")
     environment.main(str(tmp_path))
     (tmp_path / "coursekit-stamp").write_text("another state")
     with pytest.raises(pytest.fail.Exception):
@@ -52,7 +57,7 @@ def test_a_finished_environment_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_a_kept_torch_is_left_out_of_the_lock():
-    lock = (environment.ROOT / "requirements.lock").read_text()
+    lock = (environment.ROOT / "requirements.lock").read_text("utf-8")
     left = environment.without_torch(lock)
     names = {line.partition("==")[0] for line in left.splitlines() if line[:1].isalnum()}
     assert {"timm", "numpy", "jupyterlab"} <= names
@@ -81,7 +86,7 @@ def test_with_another_torch_the_environment_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "call", lambda *words: asked.append([*map(str, words)]))
     monkeypatch.setattr(environment, "torch_here", lambda python=None: "2.11.0 0.26.0")
     monkeypatch.setattr(environment, "lend_torch", lent.append)
-    (tmp_path / "coursekit-stamp").write_text(environment.stamp_text())
+    (tmp_path / "coursekit-stamp").write_text(environment.stamp_text(), encoding="utf-8")
     monkeypatch.setenv("TORCH", "keep")
     environment.main(str(tmp_path))
     assert "--no-deps" in asked[1] and lent == [tmp_path / "bin" / "python"]

@@ -1,6 +1,9 @@
 "Loaders under less usual conditions: worker options, samplers, parts of datasets, other hands."
 
+import multiprocessing
 import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -350,3 +353,47 @@ def test_a_batch_size_that_is_none(bs):
     with pytest.raises(ValueError, match=r"bs=.*a whole number, at least 1"):
         DataLoaders.from_dsets(pairs, pairs, bs=bs)
     assert DataLoaders.from_dsets(pairs, pairs, bs=None).train.bs == 64
+
+
+# ---------------------------------------------------------------- workers that start empty
+STARTS = [m for m in ("forkserver", "spawn") if m in multiprocessing.get_all_start_methods()]
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_workers_that_start_empty_give_the_same_pictures(folder, block, how):
+    still = {"bs": 4, "shuffle": False, "device": "cpu"}
+    here = block.dataloaders(folder, **still)
+    there = block.dataloaders(folder, num_workers=2, multiprocessing_context=how, **still)
+    for (x, y), (x2, y2) in zip(here.valid, there.valid.new(bs=2), strict=False):
+        assert torch.equal(x[:2], x2) and torch.equal(y[:2], y2)
+    assert sum(len(y) for _, y in there.train) == 20
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_functions_that_cannot_be_sent_are_named_before_a_worker_starts(folder, block, how):
+    def label_here(file):
+        return file.parent.name
+
+    for get_y, why in (
+        (label_here, "label_here was made inside"),
+        (lambda f: f.parent.name, "a lambda"),
+    ):
+        made = block.new(get_y=get_y)
+        dls = made.dataloaders(folder, bs=4, num_workers=2, multiprocessing_context=how)
+        assert dls.one_batch()[0].shape[0] == 4  # nothing is sent anywhere
+        with pytest.raises(DataError, match=f"start by {how} cannot be sent.*{why}.*num_workers=0"):
+            next(iter(dls.train))
+
+
+def test_where_processes_start_empty_none_start_by_default(large, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none=False: None)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["forkserver", "fork"])
+    assert DataLoader(opened(large), 4).num_workers == 0
+    with pytest.raises(DataError, match="start by forkserver"):
+        next(iter(DataLoader(opened(large), 4, num_workers=2)))
+
+
+def test_asking_how_workers_start_does_not_settle_it():
+    ask = "from coursekit.workers import start_method; import multiprocessing as m; start_method()"
+    done = subprocess.run([sys.executable, "-c", f"{ask}; m.set_start_method('spawn')"])
+    assert done.returncode == 0

@@ -131,7 +131,7 @@ def test_a_killed_worker_is_replaced(tmp_path, exported):  # noqa: F811
             pytest.skip("the children of a process are read from /proc")
 
         def workers():
-            with open(children) as file:  # noqa: PTH123
+            with open(children, encoding="utf-8") as file:  # noqa: PTH123
                 pids = [int(pid) for pid in file.read().split()]
             named = [pid for pid in pids if b"spawn_main" in command(pid)]
             return set(named)

@@ -18,6 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fixtures.site import course
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from test_search import WORDS
 
 import build_site
 import lessons
@@ -460,3 +461,13 @@ def test_real_page_is_light(real, visit, name):
 def test_real_search(real, visit):
     page = visit.page(f"{real}/search.html?q=untar_data")
     expect(page.locator("#search-results a").first).to_be_visible()
+    ask = "w => Search._performSearch(...Search._parseQuery(w)).at(-1).slice(0, 3)"
+    first = {word: page.evaluate(ask, word) for word, _ in WORDS}
+    assert not {w: first[w] for w, lesson in WORDS if not first[w][0].startswith(lesson)}
+    assert all(place.startswith("#box-") for _, _, place in first.values())
+
+
+def test_real_search_leads_to_the_box(real, visit):
+    page = visit.page(f"{real}/search.html?q=convolution")
+    page.locator("#search-results a").first.click()
+    expect(page.locator("blockquote.term", has_text="convolution.").first).to_be_in_viewport()

@@ -1,8 +1,6 @@
 """Schedules, the rate finder, freezing, precision, checkpoints: what they promise when things go wrong."""
 
 import math
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -479,9 +477,9 @@ def test_killed_in_both_phases_of_fine_tune(tmp_path):
             )
             time.sleep(0.02)
         time.sleep(0.3)  # into the next epoch
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode != 0
 
     models = tmp_path / "killed" / "models"
     killed_after(models / "run_frozen.pth")

@@ -32,8 +32,13 @@ def check_python() -> None:
     if not low_number <= sys.version_info[:2] <= high_number:
         raise SystemExit(
             f"{sys.executable} is Python {sys.version.split()[0]}; the course needs {low} to {high}.\n"
-            f"Say which one to use, for instance: make course PYTHON=python{high}"
+            f"Say which one to use, for instance: python{high} course.py, or make course PYTHON=python{high}"
         )
+
+
+def program(venv: Path, name: str, system: str = os.name) -> Path:
+    "Where an environment keeps a program: bin/ruff, on Windows Scripts/ruff.exe."
+    return venv / "Scripts" / f"{name}.exe" if system == "nt" else venv / "bin" / name
 
 
 def call(*command: str | Path) -> None:
@@ -57,12 +62,12 @@ def find_uv() -> Path:
     if found := shutil.which("uv"):
         return Path(found)
     boot = ROOT / ".boot"
-    uv = boot / "bin" / "uv"
+    uv = program(boot, "uv")
     if not uv.exists():
         print("uv is not on the PATH: fetching it into .boot", flush=True)
         call(sys.executable, "-m", "venv", boot)
         call(
-            boot / "bin" / "python",
+            program(boot, "python"),
             "-m",
             "pip",
             "install",
@@ -149,14 +154,14 @@ def stamp_text() -> str:
 def main(folder: str) -> None:
     venv = ROOT / folder
     stamp = venv / "coursekit-stamp"
-    if stamp.exists() and stamp.read_text() == stamp_text():
+    if stamp.exists() and stamp.read_text("utf-8") == stamp_text():
         return
     check_python()
     uv = find_uv()
-    python = venv / "bin" / "python"
+    python = program(venv, "python")
     keep = keeps_torch()
     start = stamp_text().rpartition(" ")[0]
-    if not stamp.exists() or not stamp.read_text().startswith(f"{start} "):
+    if not stamp.exists() or not stamp.read_text("utf-8").startswith(f"{start} "):
         print(f"making the environment {folder} for Python {sys.version.split()[0]}", flush=True)
         call(
             uv,
@@ -171,7 +176,7 @@ def main(folder: str) -> None:
         )
     install(uv, python, keep)
     call(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", ".")
-    stamp.write_text(stamp_text())
+    stamp.write_text(stamp_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":
