@@ -7,7 +7,7 @@ import pytest
 from nbformat import v4, write
 
 from lessons import digest, find, read
-from run import fold, main, run
+from run import Task, fold, longest_first, main, run
 
 CHECK = """\
 #| hide
@@ -225,6 +225,16 @@ def test_two_at_a_time_share_the_cores_and_are_listed_in_order(
     assert [r["lesson"] for r in results] == ["01_a", "02_b"]
     table = capsys.readouterr().out.split("\n\n")[1]
     assert table.index("01_a") < table.index("02_b")
+
+
+def test_the_longest_begins_first(lesson):
+    paths = [lesson("1", name=f"0{i}.ipynb") for i in range(4)]
+    for path, seconds in zip(paths, (5, 90, None, 30), strict=True):
+        notebook = read(path)
+        notebook.metadata["coursekit"] = {} if seconds is None else {"seconds": seconds}
+        write(notebook, path)
+    tasks = [Task(path, None, 9) for path in paths]
+    assert longest_first(tasks) == [1, 3, 0, 2]
 
 
 def test_a_failed_lesson_keeps_its_committed_outputs(lesson, tmp_path, capsys):
