@@ -22,7 +22,7 @@ test: environment data browser  ## Everything that CI checks, two things at a ti
 	$(BIN)/ruff format --check tests docs bench tools
 	$(BIN)/python tools/check.py
 	$(BIN)/python tools/run.py --all --jobs $(JOBS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lab: environment  ## JupyterLab on your own copies of the lessons, in my/
 	$(BIN)/python tools/my.py
