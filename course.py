@@ -99,7 +99,7 @@ class Course:
             self.tool("ruff", "format", "--check", "tests", "docs", "bench", "tools", "course.py"),
             self.python("tools/check.py"),
             self.python("tools/run.py", "--all", "--jobs", jobs),
-            self.python("-m", "pytest", "-n", jobs, "--dist", "loadfile"),
+            self.python("-m", "pytest", "-n", jobs, "--dist", "loadfile", "--no-loadscope-reorder"),
         ]
 
     def lab(self):

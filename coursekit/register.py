@@ -81,6 +81,7 @@ def audit_manifest(
 
 # %% ../nbs/library/register.ipynb #0665513e
 _TABLES = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS chain (
   number INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, about INTEGER,
   digest TEXT NOT NULL, hash TEXT NOT NULL);
@@ -91,6 +92,7 @@ CREATE TRIGGER IF NOT EXISTS keep_chain BEFORE DELETE ON chain
   BEGIN SELECT RAISE(ABORT, 'entries are never deleted: add a correction'); END;
 CREATE TRIGGER IF NOT EXISTS hold_chain BEFORE UPDATE ON chain
   BEGIN SELECT RAISE(ABORT, 'entries are never changed: add a correction'); END;
+COMMIT;
 """
 _KINDS = ("decision", "appeal", "correction", "upheld", "erased")
 

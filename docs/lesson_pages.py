@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
@@ -414,6 +415,9 @@ def source_read(app, docname: str, source: list[str]) -> None:
     below = app.srcdir / f"{docname}.txt"  # the menu on the home page, the API of a library module
     if below.exists():
         nb.cells.append(new_markdown_cell(below.read_text(encoding="utf-8")))
+    # without it a cell is said to begin at ten thousand times its number, and Sphinx reads as many empty lines
+    lengths = [c.source.count("\n") + 1 for c in nb.cells]
+    nb.metadata["source_map"] = [0, *accumulate(lengths)][: len(lengths)]
     source[0] = nbformat.writes(nb)
 
 

@@ -1,4 +1,8 @@
-"""Fixtures: a local server with bad habits, and a cache of its own for each test."""
+"""Fixtures: a local server with bad habits, a cache of its own for each test, a browser.
+
+And what is said meanwhile: a failure at once, and at the end which files took longest. Those begin first, so that
+two workers end at about the same time.
+"""
 
 import os
 import re
@@ -12,6 +16,45 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, each has one core; torch reads this once
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# In this order, so that no long file is left for the end; the others follow by name.
+LONGEST = """site_pages drawn_bears training exporting run site site_browser app_browser multilabel vision
+learner weights recipes""".split()
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # of several processes the one that reports
+        config.pluginmanager.register(Said())
+
+
+class Said:
+    "What stands on the screen besides dots."
+
+    def __init__(self):
+        self.seconds = Counter()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid.partition("::")[0]] += report.duration
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = f": {crash.message.splitlines()[0][:150]}" if crash and crash.message else ""
+            self.screen.write_line(f"\nFAILED {report.nodeid} ({report.when}){why}", red=True)
+
+    def pytest_sessionstart(self, session):
+        self.screen = session.config.pluginmanager.get_plugin("terminalreporter")
+
+    def pytest_terminal_summary(self):
+        if len(self.seconds) > 1:
+            self.screen.section("longest files")
+            for file, seconds in self.seconds.most_common(12):
+                self.screen.write_line(f"{seconds:6.1f} s  {file}")
 
 
 class HostileHandler(BaseHTTPRequestHandler):
@@ -149,6 +192,24 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSEKIT_DATA", str(tmp_path / "cache"))
     monkeypatch.delenv("COURSEKIT_MIRROR", raising=False)
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from in_browser import launched
+
+    yield from launched()
+
+
+@pytest.fixture
+def visit(browser):
+    "Opens pages; what a page should not do fails the test that met it."
+    from in_browser import Visit
+
+    visit = Visit(browser)
+    yield visit
+    visit.close()
+    assert not visit.faults, visit.faults
 
 
 def _without_signature(thing) -> None:

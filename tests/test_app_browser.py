@@ -19,9 +19,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from in_browser import FLAGS, PHONE, WIDE, system_browser
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
-from test_site_browser import FLAGS, PHONE, WIDE, system_browser
 
 CELL = """
 import torch

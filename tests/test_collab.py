@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from collab_oracle import FIXTURE, QUESTIONS, TOLERANCE, ask, given_weights
 from fastcore.foundation import L
+from in_browser import FLAGS, PHONE, system_browser
 from oracle import differences
 from playwright.sync_api import expect, sync_playwright
 from sklearn.linear_model import Ridge
 from sklearn.metrics import ndcg_score, recall_score
 from test_app_browser import opened, serious, serving, write
-from test_site_browser import FLAGS, PHONE, system_browser
 from torch import nn
 
 matplotlib.use("agg")

@@ -67,7 +67,7 @@ def test_nothing_of_the_tools_is_looked_for_that_is_not_there():
 
 
 def test_settings_reach_their_step():
-    assert steps("test", JOBS="3")[-1].endswith("-n 3 --dist loadfile")
+    assert steps("test", JOBS="3")[-1].endswith("-n 3 --dist loadfile --no-loadscope-reorder")
     assert steps("lesson")[-1].endswith("run.py 01")
     assert Path(steps("class", OUT="x")[-1].split(" ")[-1]).is_absolute()
     assert any("bench/budgets.py" in step for step in steps("bench"))

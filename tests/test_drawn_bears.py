@@ -332,7 +332,7 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
 def test_a_kill_in_the_middle_leaves_nothing_that_looks_finished(tmp_path):
     code = "import sys; from coursekit.drawn_bears import draw_bears; draw_bears(sys.argv[1], n=4000, size=64)"
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "set"])
-    stop = time.monotonic() + 60
+    stop = time.monotonic() + 300
     while len(list(tmp_path.rglob("*.jpg"))) < 5 and time.monotonic() < stop:
         time.sleep(0.05)
     process.kill()
@@ -349,45 +349,33 @@ def test_where_nothing_can_be_written_it_says_so(tmp_path):
 
 
 # ---------------------------------------------------------------- neither easy nor hopeless
-TEST_SEEDS = difficulty.TESTING
+def fair(pixels, features):
+    "The painters were tuned while looking at seeds 0 to 2 only; the others were drawn when that was done."
+    return pixels < 0.6 and 0.85 <= features <= 0.99
 
 
-@pytest.fixture(scope="module")
-def body():
-    return difficulty.frozen_body()
+def test_pixels_fail_and_features_do_well(tmp_path):
+    "600 pictures, 480 to train and 120 held out: one picture is 0.8 %. The first seed; the bench has them all."
+    began = time.process_time()
+    folder = draw_bears(tmp_path / "set", n=600, seed=difficulty.TESTING[0])
+    seconds = time.process_time() - began
+    pixels, features = difficulty.accuracies(folder, difficulty.frozen_body())
+    print(f"nearest mean {pixels:.1%}, linear head {features:.1%}, {seconds:.1f} s")
+    assert fair(pixels, features)
+    assert seconds < 90  # 17 to 25 of one core were measured, beside other work
+    kept = measured()[difficulty.TESTING[0]]  # a picture or two may fall otherwise elsewhere
+    assert abs(pixels - kept[0]) < 0.03 and abs(features - kept[1]) < 0.03
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    "A set for each seed, drawn side by side, and the seconds of one core that it took."
-    home = tmp_path_factory.mktemp("drawn")
-    code = (
-        "import sys, time; from coursekit.drawn_bears import draw_bears\n"
-        "draw_bears(sys.argv[1], n=600, seed=int(sys.argv[2])); print(time.process_time())"
-    )
-    commands = [[sys.executable, "-c", code, home / str(seed), str(seed)] for seed in TEST_SEEDS]
-    single = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True, env=single) for c in commands]
-    seconds = [float(process.communicate(timeout=300)[0]) for process in running]
-    return {seed: (home / str(seed), s) for seed, s in zip(TEST_SEEDS, seconds, strict=True)}
-
-
-@pytest.mark.parametrize("seed", TEST_SEEDS)
-def test_pixels_fail_and_features_do_well(drawn, body, seed):
-    """The painters were tuned while looking at seeds 0 to 2 only; these seeds were drawn when that was done.
-
-    600 pictures, 480 to train and 120 held out: one picture is 0.8 %.
-    """
-    folder, seconds = drawn[seed]
-    pixels, features = difficulty.accuracies(folder, body)
-    print(f"seed {seed}: nearest mean {pixels:.1%}, linear head {features:.1%}, {seconds:.1f} s")
-    assert pixels < 0.6
-    assert 0.85 <= features <= 0.99
-    assert seconds < 90  # 17 to 25 were measured, on cores shared with other work
+def measured():
+    "What the bench found for each seed: nearest mean in pixels, linear head on features."
+    lines = difficulty.KEPT.read_text().splitlines()
+    return {int(row[0]): (float(row[2]), float(row[3])) for row in csv.reader(lines[2:])}
 
 
 def test_the_kept_measurements_are_of_these_painters():
     assert difficulty.versions() in difficulty.KEPT.read_text().splitlines()[0]
+    assert all(fair(*measured()[seed]) for seed in difficulty.TESTING)
 
 
 def test_hashes_are_spread(bears):

@@ -10,9 +10,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from huggingface_hub import DatasetCard
 from huggingface_hub import ModelCard as HubCard
+from in_browser import PHONE, WIDE
 from playwright.sync_api import expect
 from sklearn.linear_model import LogisticRegression
-from test_site_browser import PHONE, WIDE, browser  # noqa: F401 - a fixture
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -91,7 +91,7 @@ def test_widget_writes_answers():
 
 # ---------------------------------------------------------------- the form in a browser
 @pytest.fixture
-def page(browser, tmp_path):  # noqa: F811
+def page(browser, tmp_path):
     path = Worksheet("A lending model", {"should-we": ODD[3]}).form().save(tmp_path / "form.html")
     context = browser.new_context(viewport=WIDE, accept_downloads=True, offline=True)
     page = context.new_page()

@@ -10,7 +10,7 @@ import pytest
 
 from coursekit.datasets import URLs, untar_data
 
-from photographs import ARCHIVE, FREE, container, free_photographs, write
+from take_photographs import ARCHIVE, FREE, container, free_photographs, write
 
 
 def rcc(files: dict[str, bytes], packed: bool = False) -> bytes:

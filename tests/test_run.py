@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 
 import pytest
 from nbformat import v4, write
 
 from lessons import digest, find, read
-from run import fold, main, run
+from run import FORKING, Task, fold, longest_first, main, run
 
 CHECK = """\
 #| hide
@@ -39,6 +40,32 @@ def lesson(tmp_path):
     return make
 
 
+@pytest.fixture(params=["own", "forked"])
+def kernels(request, monkeypatch):
+    "As one at a time has them, and as many have them."
+    if request.param == "forked":
+        if sys.platform != "linux":
+            pytest.skip("kernels are forked on Linux only")
+        monkeypatch.setenv(FORKING, "1")
+
+
+def test_a_forked_kernel_is_like_a_fresh_one(lesson, kernels, monkeypatch):
+    monkeypatch.setenv("SOMETHING", "else")
+    asks = """import os, sys, subprocess, random, numpy
+assert os.environ["SOMETHING"] == "else" and os.environ["COURSEKIT_RUNNER"] == "1"
+assert "torch" not in globals() and not {"pandas", "matplotlib.pyplot"} & set(sys.modules)
+assert subprocess.run(["false"]).returncode == 1 and sys.stdin.read() == ""
+print(os.getcwd(), random.random(), numpy.random.rand())"""
+    path = lesson(asks)
+    said = []
+    for _ in range(2):
+        nb, result = run(path)
+        assert not result.failure, result.failure
+        said.append(nb.cells[0].outputs[0].text.split())
+    one, two = said
+    assert one[0] == two[0] == str(path.parent) and one[1] != two[1] and one[2] != two[2]
+
+
 def test_a_good_lesson(lesson, monkeypatch):
     monkeypatch.delenv("COURSEKIT_MIRROR", raising=False)
     path = lesson(
@@ -60,21 +87,21 @@ def test_an_error_names_the_cell_and_shows_the_traceback(lesson):
     assert result.cells == 1
 
 
-def test_a_hung_cell_is_stopped(lesson):
+def test_a_hung_cell_is_stopped(lesson, kernels):
     _, result = run(lesson("x = 1", "while True: x += 1"), timeout=2)
     assert "code cell 2 of 2" in result.failure and "longer than 2 s" in result.failure
     assert "KeyboardInterrupt" in result.failure and "while True: x += 1" in result.failure
     assert result.seconds < 30
 
 
-def test_a_cell_that_ignores_the_interrupt_is_stopped_too(lesson):
+def test_a_cell_that_ignores_the_interrupt_is_stopped_too(lesson, kernels):
     deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
     _, result = run(lesson(deaf), timeout=2)
     assert "longer than 2 s" in result.failure and "does not answer" in result.failure
     assert result.seconds < 30
 
 
-def test_a_dead_kernel_is_named(lesson):
+def test_a_dead_kernel_is_named(lesson, kernels):
     _, result = run(lesson("import os", "os._exit(1)"))
     assert "code cell 2 of 2" in result.failure and "killed the kernel" in result.failure
 
@@ -95,7 +122,7 @@ def test_a_lesson_without_code_is_a_failure(lesson):
     assert "nothing was run" in result.failure
 
 
-def test_each_lesson_has_a_kernel_of_its_own(lesson):
+def test_each_lesson_has_a_kernel_of_its_own(lesson, kernels):
     run(lesson("leaked = 1", name="01_first.ipynb"))
     _, result = run(lesson("print(leaked)", name="02_second.ipynb"))
     assert "NameError" in result.failure
@@ -225,6 +252,16 @@ def test_two_at_a_time_share_the_cores_and_are_listed_in_order(
     assert [r["lesson"] for r in results] == ["01_a", "02_b"]
     table = capsys.readouterr().out.split("\n\n")[1]
     assert table.index("01_a") < table.index("02_b")
+
+
+def test_the_longest_begins_first(lesson):
+    paths = [lesson("1", name=f"0{i}.ipynb") for i in range(4)]
+    for path, seconds in zip(paths, (5, 90, None, 30), strict=True):
+        notebook = read(path)
+        notebook.metadata["coursekit"] = {} if seconds is None else {"seconds": seconds}
+        write(notebook, path)
+    tasks = [Task(path, None, 9) for path in paths]
+    assert longest_first(tasks) == [1, 3, 0, 2]
 
 
 def test_a_failed_lesson_keeps_its_committed_outputs(lesson, tmp_path, capsys):

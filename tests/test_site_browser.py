@@ -1,82 +1,27 @@
-"""The site in headless Chromium: a course made for this test, and then every page of the real one.
+"The site in headless Chromium: a course made for these tests; `test_site_pages.py` opens the real one."
 
-The page is served from this machine. Any request to another host, any error in the console and any
-exception on a page fails the test that met it.
-"""
-
-import functools
-import http.server
-import os
-import re
 import shutil
 import sys
-import threading
-from pathlib import Path
 
+import in_browser
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from fixtures.site import course
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from test_search import WORDS
-
-import build_site
-import lessons
-import library_groups
-
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-MAC = [f"/Applications/{n}.app/Contents/MacOS/{n}" for n in ("Google Chrome", "Chromium")]
-WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-
-
-# ------------------------------------------------------------------------------ browser and server
-def system_browser() -> str:
-    "Path of the browser that the system has."
-    found = [*filter(None, map(shutil.which, NAMES)), *(p for p in MAC if Path(p).exists())]
-    if not found:
-        linux = sys.platform.startswith("linux")
-        say = "apt-get install chromium" if linux else "brew install --cask chromium"
-        stop = pytest.fail if os.environ.get("CI") and linux else pytest.skip
-        stop(f"no Chromium or Chrome to test the site with; install one: {say}")
-    return found[0]
-
-
-def test_missing_browser_fails_in_ci_and_is_skipped_elsewhere(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(sys.modules[__name__], "MAC", [])
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
-        system_browser()
-    monkeypatch.delenv("CI")
-    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
-        system_browser()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = system_browser()
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield found
-        found.close()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-def serve(folder: Path):
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+from in_browser import (
+    COLOURS,
+    PHONE,
+    WIDE,
+    dark,
+    picture,
+    serious,
+    serve,
+    settled,
+    sliders_that_do_nothing,
+    system_browser,
+    too_wide,
+)
+from page_kinds import Page, chosen, dead_ends, read_site
+from playwright.sync_api import expect
 
 
 @pytest.fixture(scope="module")
@@ -85,98 +30,18 @@ def made():
     yield from serve(course.site())
 
 
-@pytest.fixture(scope="module")
-def real():
-    "Address of the course itself, built from the committed notebooks."
-    yield from serve(build_site.build(lessons.ROOT / "nbs", lessons.ROOT / "_site"))
+def test_missing_browser_fails_in_ci_and_is_skipped_elsewhere(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(in_browser, "MAC", [])
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        system_browser()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        system_browser()
 
 
-class Visit:
-    "Opens pages and remembers what they should not do."
-
-    def __init__(self, browser: Browser):
-        self.browser, self.faults, self.contexts = browser, [], []
-
-    def page(self, address: str, viewport=WIDE, scheme="light") -> Page:
-        context = self.browser.new_context(viewport=viewport, color_scheme=scheme)
-        self.contexts.append(context)
-        page = context.new_page()
-        page.on("console", self.heard)
-        page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
-        page.on("request", lambda r: self.asked(r.url))
-        page.on("response", lambda r: r.status >= 400 and self.faults.append(f"{r.status} {r.url}"))
-        page.goto(address)
-        return page
-
-    def heard(self, message) -> None:
-        if message.type == "error" and not message.text.startswith("Failed to load resource"):
-            self.faults.append(f"console: {message.text}")
-
-    def asked(self, url: str) -> None:
-        if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            self.faults.append(f"request to another host: {url}")
-
-    def close(self) -> None:
-        for context in self.contexts:
-            context.close()
-
-
-@pytest.fixture
-def visit(browser):
-    visit = Visit(browser)
-    yield visit
-    visit.close()
-    assert not visit.faults, visit.faults
-
-
-# ------------------------------------------------------------------------------ what is looked at
-WIDGET_ERROR = "Error displaying widget|Error creating widget|[Ff]ailed to load|model not found"
-SETTLED = """() => document.readyState === 'complete'
-  && [...document.querySelectorAll('.math')].every(m => m.querySelector('.katex'))
-  && document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length
-     <= document.querySelectorAll('.widget-subarea').length"""
-
-
-def settled(page: Page) -> Page:
-    "Wait until maths and widgets are drawn; the player of widgets comes when one is near."
-    first = "document.querySelector(\"script[type='application/vnd.jupyter.widget-view+json']\")"
-    page.evaluate(f"{first}?.parentElement.scrollIntoView()")
-    page.wait_for_function(SETTLED)
-    page.evaluate("window.scrollTo(0, 0)")
-    return page
-
-
-def picture(slider) -> str:
-    "Source of the picture that stands with a slider."
-    box = slider.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
-    return box.locator("img:visible").first.get_attribute("src")
-
-
-def serious(page: Page, skip: str = "") -> list[str]:
-    "What axe calls serious or critical; `skip` is a selector of what it does not look at."
-    options = {
-        "resultTypes": ["violations"],
-        "preload": False,
-    }  # it would look for style sheets elsewhere
-    context = {"exclude": [skip]} if skip else None
-    found = Axe().run(page, context=context, options=options).response["violations"]
-    bad = [v for v in found if v["impact"] in ("serious", "critical")]
-    return [f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}" for v in bad]
-
-
-def dark(page: Page) -> Page:
-    "The same page once the system has gone dark."
-    page.add_style_tag(content="* { transition: none !important }")  # no colour half way
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
-    return page
-
-
-def too_wide(page: Page) -> int:
-    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-
-
-# ------------------------------------------------------------------------------ the made course
 def test_search_finds_a_word_while_it_is_typed(made, visit):
     page = visit.page(f"{made}/00_waves.html")
     page.keyboard.press("Control+k")
@@ -292,18 +157,10 @@ def test_claim_leads_to_its_cell_and_back(made, visit):
     expect(page.locator("li", has_text="A wave of rank")).to_be_in_viewport()
 
 
-def no_script(visit, address: str, viewport=WIDE) -> Page:
-    context = visit.browser.new_context(viewport=viewport, java_script_enabled=False)
-    visit.contexts.append(context)
-    page = context.new_page()
-    page.goto(address)
-    return page
-
-
 @pytest.mark.parametrize("script", [True, False])
 def test_claim_leads_to_its_proof_which_opens(made, visit, script):
     address = f"{made}/claims.html"
-    page = visit.page(address) if script else no_script(visit, address)
+    page = visit.page(address, script=script)
     page.locator("li", has_text="A proof of").get_by_role("link", name="see it").click()
     line = page.locator("details.proof > summary", has_text="A proof of two_ends <opens>")
     expect(line).to_be_in_viewport()
@@ -327,7 +184,7 @@ def test_proofs_fit_on_a_phone(made, visit):
         line.click()
     assert too_wide(page) <= 0
     assert not serious(page)
-    assert not serious(dark(page))
+    assert not serious(dark(page), only=COLOURS)
 
 
 def test_claims_are_filtered_by_words_and_by_lesson(made, visit):
@@ -368,7 +225,7 @@ def test_a_group_of_the_library_opens_in_the_menu(made, visit):
 
 
 def test_glossary_without_javascript_is_a_plain_list(made, visit):
-    page = no_script(visit, f"{made}/glossary.html", PHONE)
+    page = visit.page(f"{made}/glossary.html", PHONE, script=False)
     expect(page.locator("ul.terms > li:visible")).to_have_count(2)
     expect(page.locator(".filter-box input")).to_have_count(0)
 
@@ -377,7 +234,7 @@ def test_glossary_without_javascript_is_a_plain_list(made, visit):
 def test_pages_to_look_up_are_accessible_in_both_colours(made, visit, name):
     page = settled(visit.page(f"{made}/{name}.html"))
     assert not serious(page)
-    assert not serious(dark(page))
+    assert not serious(dark(page), only=COLOURS)
     page.set_viewport_size(PHONE)
     assert too_wide(page) <= 0
 
@@ -404,70 +261,43 @@ def test_long_and_wide_output_scroll_in_their_box(made, visit):
 def test_lesson_is_accessible_in_both_colours(made, visit, viewport):
     page = settled(visit.page(f"{made}/00_waves.html", viewport))
     assert not serious(page)
-    assert not serious(dark(page))
+    assert not serious(dark(page), only=COLOURS)
 
 
-# ------------------------------------------------------------------------------ every real page
-NOTEBOOKS = build_site.pages_in(lessons.ROOT / "nbs")
-LIBRARY = {lessons.module_of(lessons.read(p)) for p in NOTEBOOKS if lessons.is_library(p)}
-PAGES = [
-    *map(build_site.page_of, NOTEBOOKS),
-    "claims",
-    "glossary",
-    "data",
-    "docs/teaching",
-    "search",
-    "404",
-]
-PAGES += ["library", *(group.page for group in library_groups.groups())]
-PAGES += [f"api/{m}" for m in build_site.api_pages.package() if m not in LIBRARY]
+# ------------------------------------------------------------------------------ what every page is looked at for
+def test_a_fault_is_seen_in_both_colours(made, visit):
+    page = visit.page(f"{made}/01_more.html")
+    assert not serious(page)
+    faint = "<p style='color: #888; background: #777'>Too faint to read.</p>"
+    page.evaluate(f'document.querySelector("article").insertAdjacentHTML("beforeend", "{faint}")')
+    assert ["color-contrast" in fault for fault in serious(page)] == [True]
+    assert ["color-contrast" in fault for fault in serious(dark(page), only=COLOURS)] == [True]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_real_page(real, visit, name):
-    page = settled(visit.page(f"{real}/{name}.html", PHONE))
-    assert too_wide(page) <= 0
-    assert page.get_by_text(re.compile(WIDGET_ERROR)).count() == 0
-    broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.outerHTML)"
-    assert page.evaluate(broken) == []
-    page.set_viewport_size(WIDE)
-    code = "pre, .math"  # thousands of elements, seen on the made course
-    assert not serious(page, skip=code)
-    assert not serious(dark(page), skip=code)
+def test_a_slider_that_does_nothing_is_seen(made, visit):
+    page = settled(visit.page(f"{made}/00_waves.html"))
+    assert sliders_that_do_nothing(page) == []
+    page.evaluate("(b => b.replaceWith(b.cloneNode(true)))(document.querySelector('.widget-vbox'))")
+    assert sliders_that_do_nothing(page) == ["shift"]
 
 
-@pytest.mark.parametrize("name", [p for p in PAGES if p[0].isdigit()])
-def test_real_sliders_change_their_picture(real, visit, name):
-    page = settled(visit.page(f"{real}/{name}.html"))
-    for slider in page.get_by_role("slider").all():
-        before, last = picture(slider), slider.get_attribute("aria-valuemax")
-        slider.press("ArrowLeft" if slider.get_attribute("aria-valuenow") == last else "ArrowRight")
-        assert picture(slider) != before, slider.get_attribute("aria-label")
+def test_a_page_with_a_kind_of_its_own_is_among_those_that_axe_looks_at():
+    plain, odd = (
+        "<main><p>a</p><a href='x'>b</a></main>",
+        "<main><p style='color: #999'>a</p></main>",
+    )
+    pages = {"a": Page(plain).kinds, "b": Page(plain).kinds, "c": Page(odd).kinds}
+    assert chosen(pages, ["a"]) == {"a", "c"} and len(chosen(pages, [])) == 2
+    unnamed = Page("<main><img></main>").kinds, Page("<main><img alt='x'></main>").kinds
+    assert unnamed[0] != unnamed[1]
+    assert Page("<pre><b style='color: red'></b></pre>").kinds == Page("<pre></pre>").kinds
 
 
-HEAVIEST = {"index": 1.0e6}
-USUAL = 2.5e6
-
-
-@pytest.mark.parametrize("name", [p for p in PAGES if p[0].isdigit() or p == "index"])
-def test_real_page_is_light(real, visit, name):
-    page = visit.page(f"{real}/{name}.html")
-    page.wait_for_load_state("networkidle")
-    weighed = "performance.getEntriesByType('resource').reduce((n, e) => n + e.decodedBodySize, 0)"
-    own = len(page.content().encode())
-    assert page.evaluate(weighed) + own <= HEAVIEST.get(name, USUAL)
-
-
-def test_real_search(real, visit):
-    page = visit.page(f"{real}/search.html?q=untar_data")
-    expect(page.locator("#search-results a").first).to_be_visible()
-    ask = "w => Search._performSearch(...Search._parseQuery(w)).at(-1).slice(0, 3)"
-    first = {word: page.evaluate(ask, word) for word, _ in WORDS}
-    assert not {w: first[w] for w, lesson in WORDS if not first[w][0].startswith(lesson)}
-    assert all(place.startswith("#box-") for _, _, place in first.values())
-
-
-def test_real_search_leads_to_the_box(real, visit):
-    page = visit.page(f"{real}/search.html?q=convolution")
-    page.locator("#search-results a").first.click()
-    expect(page.locator("blockquote.term", has_text="convolution.").first).to_be_in_viewport()
+def test_an_address_that_leads_nowhere_is_seen(tmp_path):
+    (tmp_path / "sub").mkdir()
+    good = "<h1 id='top'>A</h1><a href='#top'></a><a href='sub/b.html#here'></a><a href='https://a.org/x'></a>"
+    bad = "<p id='here'></p><a href='../a.html#gone'></a><img src='no.png'><a href='c.html'></a>"
+    (tmp_path / "a.html").write_text(good)
+    (tmp_path / "sub" / "b.html").write_text(bad)
+    found = dead_ends(read_site(tmp_path))
+    assert found == ["b.html: ../a.html#gone", "b.html: no.png", "b.html: c.html"]

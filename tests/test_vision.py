@@ -314,7 +314,7 @@ def test_without_weights_and_without_network(folder, no_network):
     start = time.perf_counter()
     with pytest.raises(DataError, match=r"resnet18.*no connection.*efficientnet_lite0.*pretrained"):
         vision_learner(loaders(folder), resnet18)
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 120
     assert no_network[0][1]["tries"] <= 3
 
 

@@ -28,12 +28,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbdev.clean import clean_nb
 from nbformat import NotebookNode
 
+from kernels import ForkingManager
 from lessons import (
     ROOT,
     checks_in,
@@ -52,6 +54,7 @@ from lessons import (
 )
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+FORKING = "COURSEKIT_FORKING"  # set in the processes that run several notebooks side by side
 NOT_RUN_TAGS = {"skip-execution", "raises-exception"}
 
 
@@ -190,6 +193,7 @@ def run(
         nb,
         timeout=timeout,
         kernel_name="python3",
+        kernel_manager_class=manager(),
         coalesce_streams=True,  # under load one print can arrive in two pieces
         resources={"metadata": {"path": str(path.parent)}},
     )
@@ -313,16 +317,32 @@ def run_all(tasks: list[Task], jobs: int) -> Iterator[tuple[int, Result]]:
         return
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), share_cores, (jobs,))
     try:
-        waiting = {pool.submit(task.carry_out): i for i, task in enumerate(tasks)}
+        waiting = {pool.submit(tasks[i].carry_out): i for i in longest_first(tasks)}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+def longest_first(tasks: list[Task]) -> list[int]:
+    "Places of the tasks by the seconds that their last run took: no long one is left for the end."
+    return sorted(range(len(tasks)), key=lambda i: -recorded_seconds(tasks[i].path))
+
+
+def recorded_seconds(path: Path) -> float:
+    return read(path).metadata.get("coursekit", {}).get("seconds", 0)
+
+
+def manager() -> type[AsyncKernelManager]:
+    "Where many notebooks are run, their kernels are forked from a process that has PyTorch."
+    return ForkingManager if os.environ.get(FORKING) else AsyncKernelManager
+
+
 def share_cores(jobs: int) -> None:
     "Kernels that run side by side should not each start a thread for every core."
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    if sys.platform == "linux":
+        os.environ[FORKING] = "1"
 
 
 def said(result: Result) -> str:

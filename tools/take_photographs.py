@@ -1,4 +1,4 @@
-"""How the photographs inside the package were taken: `python tools/photographs.py`, on Debian or Ubuntu.
+"""How the photographs inside the package were taken: `python tools/take_photographs.py`, on Debian or Ubuntu.
 
 Fetches the package of Debian that carries them, reads the container in which they lie, keeps those that
 their authors have given away (public domain or CC0) in four classes, and writes them with `credits.csv`
