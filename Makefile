@@ -6,7 +6,11 @@ N ?= 01
 JOBS ?= 2
 .DEFAULT_GOAL := help
 OUT ?=
-.PHONY: help course test lab fresh lesson class slides site bench environment data export lock browser
+ONLY ?=
+LONG ?=
+EXPERIMENTS := workers drawn_bears augmentation borrowed head_start fine_tune night photographs recipes \
+	recipes_photographs digits steps collab collab_parts
+.PHONY: help course test lab fresh lesson class slides site bench experiments environment data export lock browser
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,23 +51,11 @@ slides: environment  ## Slides of a lesson, in _slides/: make slides N=04
 site: environment  ## Build the site into _site/ from the committed outputs
 	$(BIN)/python tools/build_site.py
 
-bench: environment data  ## Time budgets, and timings too long for every run
-	$(BIN)/python bench/budgets.py
-	$(BIN)/python bench/data.py
-	$(BIN)/python bench/workers.py
-	$(BIN)/python bench/drawn_bears.py
-	$(BIN)/python bench/learner.py
-	$(BIN)/python bench/vision.py
-	$(BIN)/python bench/predict.py
-	$(BIN)/python bench/augmentation.py
-	$(BIN)/python bench/borrowed.py
-	$(BIN)/python bench/photographs.py
-	$(BIN)/python bench/recipes.py
-	$(BIN)/python bench/recipes_photographs.py
-	$(BIN)/python bench/digits.py
-	$(BIN)/python bench/steps.py
-	$(BIN)/python bench/collab.py
-	$(BIN)/python bench/collab_parts.py
+bench: environment data  ## Races against others, and how cost grows, 40 minutes at most: make bench ONLY=digits,import
+	$(BIN)/python bench/card.py --only "$(ONLY)" $(if $(LONG),--long)
+
+experiments: environment data  ## Tables of long trainings that lessons show, made again: hours
+	@for name in $(EXPERIMENTS); do echo "$$name"; $(BIN)/python bench/$$name.py || exit 1; done
 
 export: environment  ## Write coursekit/ and README.md from the notebooks
 	$(BIN)/nbdev-export
