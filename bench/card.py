@@ -36,6 +36,7 @@ from races import CURVES, NEEDED, OURS, RACES, Curve, Race
 BENCH = Path(__file__).resolve().parent
 SIDES = str(BENCH / "sides.py")
 MINUTES, LEAST = 40, 20  # of a run; seconds that a race needs at least
+REST = 0.25  # seconds before a turn, until the threads of the one before have gone to sleep
 LOST = (Exception, SystemExit)  # what may end a race, but not the card
 
 
@@ -105,9 +106,12 @@ def by_orders(card: Card, race: Race, sides: list[str]):
     limit = 120 + 2 * race.budget
 
     def of(helper: Helper) -> Callable[[int], dict]:
-        return lambda turn: helper.ask(
-            limit, action=race.action, turn=turn, **(sizes if turn >= 0 else first)
-        )
+        def turn_of(turn: int) -> dict:
+            time.sleep(REST)
+            order = {"action": race.action, "turn": turn} | (sizes if turn >= 0 else first)
+            return helper.ask(limit, **order)
+
+        return turn_of
 
     with waiting(card, sides, race.threads) as helpers:
         yield {side: of(helper) for side, helper in helpers.items()}
@@ -241,14 +245,17 @@ def run_budgets(card: Card) -> dict:
     "Lessons against their time budgets, as many as there is time for."
     seconds = card.left(60 * 30)
     command = [sys.executable, "-u", str(BENCH / "budgets.py")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        said, note = process.communicate(timeout=seconds)[0], ""
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        said, note = process.communicate()[0], f"cut: {seconds:.0f} s were over"
+    note = ""
+    with tempfile.TemporaryFile("w+") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            note = f"cut: {seconds:.0f} s were over"
+        file.seek(0)
+        said = file.read()
     rows = re.findall(r"^(\S.*?) +([\d.]+) s of (\d+) s$", said, re.M)
     if not rows and not note:
         raise Failed(said.strip().splitlines()[-1] if said.strip() else "no word")

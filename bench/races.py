@@ -98,7 +98,7 @@ RACES = {
         action="lite0",
         sizes={"n": 160},
         warm={"n": 80},
-        quick={"n": 80},
+        quick={"n": 80, "pixels": 64},
         needs={"lite0": (416, 96)},
         budget=150,
         quality="accuracy",
@@ -123,7 +123,7 @@ RACES = {
         "Predictions of a ResNet-18 for 240 pictures, resized to 224.",
         action="get_preds",
         sizes={"n": 240},
-        quick={"n": 80},
+        quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
     ),
     "tta": Race(
@@ -131,7 +131,7 @@ RACES = {
         "The same for four changed copies of 120 pictures and the pictures as they are.",
         action="tta",
         sizes={"n": 120},
-        quick={"n": 80},
+        quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
         budget=90,
     ),
@@ -163,6 +163,7 @@ RACES = {
         " clients on the same machine.",
         budget=90,
         goals={"fastai": 2},
+        quality="p95",
     ),
 }
 

@@ -3,14 +3,20 @@
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from helper import markdown_table, ratios
 from races import CURVES, OURS, RACES, Curve, Race
 
-LESS_IS_BETTER = {"mse"}
+LESS_IS_BETTER = {"mse", "p95"}
+LABELS = {"mse": "MSE", "p95": "95 % answered within ms"}
 COLOURS = {OURS: "#0b5cad", "fastai": "#c4501b"}
+FIGURE = (
+    "![Above, how many times as fast we are in each race, a point for the median and a line from the"
+    " least to the most of the pairs; below, seconds over size for each curve of cost.](results.png)\n"
+)
 GREY, INK = "#8a8a8a", "#333333"
 
 
@@ -92,8 +98,8 @@ def faults(race: Race, found: dict) -> Iterator[str]:
         mine, other = row["quality"]
         rounds, worse = len(row["pairs"]), sum(map(race_worse(race), row["pairs"]))
         if worse > rounds / 2:
-            name = race.quality.replace("mse", "MSE")
-            span = f"{name} {mine:.3f}, {row['other']} {other:.3f}"
+            name = LABELS.get(race.quality, race.quality)
+            span = f"{name} {good(mine)}, {row['other']} {good(other)}"
             yield f"{span}: worse in {worse} of {rounds} rounds"
 
 
@@ -111,6 +117,11 @@ def race_worse(race: Race) -> Callable[[tuple[dict, dict]], bool]:
 def two(value: float) -> str:
     "Three digits that count."
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def good(value: float) -> str:
+    "A measure of quality."
+    return f"{value:.3f}" if value < 10 else f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:
@@ -147,7 +158,7 @@ def page(kept: dict) -> str:
         parts.append(
             "**A quick look with tiny sizes, to see that the card works. No measurement.**\n"
         )
-    parts += [losses(found), not_run(found), race_table(found), what_each_is(found)]
+    parts += [losses(found), not_run(found), race_table(found), FIGURE, what_each_is(found)]
     if any(name in found for name in CURVES):
         parts += curve_parts(found)
     parts.append(budget_part(found.get("budgets", {})))
@@ -246,8 +257,8 @@ def race_row(race: Race, row: dict) -> list[str]:
         else ""
     )
     peaks = ", ".join(f"{value:,.0f}" if value else "?" for value in row["peaks"])
-    told = [f"{value:.3f}" for value in row["quality"] if value is not None]
-    quality = f"{race.quality.replace('mse', 'MSE')} {', '.join(told)}" if told else ""
+    told = [good(value) for value in row["quality"] if value is not None]
+    quality = f"{LABELS.get(race.quality, race.quality)} {', '.join(told)}" if told else ""
     times = f"**{two(row['times'])}** ({low} to {high})"
     first = [race.title, row["other"], seconds(row["ours"]), seconds(row["theirs"])]
     return [*first, times, goal, peaks, quality]
@@ -266,11 +277,7 @@ def what_each_is(found: dict) -> str:
 
 
 def curve_parts(found: dict) -> list[str]:
-    parts = [
-        "## How cost grows\n",
-        "![Above, how many times as fast we are in each race, a point for the median and a line from the"
-        " least to the most of the pairs; below, seconds over size for each curve of cost.](results.png)\n",
-    ]
+    parts = ["## How cost grows\n"]
     for name, curve in CURVES.items():
         if found.get(name, {}).get("done"):
             parts += [f"### {curve.title}\n", curve_table(curve, found[name])]
@@ -316,12 +323,12 @@ def figure(kept: dict, file: Path) -> None:
         if any(map(any_points, found.get(name, {}).get("done", {}).values()))
     ]
     lines = math.ceil(len(curves) / 3)
-    tall = [0.7 + 0.27 * max(len(rows), 1), *[2.4] * lines]
-    fig = Figure(figsize=(9, sum(tall) + 0.6), layout="constrained", dpi=110)
-    grid = fig.add_gridspec(1 + lines, 3, height_ratios=tall)
-    draw_ratios(fig.add_subplot(grid[0, :]), rows)
+    tall = [0.7 + 0.27 * max(len(rows), 1), 2.4 * lines]
+    fig = Figure(figsize=(9, sum(tall)), layout="constrained", dpi=110)
+    parts = fig.subfigures(2, 1, height_ratios=tall) if curves else [fig]
+    draw_ratios(parts[0].subplots(), rows)
     for i, name in enumerate(curves):
-        ax = fig.add_subplot(grid[1 + i // 3, i % 3])
+        ax = parts[1].add_subplot(lines, 3, i + 1)
         draw_curve(ax, CURVES[name], found[name]["done"])
     fig.savefig(file)
 
@@ -339,7 +346,8 @@ def draw_ratios(ax, rows: list) -> None:
             ax.plot(row["goal"], place, "|", color=INK, ms=12)
     ax.axvline(1, color=GREY, lw=1)
     ax.set_xscale("log")
-    ax.set_xticks([0.5, 1, 2, 4, 8, 16, 32], ["0.5", "1", "2", "4", "8", "16", "32"])
+    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_xticks([], minor=True)
     ax.set_yticks(range(len(rows)), [title for title, _ in reversed(rows)], fontsize=8)
     ax.set_xlabel("times as fast (median and range of pairs; a stroke is the goal)", fontsize=8)
@@ -347,6 +355,8 @@ def draw_ratios(ax, rows: list) -> None:
 
 
 def draw_curve(ax, curve: Curve, done: dict) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     for side, answers in done.items():
         points = sorted((int(p), middle(each)) for p, each in answers.items() if each)
         if points:
@@ -361,13 +371,27 @@ def draw_curve(ax, curve: Curve, done: dict) -> None:
     if curve.grows:
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.set_ylim(bottom=0)
-    ax.set_xlabel(curve.axis, fontsize=8)
+    points = sorted({int(p) for answers in done.values() for p, each in answers.items() if each})
+    shown = points[:: 2 if len(points) > 5 else 1]
+    ax.set_xticks(shown, [brief(point) for point in shown])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel(textwrap.fill(curve.title, 36), fontsize=8)
     ax.set_ylabel("seconds", fontsize=8)
-    ax.set_title(curve.title, fontsize=8, loc="left", wrap=True)
     ax.legend(frameon=False, fontsize=7)
     clear(ax)
+
+
+def brief(number: int) -> str:
+    "10,000 as 10k, and 2,000,000 as 2M."
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return str(number)
 
 
 def clear(ax) -> None:

@@ -262,12 +262,12 @@ def timm_epoch(files: list[Path], pixels: int, freeze: bool):
     return epoch
 
 
-def lite0(side: str, folder: Path, turn: int, n=None):
+def lite0(side: str, folder: Path, turn: int, n=None, pixels: int = SIDE):
     "`fine_tune(1)` of an EfficientNet-Lite0 that has learned from ImageNet: frozen, then all of it."
     import torch
 
     lib, files = names_of(side), files_in(folder / "bears", n, turn)
-    dls = loaders_of(lib, files, last_fifth(len(files)), stats=LITE0_STATISTICS)
+    dls = loaders_of(lib, files, last_fifth(len(files)), pixels, stats=LITE0_STATISTICS)
     torch.manual_seed(turn + 1)
     learn = lib.vision_learner(dls, "tf_efficientnet_lite0", pretrained=False, metrics=lib.accuracy)
     weights = torch.load(next(folder.glob("efficientnet*.pth")), weights_only=True)
@@ -277,14 +277,14 @@ def lite0(side: str, folder: Path, turn: int, n=None):
 
 
 @functools.cache
-def kept_learner(side: str, folder: Path, n: int | None):
-    learn, files = resnet(side, folder, n, augmented=True)
+def kept_learner(side: str, folder: Path, n: int | None, pixels: int):
+    learn, files = resnet(side, folder, n, pixels, augmented=True)
     return learn, learn.dls.test_dl(files, with_labels=True)
 
 
-def predictions(side: str, folder: Path, turn: int, n=None, looks: int = 0):
+def predictions(side: str, folder: Path, turn: int, n=None, pixels: int = SIDE, looks: int = 0):
     "`get_preds` of all files, or `tta` with so many looks."
-    learn, dl = kept_learner(side, folder, n)
+    learn, dl = kept_learner(side, folder, n, pixels)
 
     def run() -> dict:
         with learn.no_bar():
@@ -299,7 +299,7 @@ get_preds, tta = predictions, functools.partial(predictions, looks=4)
 
 def export(side: str, folder: Path, turn: int, n=None):
     "Write a learner with its way of data to a file."
-    learn, _ = kept_learner(side, folder, n)
+    learn, _ = kept_learner(side, folder, n, SIDE)
     learn.path, name = folder, f"raced-{side}.pkl"
     return lambda: learn.export(name) and None
 
@@ -450,7 +450,8 @@ def implicit(table, seed: int, *, epochs, factors, **_):
     places = users[train].numpy(), movies[train].numpy()
     shape = [len(ids) + 1 for ids in known]
     matrix = csr_matrix((stars[train].numpy(), places), shape)
-    model = AlternatingLeastSquares(factors, iterations=epochs, random_state=seed + 1)
+    settings = {"iterations": epochs, "random_state": seed + 1, "num_threads": 1}
+    model = AlternatingLeastSquares(factors, **settings)
     return lambda: model.fit(matrix, show_progress=False)
 
 
