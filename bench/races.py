@@ -34,7 +34,7 @@ class Race:
 
 
 PHOTOS = {"bears": (416, 96)}
-RESNET = "ResNet-18, pictures of 224 pixels, batches of 64, random first weights: speed alone"
+RESNET = "ResNet-18, pictures of {} pixels, batches of 64, random first weights: speed alone"
 RECOMMENDER = {"epochs": 5, "rate": 5e-3, "wd": 0.1, "factors": 50, "bs": 64}
 RACES = {
     "digits": Race(
@@ -56,6 +56,7 @@ RACES = {
         sizes={"n": 512, "kind": "small"},
         quick={"n": 64},
         needs={"small_photos": (512, 80)},
+        budget=80,
         goals={"fastai": 3},
     ),
     "loader_large": Race(
@@ -66,26 +67,26 @@ RACES = {
         warm={"n": 8},
         quick={"n": 8},
         needs={"large_photos": (6, 2)},
-        budget=90,
+        budget=110,
     ),
     "frozen": Race(
         "Frozen body, an epoch",
-        f"{RESNET}; the head learns on 192 pictures, validation on 48.",
+        f"{RESNET.format(224)}; the head learns on 128 pictures, validation on 72.",
         (OURS, "fastai", "timm"),
         "frozen",
-        sizes={"n": 240},
+        sizes={"n": 200},
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
-        budget=240,
+        budget=270,
         goals={"fastai": 4},
     ),
     "unfrozen": Race(
         "Whole net, an epoch",
-        f"{RESNET}; all of it learns on 128 pictures, validation on 32.",
+        f"{RESNET.format(160)}; all of it learns on 128 pictures, validation on 32.",
         (OURS, "fastai", "timm"),
         "unfrozen",
-        sizes={"n": 160},
+        sizes={"n": 160, "pixels": 160},
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
@@ -94,9 +95,10 @@ RACES = {
     ),
     "lite0": Race(
         "fine_tune(1) of a pretrained net",
-        "EfficientNet-Lite0 with weights from ImageNet: an epoch frozen, one with all of it; another split each turn.",
+        "EfficientNet-Lite0 with weights from ImageNet: an epoch frozen, one with all of it, on"
+        " 128 pictures of 128 pixels, validation on 32; another split each turn.",
         action="lite0",
-        sizes={"n": 160},
+        sizes={"n": 160, "pixels": 128},
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs={"lite0": (416, 96)},
@@ -113,27 +115,28 @@ RACES = {
         warm={"n": 5000, "epochs": 1},
         quick={"n": 5000, "epochs": 1},
         needs={"ratings": (0, 0)},
-        budget=240,
+        budget=280,
         goals={"fastai": 8},
         quality="mse",
         threads=1,
     ),
     "get_preds": Race(
         "get_preds",
-        "Predictions of a ResNet-18 for 240 pictures, resized to 224.",
+        "Predictions of a ResNet-18 for 128 pictures, resized to 224.",
         action="get_preds",
-        sizes={"n": 240},
+        sizes={"n": 128},
         quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
+        budget=100,
     ),
     "tta": Race(
         "tta, four looks",
-        "The same for four changed copies of 120 pictures and the pictures as they are.",
+        "The same for four changed copies of 32 pictures and the pictures as they are.",
         action="tta",
-        sizes={"n": 120},
-        quick={"n": 80, "pixels": 64},
+        sizes={"n": 32},
+        quick={"n": 32, "pixels": 64},
         needs=PHOTOS,
-        budget=90,
+        budget=100,
     ),
     "export": Race(
         "export",
@@ -148,20 +151,21 @@ RACES = {
         "First answer of a fresh process",
         "Start Python, import, load an exported ResNet-18, name one photograph, end. Probabilities have to agree.",
         pairs=7,
-        budget=70,
+        budget=80,
         goals={"fastai": 2},
     ),
     "import": Race(
         "Import of everything",
         "`from coursekit.all import *` against the same of `fastai.vision.all` and `fastai.collab`; torch is there.",
         pairs=7,
+        budget=80,
         goals={"fastai": 3},
     ),
     "service": Race(
         "Service, 10 clients",
         "One answer of the service of lesson 12 and of the obvious one (FastAPI, `learn.predict`), both ResNet-18, ten"
         " clients on the same machine.",
-        budget=90,
+        budget=100,
         goals={"fastai": 2},
         quality="p95",
     ),
@@ -197,7 +201,7 @@ CURVES = {
         lambda point: {"n": point, "pixels": 64},
         (80, 160),
         PHOTOS,
-        budget=100,
+        budget=210,
     ),
     "cost_size": Curve(
         "A frozen epoch of 128 pictures over their size",
@@ -207,6 +211,7 @@ CURVES = {
         lambda point: {"n": 128, "pixels": point},
         (32, 64),
         PHOTOS,
+        budget=100,
     ),
     "cost_ratings": Curve(
         "Loaders and an epoch over ratings, batches of 8,192",
@@ -216,7 +221,7 @@ CURVES = {
         lambda point: {"n": point},
         (10_000, 20_000),
         many="many_ratings",
-        budget=100,
+        budget=120,
         more=(20_000_000,),
     ),
     "cost_workers": Curve(
@@ -227,7 +232,7 @@ CURVES = {
         lambda point: {"n": 256, "kind": "small", "workers": point},
         (0, 1),
         {"small_photos": (512, 272)},
-        budget=70,
+        budget=80,
         grows=False,
     ),
     "cost_classes": Curve(

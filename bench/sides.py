@@ -277,19 +277,21 @@ def lite0(side: str, folder: Path, turn: int, n=None, pixels: int = SIDE):
 
 
 @functools.cache
-def kept_learner(side: str, folder: Path, n: int | None, pixels: int):
-    learn, files = resnet(side, folder, n, pixels, augmented=True)
-    return learn, learn.dls.test_dl(files, with_labels=True)
+def kept_learner(side: str, folder: Path, n: int, pixels: int):
+    learn, _ = resnet(side, folder, 80, pixels, augmented=True)
+    return learn, learn.dls.test_dl(files_in(folder / "bears", n), with_labels=True)
 
 
-def predictions(side: str, folder: Path, turn: int, n=None, pixels: int = SIDE, looks: int = 0):
+def predictions(side: str, folder: Path, turn: int, n: int, pixels: int = SIDE, looks: int = 0):
     "`get_preds` of all files, or `tta` with so many looks."
     learn, dl = kept_learner(side, folder, n, pixels)
 
     def run() -> dict:
         with learn.no_bar():
             found = learn.tta(dl=dl, n=looks) if looks else learn.get_preds(dl=dl)
-        return {"items": len(found[0])}
+        if len(found[0]) != n:
+            raise ValueError(f"{len(found[0])} predictions came, and not {n}")
+        return {}
 
     return run
 
@@ -297,7 +299,7 @@ def predictions(side: str, folder: Path, turn: int, n=None, pixels: int = SIDE, 
 get_preds, tta = predictions, functools.partial(predictions, looks=4)
 
 
-def export(side: str, folder: Path, turn: int, n=None):
+def export(side: str, folder: Path, turn: int, n: int):
     "Write a learner with its way of data to a file."
     learn, _ = kept_learner(side, folder, n, SIDE)
     learn.path, name = folder, f"raced-{side}.pkl"
