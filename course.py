@@ -3,7 +3,7 @@
     python course.py                  everything: environment, data, every lesson run, the site
     python course.py test             everything that is checked before a change goes in
     python course.py lesson 04        one command with its argument; `python course.py help` lists them
-    python course.py test JOBS=1      settings are written as for make: N, OUT, JOBS, VENV, TORCH
+    python course.py test JOBS=1      settings are written as for make: N, OUT, JOBS, ONLY, VENV, TORCH
     python course.py test --dry-run   what would be run, without running it
 
 The Makefile calls this file, so that each recipe stands in one place. It needs no package; an old Python
@@ -33,7 +33,8 @@ COMMANDS = {
     "class": "Lessons without answers for a class, and a sheet of them: {} class OUT=our-class",
     "slides": "Slides of a lesson, in _slides/: {} slides N=04",
     "site": "Build the site into _site/ from the committed outputs",
-    "bench": "Time budgets, and timings too long for every run",
+    "bench": "Races against others, and how cost grows, 40 minutes at most: {} bench ONLY=digits",
+    "experiments": "Tables of long trainings that lessons show, made again: hours",
     "environment": "Make or update .venv",
     "data": "Fetch the data of the lessons",
     "export": "Write coursekit/ and README.md from the notebooks",
@@ -41,8 +42,12 @@ COMMANDS = {
     "browser": "In CI on Linux: install the Chromium of the browser tests",
     "help": "Show this list",
 }
-SETTINGS = {"N": "", "OUT": "", "JOBS": "2", "VENV": ".venv", "TORCH": ""}
+SETTINGS = {"N": "", "OUT": "", "JOBS": "2", "VENV": ".venv", "TORCH": "", "ONLY": "", "LONG": ""}
 ARGUMENT = {"lesson": "N", "fresh": "N", "slides": "N", "class": "OUT"}  # what a bare word is
+EXPERIMENTS = (
+    "workers drawn_bears augmentation borrowed head_start fine_tune night photographs recipes "
+    "recipes_photographs digits steps collab collab_parts"
+).split()
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -131,9 +136,12 @@ class Course:
         return [*self.environment(), self.python("tools/build_site.py")]
 
     def bench(self):
-        "The list stands in the Makefile, which runs it too."
-        listed = re.findall(r"^\t\$\(BIN\)/python (bench/\S+)$", text_of("Makefile"), re.M)
-        return [*self.data(), *(self.python(path) for path in listed)]
+        long = ["--long"] if self.settings["LONG"] else []
+        card = self.python("bench/card.py", "--only", self.settings["ONLY"], *long)
+        return [*self.data(), card]
+
+    def experiments(self):
+        return [*self.data(), *(self.python(f"bench/{name}.py") for name in EXPERIMENTS)]
 
     def export(self):
         export, clean = self.tool("nbdev-export"), self.tool("nbdev-clean")

@@ -28,8 +28,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from helper import Helper
-from learner import peak_memory, spread, verdict
+from helper import Helper, clocked, peak_memory, spread, verdict
+from sides import Y_RANGE, recommender, table_in
 
 KEPT = Path(__file__).with_suffix(".csv")
 TABLES = ("quality", "race", "scale")
@@ -37,7 +37,6 @@ COLUMNS = [
     *("table", "method", "rmse", "rmse spread", "recall@10", "ndcg@10"),
     *("threads", "seed", "mse", "distinct", "ratio", "batch", "ratings/s", "peak GB", "seconds"),
 ]
-Y_RANGE = (0, 5.5)
 RACE = {"epochs": 5, "rate": 5e-3, "wd": 0.1, "factors": 50, "bs": 64}
 FASTER_GOAL, RMSE_GOAL = 8, 0.905
 SPLITS = range(5)
@@ -70,101 +69,19 @@ def serve(name: str, folder: Path) -> None:
 
 
 # ---------------------------------------------------------------- race: what a racer does, in its own process
-def table_in(folder: Path, rows: int | None):
-    import pandas as pd
-
-    return pd.DataFrame(dict(np.load(folder / "ratings.npz"))).head(rows or sys.maxsize)
-
-
-def race_learner(lib, dls, factors: int, rate: float, wd: float, epochs: int) -> dict:
-    "Train with a learner of either library; they have the same names."
-    learn = lib.collab_learner(dls, n_factors=factors, y_range=Y_RANGE)
-    with learn.no_bar(), learn.no_logging():
-        start, busy = time.perf_counter(), time.process_time()
-        learn.fit_one_cycle(epochs, rate, wd=wd)
-        seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    return {"seconds": seconds, "busy": busy, "mse": float(learn.recorder.values[-1][1])}  # noqa: PD011
+def race_side(side: str, folder: Path, seed: int, rows=None, **settings) -> dict:
+    "Seconds and error of one training, by a side of the race card."
+    return clocked(recommender(side, folder, seed - 1, rows, **settings))
 
 
-def race_fastai(folder: Path, seed: int, rows=None, *, bs: int, **settings) -> dict:
-    import fastai.collab as lib
-    from fastai.torch_core import set_seed
+def race_fastai(folder: Path, seed: int, rows=None, **settings) -> dict:
+    "The same, and the share of the training ratings that come in an epoch."
+    from fastai.collab import CollabDataLoaders
 
-    dls = lib.CollabDataLoaders.from_df(table_in(folder, rows), seed=seed, bs=bs, device="cpu")
-    set_seed(seed)
+    dls = CollabDataLoaders.from_df(table_in(folder, rows), seed=seed, device="cpu")
     drawn = dls.train.get_idxs()
-    set_seed(seed)
-    return race_learner(lib, dls, **settings) | {"distinct": len(set(drawn)) / len(drawn)}
-
-
-def race_coursekit(folder: Path, seed: int, rows=None, *, bs: int, **settings) -> dict:
-    import torch
-
-    import coursekit.collab as lib
-    import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
-
-    dls = lib.CollabDataLoaders.from_df(table_in(folder, rows), seed=seed, bs=bs, device="cpu")
-    torch.manual_seed(seed)
-    return race_learner(lib, dls, **settings)
-
-
-def race_bare(folder: Path, seed: int, rows=None, *, epochs, rate, wd, factors, bs) -> dict:
-    "The same without any library but PyTorch: the least that there is to do."
-    import pandas as pd
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    table = table_in(folder, rows)
-    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
-    cut = int(0.2 * len(table))
-    train, valid = order[cut:], order[:cut]
-    known = [np.unique(table[name].to_numpy()[train]) for name in ("user", "movie")]
-    places = [
-        pd.Index(ids).get_indexer(table[name]) + 1
-        for ids, name in zip(known, ("user", "movie"), strict=True)
-    ]
-    users, movies = map(torch.from_numpy, places)
-    stars = torch.from_numpy(table.rating.to_numpy(np.float32))
-    torch.manual_seed(seed)
-    sizes = [(len(ids) + 1, width) for width in (factors, 1) for ids in known]
-    tables = [nn.Embedding(*size) for size in sizes]
-    for each in tables:
-        nn.init.trunc_normal_(each.weight, std=0.01, a=-0.02, b=0.02)
-    u_factors, m_factors, u_bias, m_bias = tables
-    low, high = Y_RANGE
-
-    def model(rows):
-        u, m = users[rows], movies[rows]
-        scores = (u_factors(u) * m_factors(m)).sum(1) + (u_bias(u) + m_bias(m))[:, 0]
-        return scores.sigmoid() * (high - low) + low
-
-    def cosine(start, end, at):
-        return start + (end - start) * (1 - math.cos(math.pi * at)) / 2
-
-    params = [each.weight for each in tables]
-    opt = torch.optim.AdamW(params, rate, betas=(0.95, 0.99), eps=1e-5, weight_decay=wd, fused=True)
-    (group,), done, steps = opt.param_groups, 0, epochs * (len(train) // bs)
-    start, busy = time.perf_counter(), time.process_time()
-    for _ in range(epochs):
-        shuffled = train[torch.randperm(len(train))]
-        for rows_of_batch in shuffled[: len(train) // bs * bs].split(bs):
-            at, done = done / steps, done + 1
-            if at < 0.25:
-                now = cosine(rate / 25, rate, at / 0.25), cosine(0.95, 0.85, at / 0.25)
-            else:
-                at = (at - 0.25) / 0.75
-                now = cosine(rate, rate / 1e5, at), cosine(0.85, 0.95, at)
-            group["lr"], group["betas"] = now[0], (now[1], 0.99)
-            F.mse_loss(model(rows_of_batch), stars[rows_of_batch]).backward()
-            opt.step()
-            opt.zero_grad()
-        with torch.no_grad():
-            for weight in params:  # what training has not seen is like the mean
-                weight[0] = weight[1:].mean(0)
-            mse = F.mse_loss(model(valid), stars[valid]).item()
-    seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    return {"seconds": seconds, "busy": busy, "mse": mse}
+    found = race_side("fastai", folder, seed, rows, **settings)
+    return found | {"distinct": len(set(drawn)) / len(drawn)}
 
 
 def race(options, folder: Path) -> Iterator[dict]:
@@ -723,8 +640,8 @@ def judge_scale(rows: list[dict]) -> int:
 # ---------------------------------------------------------------- what is told, and kept
 ANSWERS = {
     "fastai": race_fastai,
-    "coursekit": race_coursekit,
-    "bare loop": race_bare,
+    "coursekit": partial(race_side, "coursekit"),
+    "bare loop": partial(race_side, "bare loop"),
     "surprise": answer_surprise,
     "implicit": answer_implicit,
     "make many": lambda folder, **sizes: make_many(folder, **sizes),

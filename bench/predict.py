@@ -1,32 +1,22 @@
-"""Race the first answer of an application against fastai: import, load an exported learner, name one photograph.
-
-    COURSEKIT_FASTAI=/path/to/python python bench/predict.py     # a Python that has fastai 2
-    python bench/predict.py --rounds 9 --strict
-    python bench/predict.py --profile                            # what our own side imports, and how long that takes
+"""The first answer of an application: import, load an exported learner, name one photograph; a process for each.
 
 Both sides export a learner with a ResNet-18, two classes and the same random weights, made for pictures of 224 x 224.
-Then each answer is a process of its own, from the start of Python to its end; the two take turns, who begins changes,
-and the first answer of each is not counted. A ratio is that of two answers of the same round, so that a busy machine
-slows both. That both sides do the same work is checked: their probabilities have to agree. Without `COURSEKIT_FASTAI`
-only our own side runs. A missed goal is reported; with `--strict` it is also an error.
+`python bench/card.py --only predict` races it; `python -X importtime bench/predict.py ...` says what is imported.
 """
 
 import argparse
 import json
-import os
 import resource
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-GOAL = 0.5  # of fastai's time
+from helper import Failed, peak_memory
+
 SIZE, PARTS = 224, ("import", "load", "predict")
 
 
-# ---------------------------------------------------------------- what is prepared
 def draw_photos(folder: Path) -> None:
     "Pictures of the size that a telephone sends: sky above, and a hill of one of two colours."
     import numpy as np
@@ -70,7 +60,6 @@ def prepare(side: str, folder: Path) -> None:
     learn.export(f"{side}.pkl")
 
 
-# ---------------------------------------------------------------- what is raced
 def answer(side: str, folder: Path) -> None:
     "What an application does until it has its first answer; a line of JSON about it."
     start = time.perf_counter()
@@ -83,119 +72,48 @@ def answer(side: str, folder: Path) -> None:
     loaded = time.perf_counter()
     with learn.no_bar():
         said, _, probabilities = learn.predict(folder / "photos" / "sand" / "0.jpg")
-    done = time.perf_counter()
-    seconds = dict(zip(PARTS, (imported - start, loaded - imported, done - loaded), strict=True))
-    print(f"ANSWER {json.dumps([str(said), probabilities.tolist(), seconds])}")
+    times = (imported - start, loaded - imported, time.perf_counter() - loaded)
+    found = dict(zip(PARTS, times, strict=True)) | {"peak": peak_memory()}
+    found |= {"said": str(said), "probabilities": probabilities.tolist()}
+    print(f"ANSWER {json.dumps(found)}")
 
 
-def run(python: str, side: str, folder: Path, step: str = "answer", *options: str) -> dict:
+def run(python: str, side: str, folder: Path, step: str = "answer") -> dict:
     "One process, and what it took: wall and processor's seconds of all of it, and of its parts."
-    command = [python, "-W", "ignore", *options, __file__, "--step", step, "--side", side]
+    command = [python, "-W", "ignore", __file__, "--step", step, "--side", side]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([*command, "--folder", str(folder)], capture_output=True, text=True)
+    command += ["--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise SystemExit(f"{side} failed at: {step}\n{done.stderr[-2000:]}")
+        last = done.stderr.strip().splitlines()[-1:] or ["no word"]
+        raise Failed(f"{side} failed at {step}: {last[0]}")
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    found = {"whole": wall, "busy": busy, "errors": done.stderr}
-    if step == "answer":
-        line = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER "))
-        found["said"], found["probabilities"], seconds = json.loads(line.removeprefix("ANSWER "))
-        found |= seconds
-    return found
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    more = json.loads(lines[0].removeprefix("ANSWER ")) if lines else {}
+    return {"seconds": wall, "busy": busy} | more
 
 
-def race(pythons: dict[str, str], folder: Path, rounds: int) -> dict[str, list[dict]]:
-    took = {side: [] for side in pythons}
-    for turn in range(rounds + 1):
-        order = list(pythons.items())
-        for side, python in order[:: -1 if turn % 2 else 1]:
-            found = run(python, side, folder)
-            if turn:  # the first time files are read from the disk, and compiled
-                took[side].append(found)
-    return took
-
-
-# ---------------------------------------------------------------- what is told
-def spread(values: list[float], form: str = "{:,.0f}") -> str:
-    return f"{form} ({form} to {form})".format(statistics.median(values), min(values), max(values))
-
-
-def tell(took: dict[str, list[dict]]) -> int:
-    "Print the table; return how many goals were missed."
-    print(
-        f"import, load and predict one photograph, ResNet-18, {SIZE} x {SIZE}, a fresh process, ms"
+def agreement(ours: list[dict], theirs: list[dict]) -> str:
+    "Raises `Failed` unless both have said the same in each round."
+    pairs = list(zip(ours, theirs, strict=True))
+    apart = max(
+        abs(p - q)
+        for a, b in pairs
+        for p, q in zip(a["probabilities"], b["probabilities"], strict=True)
     )
-    for side, answers in took.items():
-        parts = ", ".join(
-            f"{part} {1000 * statistics.median(each[part] for each in answers):,.0f}"
-            for part in PARTS
-        )
-        print(
-            f"  {side:12}{spread([1000 * each['whole'] for each in answers]):>26}   of that {parts}"
-        )
-    if len(took) < 2:
-        return 0
-    pairs = list(zip(took["coursekit"], took["fastai"], strict=True))
-    for a, b in pairs:
-        apart = max(abs(p - q) for p, q in zip(a["probabilities"], b["probabilities"], strict=True))
-        if apart > 0.02 or a["said"] != b["said"]:
-            raise SystemExit(f"they do not agree: {a['probabilities']} and {b['probabilities']}")
-    print(f"  their probabilities differ by {apart:.4f} at most")
-    wall, busy = ([a[key] / b[key] for a, b in pairs] for key in ("whole", "busy"))
-    missed = statistics.median(wall) > GOAL
-    print(
-        f"  coursekit : fastai   x {spread(wall, '{:.2f}')}   processor's time x {spread(busy, '{:.2f}')}"
-        f"   goal at most {GOAL:.3g}: {'MISSED' if missed else 'met'}"
-    )
-    return int(missed)
+    if apart > 0.02 or any(a["said"] != b["said"] for a, b in pairs):
+        raise Failed(f"the sides do not agree: their probabilities are {apart:.3f} apart")
+    return f"one drawn photograph; probabilities {apart:.4f} apart at most"
 
 
-def profile(folder: Path, least: int = 20_000) -> None:
-    "The modules that take longest to import, with all below them, in milliseconds."
-    lines = run(sys.executable, "coursekit", folder, "answer", "-X", "importtime")["errors"]
-    rows = [
-        line.partition(":")[2].split("|") for line in lines.splitlines() if line.count("|") == 2
-    ]
-    rows = [(int(total), name) for _, total, name in rows if total.strip().isdigit()]
-    for total, name in sorted(rows, reverse=True):
-        if total > least and (len(name) - len(name.lstrip())) <= 5:
-            print(f"  {total / 1000:8,.0f}  {name}")
-
-
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--fastai", default=os.environ.get("COURSEKIT_FASTAI"), help="a Python that has fastai 2"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="answers of each side (7)")
-    parser.add_argument("--strict", action="store_true", help="a missed goal is an error")
-    parser.add_argument("--profile", action="store_true", help="what our side imports")
-    parser.add_argument("--step", choices=["prepare", "answer"], help=argparse.SUPPRESS)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=["prepare", "answer"], default="answer")
+    parser.add_argument("--side", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    if options.step:
-        {"prepare": prepare, "answer": answer}[options.step](options.side, options.folder)
-        return 0
-    pythons = {"coursekit": sys.executable}
-    if options.fastai and not options.profile:
-        pythons["fastai"] = options.fastai
-    elif not options.profile:
-        print("no COURSEKIT_FASTAI: only our own side runs")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        draw_photos(folder / "photos")
-        for side, python in pythons.items():
-            run(python, side, folder, "prepare")
-        if options.profile:
-            profile(folder)
-            return 0
-        missed = tell(race(pythons, folder, options.rounds))
-    load = f", {os.getloadavg()[0]:.1f} processes in the last minute"
-    print(f"medians of {options.rounds} rounds; {os.cpu_count()} cores{load}")
-    print(f"{missed} goals missed" if missed else "no goal missed")
-    return int(options.strict and missed > 0)
+    {"prepare": prepare, "answer": answer}[options.step](options.side, options.folder)
 
 
 if __name__ == "__main__":

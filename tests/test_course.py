@@ -70,7 +70,8 @@ def test_settings_reach_their_step():
     assert steps("test", JOBS="3")[-1].endswith("-n 3 --dist loadfile --no-loadscope-reorder")
     assert steps("lesson")[-1].endswith("run.py 01")
     assert Path(steps("class", OUT="x")[-1].split(" ")[-1]).is_absolute()
-    assert any("bench/budgets.py" in step for step in steps("bench"))
+    assert steps("bench", ONLY="digits")[-1].endswith("bench/card.py --only digits")
+    assert any("bench/steps.py" in step for step in steps("experiments"))
 
 
 def test_the_browser_is_installed_in_ci_on_linux_alone(monkeypatch):

@@ -34,6 +34,7 @@ from lessons import ROOT
 
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT)]
 import api_pages  # noqa: E402
+import speed_page  # noqa: E402
 from lesson_pages import CODE, Course, claim_place, label, markdown, plain  # noqa: E402
 
 BUILD = ROOT / "_build"
@@ -403,7 +404,7 @@ def toc(pages: list[Path], modules: list[str], shown: Shown) -> str:
     groups = {
         "Lessons": [p.name for p in pages if lessons.is_lesson(p)],
         "Library": [f"{group.page}.md" for group, _ in shown],
-        "Look up": ["glossary.md", "claims.md", "data.md", "docs/teaching.md"],
+        "Look up": ["glossary.md", "claims.md", "data.md", "docs/teaching.md", "docs/speed.md"],
         "API": [f"{m} <api/{m}.md>" for m in modules],
     }
     if groups["Library"]:
@@ -435,6 +436,7 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
         "data.md": data_page(),
         "404.md": NOT_FOUND,
         "docs/teaching.md": teaching_page(pages),
+        "docs/speed.md": speed_page.page(target),
         "index.txt": toc(pages, modules, shown),
     }
     for folder in ("groups", "docs"):

@@ -1,0 +1,26 @@
+"The page of the site about speed: how it is measured, and the results, if there are any."
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_YET = (
+    "## Results\n\nThe race card was not run yet on a quiet machine: `make bench` writes them.\n"
+)
+
+
+def page(target: Path, root: Path = ROOT) -> str:
+    "The text, as MyST; the figure of the results goes to `target`, where the site is put together."
+    text = (root / "docs" / "speed.md").read_text(encoding="utf-8")
+    file = root / "bench" / "RESULTS.md"
+    found = file.read_text(encoding="utf-8") if file.exists() else ""
+    if "\n## Races" not in found:
+        return f"{text}\n{NOT_YET}"
+    if (picture := file.with_name("results.png")).exists():
+        (target / "docs").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, target / "docs" / picture.name)
+    else:
+        found = re.sub(r"^!\[.*\]\(results\.png\)\n", "", found, flags=re.M)
+    results = re.sub(r"^#+ ", lambda mark: f"#{mark[0]}", found, flags=re.M)
+    return f"{text}\n{results.replace('## Results of the race card', '## Results', 1)}"
