@@ -2483,6 +2483,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'coursekit.schedules.combined_cos': ('training.html#combined_cos', 'coursekit/schedules.py')},
             'coursekit.scripts': { 'coursekit.scripts._folded': ('library/scripts.html#_folded', 'coursekit/scripts.py'),
                                    'coursekit.scripts._head': ('library/scripts.html#_head', 'coursekit/scripts.py'),
+                                   'coursekit.scripts._prints': ('library/scripts.html#_prints', 'coursekit/scripts.py'),
                                    'coursekit.scripts._statements': ('library/scripts.html#_statements', 'coursekit/scripts.py'),
                                    'coursekit.scripts._trained': ('library/scripts.html#_trained', 'coursekit/scripts.py'),
                                    'coursekit.scripts.as_comment': ('library/scripts.html#as_comment', 'coursekit/scripts.py'),

@@ -79,11 +79,11 @@ def for_script(code: str) -> str:
         if before.strip() or after[:1] == ";": continue
         if learn := _trained(node):
             inner = [f"    {line}" for line in lines[first:end]]
-            lines[first:end] = [f"{before}with on_all_processes({learn}):", *inner]
-        elif node is last:
-            lines[first] = f"{before}shown({lines[first].lstrip()}"
+            lines[first:end] = [f"{before}with _on_all_processes({learn}):", *inner]
+        elif node is last and not _prints(node):
+            lines[first] = f"{before}_shown({lines[first].lstrip()}"
             text = lines[end - 1].encode()
-            stop = node.end_col_offset + (len("shown(") if end - 1 == first else 0)
+            stop = node.end_col_offset + (len("_shown(") if end - 1 == first else 0)
             lines[end - 1] = (text[:stop] + b")" + text[stop:]).decode()
     return "\n".join(lines)
 
@@ -94,6 +94,10 @@ def _statements(body: list) -> Iterator[ast.Expr]:
         if isinstance(node, ast.Expr): yield node
         elif isinstance(node, ast.With | ast.For | ast.If | ast.Try):
             yield from _statements([*node.body, *getattr(node, "orelse", [])])
+
+
+def _prints(node: ast.Expr) -> bool:
+    return isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "print"
 
 
 def _trained(node: ast.Expr) -> str:
@@ -133,12 +137,12 @@ lessons = Path(__file__).resolve().parent / {folder!r}  # files are named as see
 if lessons.is_dir(): os.chdir(lessons)
 
 
-def shown(value) -> None:
+def _shown(value) -> None:
     "What a notebook would show of the last line of a cell."
     if value is not None: print(value)
 
 
-def on_all_processes(learn):
+def _on_all_processes(learn):
     "The processes that a launcher has started; with a learner of the lesson's own, this one."
     return learn.distributed() if hasattr(learn, "distributed") else nullcontext()
 '''
