@@ -25,7 +25,7 @@ setup(
     keywords=ini["keywords"].split(),
     python_requires=f">={ini['min_python']}",
     install_requires=lines(ini["requirements"]),
-    extras_require={kind: lines(ini[f"{kind}_requirements"]) for kind in ("app", "serve", "dev")},
+    extras_require={kind: lines(ini[f"{kind}_requirements"]) for kind in ("app", "serve", "scale", "dev")},
     packages=["coursekit"],
     package_data={"coursekit": ["datasets.toml", "photographs.zip", "questions.toml", "service.html",
                                 "worksheet.html"]},

@@ -61,16 +61,17 @@ from PIL import Image
 from torch import Tensor, as_tensor, nn
 
 from coursekit import (
-    app, archives, augment, basics, batches, blocks, bodies, callbacks, cards,
-    checkpoints, cleaning, collab, comparing, convolutions, data, data_loader, datasets,
-    deploy, digits, downloads, drawn_bears, drift, ethics, events, evidence, exercises,
-    explaining, exporting, extras, finder, group_errors, groups, heads, hidden, hooks,
-    image_loaders, image_search, interpretation, intervals, loaders, loop, losses,
-    measures, messages, metrics, monitoring, more_transforms, multilabel, normalize,
-    notebook_tools, onnx_files, optimizers, own_transforms, pictures, pipeline, precision,
-    ranking, ratings, recipes, recommender, recorder, register, registries, regression,
-    reports, resizing, schedules, service, serving, showing, tables, targets, transforms,
-    vision, worksheet,
+    app, archives, augment, basics, batches, big_ratings, blocks, bodies, callbacks,
+    cards, checkpoints, cleaning, collab, comparing, convolutions, data, data_loader,
+    datasets, deploy, digits, distributed, downloads, drawn_bears, drift, ethics,
+    events, evidence, exercises, explaining, exporting, extras, finder, group_errors,
+    groups, heads, hidden, hooks, image_loaders, image_search, interpretation,
+    intervals, loaders, loop, losses, measures, messages, metrics, monitoring,
+    more_transforms, multilabel, near_order, normalize, notebook_tools, onnx_files,
+    optimizers, own_transforms, pictures, pipeline, precision, ranking, ratings,
+    recipes, recommender, recorder, register, registries, regression, reports, resizing,
+    schedules, scripts, service, serving, shards, shares, showing, tables, targets,
+    transforms, vision, worksheet,
 )
 from . import widgets as own_widgets
 from .app import *  # noqa: F403
@@ -78,6 +79,7 @@ from .archives import *  # noqa: F403
 from .augment import *  # noqa: F403
 from .basics import *  # noqa: F403
 from .batches import *  # noqa: F403
+from .big_ratings import *  # noqa: F403
 from .blocks import *  # noqa: F403
 from .bodies import *  # noqa: F403
 from .callbacks import *  # noqa: F403
@@ -92,6 +94,7 @@ from .data_loader import *  # noqa: F403
 from .datasets import *  # noqa: F403
 from .deploy import *  # noqa: F403
 from .digits import *  # noqa: F403
+from .distributed import *  # noqa: F403
 from .downloads import *  # noqa: F403
 from .drawn_bears import *  # noqa: F403
 from .drift import *  # noqa: F403
@@ -121,6 +124,7 @@ from .metrics import *  # noqa: F403
 from .monitoring import *  # noqa: F403
 from .more_transforms import *  # noqa: F403
 from .multilabel import *  # noqa: F403
+from .near_order import *  # noqa: F403
 from .normalize import *  # noqa: F403
 from .notebook_tools import *  # noqa: F403
 from .onnx_files import *  # noqa: F403
@@ -140,8 +144,11 @@ from .regression import *  # noqa: F403
 from .reports import *  # noqa: F403
 from .resizing import *  # noqa: F403
 from .schedules import *  # noqa: F403
+from .scripts import *  # noqa: F403
 from .service import *  # noqa: F403
 from .serving import *  # noqa: F403
+from .shards import *  # noqa: F403
+from .shares import *  # noqa: F403
 from .showing import *  # noqa: F403
 from .tables import *  # noqa: F403
 from .targets import *  # noqa: F403
