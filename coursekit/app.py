@@ -356,7 +356,8 @@ def _check_free(address: str, port: int) -> None:
 
 # %% ../nbs/library/app.ipynb #a9900005
 def open_app(
-    file: str | Path,  # a file of `learn.export`, or a notebook, say from `write_app`
+    # a file of `learn.export`, or a notebook, say from `write_app`, or the folder of one
+    file: str | Path,
     title: str | None = None,  # as for `write_app`, for a model without a notebook
     threshold: float | Sequence[float] | dict | None = None,
     port: int = 8866,
@@ -376,6 +377,8 @@ def open_app(
         (template/"index.html.j2").write_text(_TEMPLATE, "utf-8")
         paths = [own, *filter(None, [os.environ.get("JUPYTER_PATH")])]
         env = os.environ | {"JUPYTER_PATH": os.pathsep.join(paths)}
+        print(f"a page at http://{address}:{port}/ in some seconds; Ctrl-C ends it",
+              flush=True)
         with subprocess.Popen(command, env=env) as process:
             # the same key stops Voila and this program
             with suppress(KeyboardInterrupt): return process.wait()
@@ -384,8 +387,11 @@ def open_app(
 
 
 def _notebook_for(file: Path, own: Path, title: str | None, threshold) -> Path:
+    inside = [file/"app.ipynb", *sorted(file.glob("*.safetensors"))]
+    if file.is_dir(): file = next((one for one in inside if one.exists()), file)
     if file.suffix == ".ipynb": return file
     there = file.with_name("app.ipynb")
-    if there.exists() and title is None and threshold is None: return there
+    own_way = title is not None or threshold is not None
+    if there.exists() and file.is_file() and not own_way: return there
     return write_app(file, title, threshold, own/"app.ipynb")
 

@@ -1207,3 +1207,16 @@ def test_open_app_makes_a_page_for_the_while(exported, monkeypatch, tmp_path):
     written = write_app(exported)
     app.open_app(exported, port=port)
     assert seen["notebook"] == str(written)
+
+
+def test_a_folder_opens_what_lies_in_it(exported, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(exported, alone / "m.safetensors")
+    made = app._notebook_for(alone, tmp_path, None, None)
+    assert made == tmp_path / "app.ipynb" and "m.safetensors" in made.read_text("utf-8")
+    own = app.write_app(alone / "m.safetensors")
+    assert app._notebook_for(alone, tmp_path, None, None) == own
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="it is a folder"):
+        app._notebook_for(tmp_path / "empty", tmp_path / "alone" / "x", None, None)
