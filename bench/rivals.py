@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from environment import find_uv, without_torch  # noqa: E402
+from environment import find_uv, lend_torch, without_torch  # noqa: E402
 
 LISTED, LOCK = (ROOT / "bench" / f"rivals.{end}" for end in ("txt", "lock"))
 VENV = ROOT / ".venv-rivals"
@@ -58,7 +58,7 @@ def install() -> list[str]:
     done = quiet(uv, "venv", "--quiet", "--clear", "--python", sys.executable, VENV)
     if done.returncode:
         return [f"no environment: {last_line(done)}"]
-    lend_torch()
+    lend_torch(PYTHON)
     # nothing that is not named: a requirement of torch would bring another torch
     command = (
         uv,
@@ -73,13 +73,6 @@ def install() -> list[str]:
     if quiet(*command, *pins()).returncode == 0:
         return []
     return [pin for pin in pins() if quiet(*command, pin).returncode]
-
-
-def lend_torch() -> None:
-    "Let the environment find the torch of this Python, after all packages of its own."
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own, ours = (quiet(python, "-c", ask).stdout.strip() for python in (PYTHON, sys.executable))
-    Path(own, "lent_torch.pth").write_text(f"{ours}\n", encoding="utf-8")
 
 
 def found(python: str | Path = PYTHON) -> dict[str, str]:
