@@ -283,6 +283,35 @@ def test_rivals_are_pinned_apart_from_torch():
     assert rivals.missing(told) == list(told)
 
 
+def test_rivals_without_a_network_are_named(tmp_path, monkeypatch, capsys):
+    def no_uv():
+        raise SystemExit("no network")
+
+    monkeypatch.setattr(rivals, "VENV", tmp_path)
+    monkeypatch.setattr(rivals, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(rivals, "find_uv", no_uv)
+    told = rivals.environment()
+    assert set(told) == set(rivals.MODULES) and rivals.missing(told) == list(told)
+    assert "cannot be had: uv (no network)" in capsys.readouterr().out
+    assert not (tmp_path / "stamp.json").exists()
+
+
+def test_a_pin_that_fails_is_named_and_the_others_are_installed(tmp_path, monkeypatch):
+    tried = []
+
+    def quiet(*command):
+        tried.append(command)
+        bad = "implicit==1" in command
+        return SimpleNamespace(returncode=int(bad), stdout="", stderr="no wheel")
+
+    monkeypatch.setattr(rivals, "quiet", quiet)
+    monkeypatch.setattr(rivals, "find_uv", lambda: "uv")
+    monkeypatch.setattr(rivals, "lend_torch", lambda python: None)
+    monkeypatch.setattr(rivals, "pins", lambda: ["fastai==2", "implicit==1", "timm==1"])
+    assert rivals.install() == ["implicit==1"]
+    assert [command[-1] for command in tried[-3:]] == ["fastai==2", "implicit==1", "timm==1"]
+
+
 def test_answers_that_disagree_are_no_race():
     ours, theirs = ([{"said": "sand", "probabilities": [p, 1 - p]}] for p in (0.2, 0.21))
     assert "0.0100 apart" in predict.agreement(ours, theirs)
