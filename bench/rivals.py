@@ -10,14 +10,16 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from environment import find_uv, without_torch  # noqa: E402
+from environment import find_uv, lend_torch, without_torch  # noqa: E402
 
 LISTED, LOCK = (ROOT / "bench" / f"rivals.{end}" for end in ("txt", "lock"))
+PATIENCE = 300  # seconds for pins one by one, say without a network
 VENV = ROOT / ".venv-rivals"
 PYTHON = VENV / "bin" / "python"
 MODULES = {
@@ -54,35 +56,24 @@ def pins() -> list[str]:
 
 def install() -> list[str]:
     "Install all pins at once, or one by one where that fails; says which cannot be had."
-    uv = find_uv()
+    try:
+        uv = find_uv()
+    except SystemExit as error:
+        return [f"uv ({error})"]
     done = quiet(uv, "venv", "--quiet", "--clear", "--python", sys.executable, VENV)
     if done.returncode:
-        return [f"no environment: {last_line(done)}"]
-    lend_torch()
+        return [f"an environment ({last_line(done)})"]
+    lend_torch(PYTHON)
     # nothing that is not named: a requirement of torch would bring another torch
-    command = (
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--compile-bytecode",
-        "--python",
-        PYTHON,
-    )
+    more = ("--quiet", "--no-deps", "--compile-bytecode", "--python", PYTHON)
+    command = (uv, "pip", "install", *more)
     if quiet(*command, *pins()).returncode == 0:
         return []
-    return [pin for pin in pins() if quiet(*command, pin).returncode]
+    end = time.monotonic() + PATIENCE
+    return [pin for pin in pins() if time.monotonic() > end or quiet(*command, pin).returncode]
 
 
-def lend_torch() -> None:
-    "Let the environment find the torch of this Python, after all packages of its own."
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own, ours = (quiet(python, "-c", ask).stdout.strip() for python in (PYTHON, sys.executable))
-    Path(own, "lent_torch.pth").write_text(f"{ours}\n", encoding="utf-8")
-
-
-def found(python: str | Path = PYTHON) -> dict[str, str]:
+def found(python: str | Path) -> dict[str, str]:
     "For each rival its version, or why it is not there: 'not there: ...'."
     told = {}
     for name, modules in MODULES.items():
@@ -106,7 +97,7 @@ def environment() -> dict[str, str]:
     print("making the environment of the rivals (a few minutes, once)", flush=True)
     if lost := install():
         print(f"  cannot be had: {', '.join(lost)}", flush=True)
-    told = found()
+    told = found(PYTHON)
     if not missing(told):
         stamp.write_text(json.dumps({"made_from": made_from, "found": told}))
     return told

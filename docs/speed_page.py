@@ -22,5 +22,6 @@ def page(target: Path, root: Path = ROOT) -> str:
         shutil.copyfile(picture, target / "docs" / picture.name)
     else:
         found = re.sub(r"^!\[.*\]\(results\.png\)\n", "", found, flags=re.M)
+    found = re.sub(r"^`make bench` writes this page.*\n\n", "", found, flags=re.M)
     results = re.sub(r"^#+ ", lambda mark: f"#{mark[0]}", found, flags=re.M)
     return f"{text}\n{results.replace('## Results of the race card', '## Results', 1)}"

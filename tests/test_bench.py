@@ -241,10 +241,13 @@ def test_the_page_with_and_without_results(tmp_path):
     target = tmp_path / "site"
     assert "not run yet" in speed_page.page(target, tmp_path)
     file = tmp_path / "bench" / "RESULTS.md"
-    file.write_text("# Results of the race card\n\n## Races\n\n![A figure](results.png)\n")
+    file.write_text(
+        "# Results of the race card\n\n`make bench` writes this page; so.\n\n## Races\n\n![A figure](results.png)\n"
+    )
     assert "](results.png)" not in speed_page.page(target, tmp_path)
     (tmp_path / "bench" / "results.png").write_bytes(b"x")
     text = speed_page.page(target, tmp_path)
+    assert "writes this page" not in text
     assert "\n## Results\n" in text and "\n### Races\n" in text and "](results.png)" in text
     assert (target / "docs" / "results.png").exists()
 
@@ -278,6 +281,35 @@ def test_rivals_are_pinned_apart_from_torch():
     assert not any(pin.startswith(("torch==", "torchvision==", "nvidia-")) for pin in pins)
     told = rivals.found("/no/such/python")
     assert rivals.missing(told) == list(told)
+
+
+def test_rivals_without_a_network_are_named(tmp_path, monkeypatch, capsys):
+    def no_uv():
+        raise SystemExit("no network")
+
+    monkeypatch.setattr(rivals, "VENV", tmp_path)
+    monkeypatch.setattr(rivals, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(rivals, "find_uv", no_uv)
+    told = rivals.environment()
+    assert set(told) == set(rivals.MODULES) and rivals.missing(told) == list(told)
+    assert "cannot be had: uv (no network)" in capsys.readouterr().out
+    assert not (tmp_path / "stamp.json").exists()
+
+
+def test_a_pin_that_fails_is_named_and_the_others_are_installed(tmp_path, monkeypatch):
+    tried = []
+
+    def quiet(*command):
+        tried.append(command)
+        bad = "implicit==1" in command
+        return SimpleNamespace(returncode=int(bad), stdout="", stderr="no wheel")
+
+    monkeypatch.setattr(rivals, "quiet", quiet)
+    monkeypatch.setattr(rivals, "find_uv", lambda: "uv")
+    monkeypatch.setattr(rivals, "lend_torch", lambda python: None)
+    monkeypatch.setattr(rivals, "pins", lambda: ["fastai==2", "implicit==1", "timm==1"])
+    assert rivals.install() == ["implicit==1"]
+    assert [command[-1] for command in tried[-3:]] == ["fastai==2", "implicit==1", "timm==1"]
 
 
 def test_answers_that_disagree_are_no_race():
