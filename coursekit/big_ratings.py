@@ -59,7 +59,8 @@ class RowGroups:
         "Users, items and ratings of a group. Raises `DataError` that names it."
         import pyarrow
         at, i = self.places[group]
-        try: table = self._opened(at).read_row_group(i, columns=self.names, use_threads=False)
+        how = {"columns": self.names, "use_threads": False}
+        try: table = self._opened(at).read_row_group(i, **how)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{self.where(group)} is damaged, or lacks one of the columns "
                             f"{', '.join(self.names)}: {str(error)[:200]}") from error
@@ -99,8 +100,8 @@ def _columns(there: list[str], names: Sequence) -> list[str]:
 
 # %% ../nbs/library/big_ratings.ipynb #87dcfb26
 class OneOutOf:
-    """A split of rows by arithmetic: of every `k` rows in a row one, drawn by the seed, is on
-    the other side; what is left over at the end is for training."""
+    """A split of rows by arithmetic: of every `k` rows in a row one, drawn by the seed, is
+    on the other side; what is left over at the end is for training."""
     def __init__(self, n: int, k: int, seed: int):
         self.n, self.k, self.seed = n, k, seed % 2**64
         self.n_valid = n // k if k else 0
@@ -257,14 +258,15 @@ class StoredRatings(Ratings):
         nothing = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0)
         return Ratings(self._all, self.pipelines, nothing).test(items, with_labels)
 
-    def __repr__(self): return f"{len(self):,} ratings in {len(self.rows.places)} row groups"
+    def __repr__(self):
+        return f"{len(self):,} ratings in {len(self.rows.places)} row groups"
 
 # %% ../nbs/library/big_ratings.ipynb #16ee8345
 @patch(cls_method=True)
 def from_parquet(
     cls: CollabDataLoaders,
     path: str | Path | Sequence,  # a file, several, or a folder of them
-    # share of the rows to validate on, taken as one out of a whole number: 0.2 is every fifth
+    # share of the rows to validate on, as one out of a whole number: 0.2 is every fifth
     valid_pct: float = 0.2,
     user_name: str | None = None,  # column of users; the first if None
     item_name: str | None = None,  # column of items; the second if None
@@ -279,7 +281,7 @@ def from_parquet(
     ratings that are no numbers, damaged files; pairs that come twice are not looked for. A
     `Recommender` counts ratings in memory: make it of what `load_learner` has read."""
     if not 0 <= valid_pct <= 0.5:
-        raise ValueError(f"valid_pct={valid_pct}: from 0 to 0.5 here, one row out of several")
+        raise ValueError(f"valid_pct={valid_pct}: from 0 to 0.5, one row out of several")
     rows = RowGroups(path, (user_name, item_name, rating_name))
     if seed is None: seed = int(torch.randint(2**31, ()))
     split = OneOutOf(len(rows), round(1 / valid_pct) if valid_pct else 0, seed)

@@ -141,7 +141,8 @@ def add_up_gradients(job: Job, model: nn.Module) -> None:
         for bucket in _buckets(grads):
             flat = job.add_up(torch.cat([grad.reshape(-1) for grad in bucket]), what)
             parts = flat.split([grad.numel() for grad in bucket])
-            for grad, part in zip(bucket, parts, strict=True): grad.copy_(part.view_as(grad))
+            for grad, part in zip(bucket, parts, strict=True):
+                grad.copy_(part.view_as(grad))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -186,7 +187,8 @@ class Together(Callback):
     def _weight(self) -> float:
         counts = self._counts()
         own = counts[self.job.rank]
-        if getattr(self.learn.loss_func, "reduction", "mean") == "sum": return float(own > 0)
+        how = getattr(self.learn.loss_func, "reduction", "mean")
+        if how == "sum": return float(own > 0)
         return own / sum(counts)
 
     def before_step(self) -> None: add_up_gradients(self.job, self.learn.model)

@@ -19,7 +19,9 @@ from .messages import DataError, brief
 # %% ../nbs/library/scripts.ipynb #b2723c02
 _MARK = re.compile(r"^#\s*\|\s*(\w+)", re.M)
 _LEFT_OUT = {"proof", "exercise", "check", "default_exp"}
-_FOR_A_HAND = re.compile(r"\b(frame_slider|ipywidgets|\w+Cleaner|recommender_app|interact)\b")
+_FOR_A_HAND = re.compile(
+    r"\b(frame_slider|ipywidgets|\w+Cleaner|recommender_app|interact)\b"
+)
 
 
 def is_left_out(source: str) -> bool:
@@ -29,9 +31,9 @@ def is_left_out(source: str) -> bool:
 
 def plain_code(source: str) -> str:
     "The code of a cell without its marks; magics become comments."
-    if source.lstrip().startswith("%%"): return "\n".join(f"# {x}" for x in source.split("\n"))
-    lines = []
-    for line in source.split("\n"):
+    lines, given = [], source.split("\n")
+    if source.lstrip().startswith("%%"): return "\n".join(f"# {line}" for line in given)
+    for line in given:
         if re.match(r"#\s*\|", line): continue
         body = line.lstrip()
         lines.append(f"{line[:len(line) - len(body)]}pass  # {body}" if body[:1] in "%!"
@@ -143,7 +145,7 @@ def _shown(value) -> None:
 
 
 def _on_all_processes(learn):
-    "The processes that a launcher has started; with a learner of the lesson's own, this one."
+    "The processes that a launcher has started; for a learner of the lesson's own this one."
     return learn.distributed() if hasattr(learn, "distributed") else nullcontext()
 '''
 

@@ -169,7 +169,8 @@ class Shards(Sequence):
         raise DataError(f"the shard {name} ends in the middle of item {row}: fetch it anew")
 
     def __repr__(self):
-        return f"{len(self):,} items in {len(self.shards)} shards in the folder {self.folder.name!r}"
+        where = f"in the folder {self.folder.name!r}"
+        return f"{len(self):,} items in {len(self.shards)} shards {where}"
 
 # %% ../nbs/library/shards.ipynb #f89348e6
 class ShardItem:
@@ -261,8 +262,8 @@ def _members(path: Path) -> Iterator[tuple[str, str, int, int]]:
                 yield f"{name.rpartition('/')[0]}/{key}", suffix.lower(), \
                     member.offset_data, member.size
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"the shard {path.name} is damaged: {error}. Fetch it anew, or take "
-                        "it out of the folder") from error
+        raise DataError(f"the shard {path.name} is damaged: {error}. Fetch it anew, or "
+                        "take it out of the folder") from error
 
 
 def _places(path: Path) -> list[tuple]:

@@ -93,8 +93,8 @@ def _check_splits(loader) -> None:
                            f"has, so it cannot be shared among processes: {way}")
     for name in ("sampler", "batch_sampler"):
         if loader._given[name] is not None:
-            raise LearnerError(f"the loader has a {name} of its own, which cannot be shared "
-                               f"among processes: {way}, with shuffle or wgts")
+            raise LearnerError(f"the loader has a {name} of its own, which cannot be "
+                               f"shared among processes: {way}, with shuffle or wgts")
     if loader._given["skip_broken"]:
         raise LearnerError("skip_broken=True would leave out different items in each "
                            "process: find them before, say with verify_images, and leave "
@@ -121,12 +121,11 @@ def shared_loaders(
 
 
 def _check_enough(loader: DataLoader, world: int) -> None:
-    for what, n in (("items to train on are", loader.n), ("items of a batch are", loader.bs)):
-        if n < world:
-            raise LearnerError(
-                f"the {what} {n}, for {world} processes: process {n} would have no data. "
-                f"Use at most {n} processes, or a larger {'set' if 'train' in what else 'bs'}"
-            )
+    for what, n, more in (("items to train on", loader.n, "set"),
+                          ("items of a batch", loader.bs, "bs")):
+        if n >= world: continue
+        raise LearnerError(f"the {what} are {n}, for {world} processes: process {n} would "
+                           f"have no data. Use at most {n} processes, or a larger {more}")
 
 # %% ../nbs/library/shares.ipynb #067d59ef
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

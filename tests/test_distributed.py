@@ -72,6 +72,21 @@ with sums.no_logging(), sums.distributed(timeout=60):
     sums.fit(1, 1e-4)
     kept["sum"] = sums.recorder.losses
 
+import pandas as pd
+from coursekit.collab import collab_learner
+from coursekit.ratings import CollabDataLoaders
+pairs = torch.randperm(1500, generator=draw)[:900].numpy()
+table = pd.DataFrame({"user": pairs // 30, "item": pairs % 30, "rating": pairs % 7 / 2})
+of_ratings = CollabDataLoaders.from_df(table, seed=1, bs=64, device="cpu")
+for sparse in (False, True):
+    torch.manual_seed(0)
+    sides = of_ratings.train_ds, of_ratings.valid_ds
+    dls = CollabDataLoaders.from_dsets(*sides, bs=64, seed=3, device="cpu", drop_last=False)
+    stars = collab_learner(dls, n_factors=4, sparse=sparse)
+    with stars.no_logging(), stars.distributed(timeout=60):
+        stars.fit(2, 1e-2)
+        kept[f"stars {sparse}"] = stars.get_preds()[0]
+
 norm = learner(loaders(drop_last=True), norm=True)
 with norm.no_logging(), norm.distributed(timeout=60) as job:
     norm.fit(2)
@@ -190,6 +205,12 @@ def test_one_log_and_one_checkpoint(both):
     assert files[0] == files[1] == {"model.pth", "whole.pth", "half.pth"}
     first = [re.sub(r"\d\d:\d\d", "", (f / "history.csv").read_text())[:200] for f in (alone, pair)]
     assert first[0] == first[1]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_recommender_with_dense_and_with_sparse_gradients(kept, sparse):
+    one, *two = kept
+    assert all(torch.allclose(one[f"stars {sparse}"], e[f"stars {sparse}"], atol=1e-5) for e in two)
 
 
 def test_batch_norm_has_the_same_averages_everywhere(kept):
