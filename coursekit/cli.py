@@ -231,7 +231,7 @@ _SERVE = (
     _option("--workers", type=int, default=1, help="processes; one that dies is replaced"),
     _option("--runtime", choices=("onnx", "torch"), default="onnx"),
     _option("--threads", type=int, default=0, help="pictures at a time; 0: as cores"),
-    _option("--places", type=int, default=32, help="for those that wait; others get 429"),
+    _option("--places", type=int, default=64, help="for those that wait; others get 429"),
     _option("--batch", type=int, default=1, help="pictures in a batch, at most"),
     _option("--deadline", type=float, default=5.0, help="ms to wait for a fuller batch"),
     _option("--megabytes", type=float, default=10.0, help="that a picture may have"),

@@ -59,7 +59,7 @@ def _hooked(module: nn.Module) -> bool:
 def frozen_part(
     model: nn.Module,
 ) -> nn.Module | None:  # the body; None if it learns, or is watched
-    "The first part of a model, body and head, if it is frozen and computes as in prediction."
+    "The body of a model, body and head, if it is frozen and computes as in prediction."
     if type(model) is not nn.Sequential or len(model) < 2: return None
     body = model[0]
     params = list(body.parameters())
