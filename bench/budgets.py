@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from lessons import is_lesson, notebooks  # noqa: E402
 from run import run  # noqa: E402
 
-BUDGETS = {"01": 75, "10": 75, "12": 90}
+BUDGETS = {"01": 75, "02": 75, "07": 75, "10": 75, "12": 90}
 USUAL, WHOLE = 60, 900
 
 

@@ -1238,6 +1238,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'coursekit.frozen.FrozenBody.__init__': ( 'library/frozen.html#frozenbody.__init__',
                                                                             'coursekit/frozen.py'),
                                   'coursekit.frozen.FrozenBody._begin': ('library/frozen.html#frozenbody._begin', 'coursekit/frozen.py'),
+                                  'coursekit.frozen.FrozenBody._drop': ('library/frozen.html#frozenbody._drop', 'coursekit/frozen.py'),
+                                  'coursekit.frozen.FrozenBody._forget': ('library/frozen.html#frozenbody._forget', 'coursekit/frozen.py'),
                                   'coursekit.frozen.FrozenBody._quick': ('library/frozen.html#frozenbody._quick', 'coursekit/frozen.py'),
                                   'coursekit.frozen.FrozenBody.after_fit': ( 'library/frozen.html#frozenbody.after_fit',
                                                                              'coursekit/frozen.py'),

@@ -80,8 +80,17 @@ class FrozenBody(Callback):
         most: int = 500_000_000,  # bytes of features that are kept at most
     ):
         self.most = most
+        self._forget()
 
-    def before_fit(self) -> None: self._folded, self._kept, self._body = None, {}, None
+    def _forget(self, fitting: bool = False) -> None:
+        self._fitting, self._room, self._body = fitting, self.most, None
+        self._drop()
+
+    def _drop(self) -> None:
+        # by the `id` of a loader: itself, so that no other gets that number; its batches
+        self._kept, self._found, self._folded, self._mark = {}, None, None, None
+
+    def before_fit(self) -> None: self._forget(fitting=True)
 
     def before_train(self) -> None: self._begin()
 
@@ -89,20 +98,24 @@ class FrozenBody(Callback):
         self._begin()
         learn = self.learn
         if self._body is None: return
-        key = id(learn.dl)
-        if key not in self._kept:
-            self._kept[key] = self._found = [] if repeats(learn.dl) else None
+        dl, kept = self._kept.setdefault(id(learn.dl), (learn.dl, []))
         # all of them: a validation may have been broken off
-        elif self._kept[key] and len(self._kept[key]) == len(learn.dl):
-            learn.dl, self._body.forward = self._kept[key], torch.clone
+        if kept and len(kept) == len(dl): learn.dl, self._body.forward = kept, torch.clone
+        elif self._room and repeats(dl):
+            kept.clear()
+            self._found = kept
 
     def _begin(self) -> None:
         learn = self.learn
-        free = not any(_looks(cb) for cb in learn.cbs if cb is not self)
+        free = self._fitting and not any(_looks(cb) for cb in learn.cbs if cb is not self)
         plain = all(type(m).accumulate is Metric.accumulate for m in learn.metrics)
-        self._body, self._found = frozen_part(learn.model) if free and plain else None, None
-        if self._body is None: self._folded, self._kept = None, {}
-        elif self._folded: self._body.forward = self._quick
+        self._body = frozen_part(learn.model) if free and plain else None
+        self._found, body = None, self._body
+        # a callback may have given the body other weights
+        mark = body and [part._version for part in (*body.parameters(), *body.buffers())]
+        if mark != self._mark: self._drop()
+        self._mark = mark
+        if self._folded: self._body.forward = self._quick
 
     def before_batch(self) -> None:
         if self._body is None or self._folded: return
@@ -113,8 +126,9 @@ class FrozenBody(Callback):
         features = self._folded(x)
         if self._found is None: return features
         self._found.append((features.clone(), *self.learn.yb))
-        if sum(part.nbytes for part, *_ in self._found) > self.most:
-            self._kept, self._found = dict.fromkeys(self._kept), None
+        if sum(part.nbytes for part, *_ in self._found) > self._room:
+            self._found.clear()
+            self._found, self._room = None, 0  # nor in the next epoch
         return features
 
     def after_train(self) -> None:
@@ -124,4 +138,4 @@ class FrozenBody(Callback):
 
     def after_fit(self) -> None:
         self.after_train()
-        self.before_fit()
+        self._forget()

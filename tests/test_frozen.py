@@ -182,7 +182,7 @@ def test_a_validation_that_was_broken_off_is_not_taken_for_a_whole_one():
     Short.__module__ = "coursekit.vision"
     learn = learner([FrozenBody, Short])
     fitted(learn)
-    assert learn.dls.valid_ds.fetched == 16 + 20 + 20
+    assert learn.dls.valid_ds.fetched == 16 + 20
 
 
 def test_features_that_are_too_many_are_not_kept():
@@ -235,3 +235,44 @@ def test_a_function_of_ones_own_may_draw_at_random(tmp_path):
     assert not repeats(of_files(tmp_path, get_x=lambda file: file).valid)
     assert not repeats(of_files(tmp_path, batch_tfms=[Noise()]).valid)
     assert not repeats(of_files(tmp_path, batch_tfms=[lambda x: x]).valid)
+
+
+class Reload(Callback):
+    "Gives the body other weights after the first epoch."
+
+    def after_epoch(self):
+        if self.learn.epoch == 0:
+            body = self.learn.model[0]
+            body.load_state_dict({name: value * 2 for name, value in body.state_dict().items()})
+
+
+def test_other_weights_are_used_from_then_on():
+    quick, plain = learner([FrozenBody, Reload]), learner([Reload])
+    assert torch.allclose(fitted(quick), fitted(plain), atol=1e-5)
+    assert quick.dls.valid_ds.fetched == 40
+
+
+def test_outside_a_fit_nothing_is_kept():
+    learn = learner([FrozenBody])
+    learn.get_preds()
+    learn.validate()
+    assert learn.dls.valid_ds.fetched == 40
+    assert "forward" not in vars(learn.model[0])
+
+
+def test_loaders_that_come_and_go_are_not_mixed_up():
+    class Others(Callback):
+        def after_epoch(self):
+            self.losses = []
+            for part in (0, 1, 2, 3) if self.learn.epoch == 1 else ():
+                x, y = self.learn.dls.valid_ds[torch.arange(5 * part, 5 * part + 5)]
+                loader = self.learn.dls.valid.new(TensorDataset(x, y))
+                self.learn._one_validation(loader)
+                self.losses.append(float(self.learn.loss))
+                del loader
+
+    quick, plain = Others(), Others()
+    fitted(learner([FrozenBody]), 2, quick)
+    fitted(learner([]), 2, plain)
+    assert torch.allclose(torch.tensor(quick.losses), torch.tensor(plain.losses), atol=1e-5)
+    assert len(set(quick.losses)) == 4
