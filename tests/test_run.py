@@ -209,6 +209,7 @@ def test_inplace_never_uses_the_mirror(lesson, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COURSEKIT_MIRROR", str(tmp_path))
     path = lesson("import os\nprint(os.environ.get('COURSEKIT_MIRROR', 'no mirror'))")
     assert main(["01", "--inplace", "--nbs", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert "COURSEKIT_MIRROR" in os.environ  # for whoever comes after
     assert read(path).cells[0].outputs[0].text == "no mirror\n"
     assert read(path).metadata["coursekit"]["mirror"] is False
     assert "01_try" in capsys.readouterr().out

@@ -416,8 +416,12 @@ def main(argv: list[str] | None = None) -> int:
             raise SystemExit("nothing has been run yet: make course")
         print(table([Result(**r) for r in json.loads((args.out / "results.json").read_text())]))
         return 0
-    if args.inplace:
-        os.environ.pop("COURSEKIT_MIRROR", None)
+    with no_mirror() if args.inplace else nullcontext():
+        return run_these(args)
+
+
+def run_these(args: argparse.Namespace) -> int:
+    "Run what the command line names; 1 if something failed."
     paths = [find(name, args.nbs) for name in args.names]
     paths = paths or [p for p in notebooks(args.nbs) if args.all or is_lesson(p)]
     if not args.inplace:  # an old copy is no result of this run
