@@ -53,7 +53,8 @@ def call(*command: str | Path) -> None:
         raise SystemExit(
             f"\nThis step failed (exit status {error.returncode}): {' '.join(error.cmd)}\n"
             "Its own message stands above. With no network, a full disk or a proxy, mend that and run the\n"
-            "same command again: what was fetched is kept."
+            "same command again: what was fetched is kept. On a network with certificates of its own, set\n"
+            "UV_SYSTEM_CERTS=true first, and those of the system are used."
         ) from None
 
 
