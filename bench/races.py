@@ -140,7 +140,8 @@ RACES = {
     ),
     "export": Race(
         "export",
-        "Write a learner with a ResNet-18 and its way of data to a file.",
+        "Write a learner with a ResNet-18 and its way of data to a file. Ours builds it again from what it is about to"
+        " write, compares the answers, sums all bytes and waits for the disk; fastai's is a pickle.",
         action="export",
         sizes={"n": 80},
         needs=PHOTOS,

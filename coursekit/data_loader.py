@@ -9,11 +9,13 @@ __all__ = ['DataLoader']
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from PIL import Image
 from fastcore.basics import GetAttr, patch
 from fastcore.foundation import L
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader as TorchDataLoader, Subset
 from torch.utils.data import SubsetRandomSampler, TensorDataset
 
@@ -104,6 +106,27 @@ def _check_dataset(dataset) -> None:
         "its items into a list"
     )
 
+# %% ../nbs/library/data_loader.ipynb #7f0a3c12
+_AHEAD = 2**22  # bytes that are fetched at once, at most, where a batch has fewer
+
+
+def _many_at_once(
+    tensors: Sequence[Tensor],
+    chosen: Iterable[Tensor],  # rows of each batch
+    part: Tensor | None,  # which rows of the tensors these are; they themselves if None
+) -> Iterator[tuple]:
+    "Batches, cut from what one index has fetched for several of them."
+    many, chosen = 1, iter(chosen)
+    while batches := list(islice(chosen, many)):
+        rows, sizes = torch.cat(batches), [len(rows) for rows in batches]
+        if part is not None: rows = part[rows]
+        # those of a Subset may count from the end
+        if part is not None: rows = torch.where(rows < 0, rows + len(tensors[0]), rows)
+        found = [t.index_select(0, rows.to(t.device)) for t in tensors]
+        many = min(64, max(1, _AHEAD // max(1, sum(t[:sizes[0]].nbytes for t in found))))
+        yield from zip(*(t.split(sizes) for t in found), strict=True)
+
+
 # %% ../nbs/library/data_loader.ipynb #21596af9
 class DataLoader(TorchDataLoader):
     """Batches of a dataset, on a device. A torch DataLoader, with transforms on items and
@@ -186,10 +209,13 @@ class DataLoader(TorchDataLoader):
         order = self.batch_sampler
         own = isinstance(order, BatchIndices)
         chosen = order.tensors() if own else map(torch.as_tensor, order)
-        if isinstance(self.source, TensorDataset):
-            return (self.source[indices] for indices in chosen)
-        part = torch.as_tensor(self.source.indices)
-        return (self.source.dataset[part[indices]] for indices in chosen)
+        whole, part = self.source, None
+        if isinstance(whole, Subset):
+            whole, part = whole.dataset, torch.as_tensor(whole.indices)
+        plain = type(whole).__getitem__ is TensorDataset.__getitem__
+        if own and plain and not any(t.requires_grad for t in whole.tensors):
+            return _many_at_once(whole.tensors, chosen, part)
+        return (whole[indices if part is None else part[indices]] for indices in chosen)
 
     def _read_ahead(self) -> Iterator:
         if self.num_workers:

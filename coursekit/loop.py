@@ -412,7 +412,15 @@ def _learn(self: Learner) -> None:
         self.opt.step()
     except CancelStepException: pass
     self("after_step")
-    self.opt.zero_grad()
+    _forget_gradients(self.opt)
+
+
+def _forget_gradients(opt) -> None:
+    "What `zero_grad` does, without torch's note for its profiler at each step."
+    own = getattr(opt.zero_grad, "__func__", None) is not torch.optim.Optimizer.zero_grad
+    if own: return opt.zero_grad()
+    for group in opt.param_groups:
+        for p in group["params"]: p.grad = None
 
 # %% ../nbs/library/loop.ipynb #04d474ce
 @patch

@@ -1036,3 +1036,22 @@ def test_what_a_callback_sees_before_a_batch():
             with pytest.raises(LearnerError, match=r"no batch is at hand: .* from before_batch"):
                 learn.fit(1, cbs=type("Early", (Callback,), {"before_fit": reads}))
             assert name and not learn.xb and len(learn.yb) == 0
+
+
+def test_gradients_are_forgotten_after_each_step_by_any_optimizer():
+    cleared = []
+
+    class Own(torch.optim.SGD):
+        def zero_grad(self, set_to_none=True):
+            cleared.append(set_to_none)
+            super().zero_grad(set_to_none)
+
+    for kind in (torch.optim.SGD, Own):
+        x = torch.ones(8, 2)
+        rows = torch.utils.data.TensorDataset(x, x[:, :1])
+        dls = DataLoaders(*(DataLoader(rows, bs=4, num_workers=0) for _ in range(2)))
+        learn = Learner(dls, nn.Linear(2, 1), nn.functional.mse_loss, opt_func=kind)
+        with learn.no_logging():
+            learn.fit(1, 0.1)
+        assert all(p.grad is None for p in learn.model.parameters())
+    assert len(cleared) >= 2

@@ -161,6 +161,46 @@ def test_sampler_and_generator():
     assert order(0) == order(0) != order(1)
 
 
+def test_many_small_batches_come_from_one_index(monkeypatch):
+    fetched, select = [], torch.Tensor.index_select
+
+    def counted(tensor, dim, rows):
+        fetched.append(len(rows))
+        return select(tensor, dim, rows)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", counted)
+    x, y = torch.arange(2000.0).view(1000, 2), torch.arange(1000)
+    loader = DataLoader(TensorDataset(x, y), bs=10, shuffle=True, seed=1, num_workers=0)
+    batches = list(loader)
+    assert fetched[::2] == [10, 640, 350]  # the first alone, for those who want no more
+    assert [len(ys) for _, ys in batches] == [10] * 100
+    assert torch.cat([ys for _, ys in batches]).sort().values.equal(y)
+    assert all(xs.equal(x[ys]) for xs, ys in batches)
+    fetched.clear()
+    loader.one_batch()
+    assert fetched == [10, 10]
+    fetched.clear()
+    large = TensorDataset(torch.zeros(40, 2**18))  # a MB in a row
+    assert [len(xs) for (xs,) in DataLoader(large, bs=8)] == [8] * 5 == fetched
+    some = DataLoader(Subset(TensorDataset(x, y), [-1, 0, 999]), bs=2)
+    assert [ys.tolist() for _, ys in some] == [[999, 0], [999]]
+
+
+def test_tensors_with_gradients_and_own_ways_to_fetch_are_asked_batch_by_batch():
+    weights = torch.ones(8, requires_grad=True)
+    for (part,) in DataLoader(TensorDataset(weights), bs=2):
+        part.sum().backward()
+    assert weights.grad.tolist() == [1] * 8
+
+    class Doubled(TensorDataset):
+        def __getitem__(self, at):
+            return tuple(2 * t for t in super().__getitem__(at))
+
+    assert torch.cat([x for (x,) in DataLoader(Doubled(torch.arange(5)), bs=2)]).tolist() == [
+        *range(0, 10, 2)
+    ]
+
+
 def test_part_of_tensors_in_memory_is_fetched_by_index(monkeypatch):
     x = torch.arange(100.0)[:, None]
     part, _ = random_split(TensorDataset(x, x[:, 0].long()), [60, 40])
