@@ -90,7 +90,7 @@ RACES = {
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
-        budget=300,
+        budget=250,
         goals={"fastai": 1.3},
     ),
     "lite0": Race(
@@ -102,7 +102,7 @@ RACES = {
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs={"lite0": (416, 96)},
-        budget=150,
+        budget=185,
         quality="accuracy",
     ),
     "recommender": Race(
@@ -115,7 +115,7 @@ RACES = {
         warm={"n": 5000, "epochs": 1},
         quick={"n": 5000, "epochs": 1},
         needs={"ratings": (0, 0)},
-        budget=280,
+        budget=330,
         goals={"fastai": 8},
         quality="mse",
         threads=1,
@@ -136,7 +136,7 @@ RACES = {
         sizes={"n": 32},
         quick={"n": 32, "pixels": 64},
         needs=PHOTOS,
-        budget=100,
+        budget=150,
     ),
     "export": Race(
         "export",
