@@ -1,7 +1,7 @@
 """The same service under an engine for many machines, Ray Serve, here with one and with two replicas on this machine.
 
     pip install coursekit[serve] "ray[serve]"
-    python bench/engine.py                    # about two minutes
+    python bench/engine.py                    # about four minutes
     python bench/engine.py --model bears.safetensors --picture bear.jpg
 
 What is checked: `POST /predict` answers as `learn.predict` does, whichever replica is asked; a replica that is killed

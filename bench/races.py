@@ -67,7 +67,7 @@ RACES = {
         warm={"n": 8},
         quick={"n": 8},
         needs={"large_photos": (6, 2)},
-        budget=110,
+        budget=85,
     ),
     "frozen": Race(
         "Frozen body, an epoch",
@@ -78,7 +78,7 @@ RACES = {
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs=PHOTOS,
-        budget=270,
+        budget=260,
         goals={"fastai": 4},
     ),
     "unfrozen": Race(
@@ -102,7 +102,7 @@ RACES = {
         warm={"n": 80},
         quick={"n": 80, "pixels": 64},
         needs={"lite0": (416, 96)},
-        budget=185,
+        budget=215,
         quality="accuracy",
     ),
     "recommender": Race(
@@ -115,7 +115,7 @@ RACES = {
         warm={"n": 5000, "epochs": 1},
         quick={"n": 5000, "epochs": 1},
         needs={"ratings": (0, 0)},
-        budget=330,
+        budget=350,
         goals={"fastai": 8},
         quality="mse",
         threads=1,
@@ -202,7 +202,7 @@ CURVES = {
         lambda point: {"n": point, "pixels": 64},
         (80, 160),
         PHOTOS,
-        budget=210,
+        budget=195,
     ),
     "cost_size": Curve(
         "A frozen epoch of 128 pictures over their size",

@@ -208,6 +208,7 @@ class _Page:
         self.ask, self.max_bytes, self.max_files = ask, max_bytes, max_files
         self.row = widgets.Box(layout=widgets.Layout(flex_flow="row wrap"))
         self.answers, wide = widgets.HTML(), widgets.Layout(width="auto")
+        self.answers.add_class("coursekit-answers")
         self.again = widgets.Button(description="No answer?", layout=wide)
         self.again.on_click(self.start_over)
         self.new_button()
@@ -316,6 +317,17 @@ def _notebook(cell: str, title: str) -> dict:
 # %% ../nbs/library/app.ipynb #a9900004
 _TEMPLATE = """{% extends "voila/templates/lab/index.html.j2" %}
 {% block notebook_css %}{{ super() | replace('href="https://', 'data-left-out="') }}
+<script>
+const click = HTMLInputElement.prototype.click
+function sending() {
+  const box = document.querySelector(".coursekit-answers .widget-html-content")
+  if (box && this.files.length) box.innerHTML = '<p role="status">Sending ...</p>'
+}
+HTMLInputElement.prototype.click = function () {
+  if (this.type === "file") this.addEventListener("change", sending)
+  return click.call(this)
+}
+</script>
 {%- endblock %}
 """
 

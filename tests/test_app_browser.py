@@ -324,6 +324,12 @@ from coursekit.app import open_app
 sys.exit(open_app(sys.argv[1], port=int(sys.argv[2]), browser=False))
 """
 
+WATCH = """() => {
+  const box = document.querySelector(".coursekit-answers"); window.said = []
+  new MutationObserver(() => window.said.push(box.innerText.trim()))
+    .observe(box, {childList: true, subtree: true, characterData: true})
+}"""
+
 
 def test_exported_model_opens_as_a_page_that_asks_no_other_host(chromium, tmp_path):
     "The steps of lesson 07: export, a notebook beside it, the page."
@@ -350,6 +356,12 @@ write_app(learn.export(Path.cwd() / "red_or_blue.safetensors"), "Red or blue, re
         assert page.title() == "Red or blue, really?"
         upload(page, tmp_path, "red.jpg")
         assert answer(page, "red.jpg") == "It is: red, above 99%."
+        page.evaluate(WATCH)
+        (tmp_path / "large.jpg").write_bytes(b"no picture" * 800_000)
+        upload(page, tmp_path, "large.jpg")
+        assert "not a picture" in answer(page, "large.jpg")
+        said = page.evaluate("window.said")  # the old answer goes before the file has arrived
+        assert [words for words in said if words][0] == "Sending ..."
         assert [url for url in asked if "//127.0.0.1:" not in url and url[:5] != "data:"] == []
         page.context.close()
     finally:
