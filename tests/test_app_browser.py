@@ -361,7 +361,7 @@ write_app(learn.export(Path.cwd() / "red_or_blue.safetensors"), "Red or blue, re
         upload(page, tmp_path, "large.jpg")
         assert "not a picture" in answer(page, "large.jpg")
         said = page.evaluate("window.said")  # the old answer goes before the file has arrived
-        assert [words for words in said if words][0] == "Sending ..."
+        assert next(words for words in said if words) == "Sending ..."
         assert [url for url in asked if "//127.0.0.1:" not in url and url[:5] != "data:"] == []
         page.context.close()
     finally:
