@@ -1,7 +1,9 @@
 "The page of the site about speed: how it is measured, and the results, if there are any."
 
+import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,3 +27,24 @@ def page(target: Path, root: Path = ROOT) -> str:
     found = re.sub(r"^`make bench` writes this page.*\n\n", "", found, flags=re.M)
     results = re.sub(r"^#+ ", lambda mark: f"#{mark[0]}", found, flags=re.M)
     return f"{text}\n{results.replace('## Results of the race card', '## Results', 1)}"
+
+
+def sentence(root: Path = ROOT) -> str:
+    "The races against fastai for the home page; empty if there were none."
+    file = root / "bench" / "results.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
+    raced = [each["done"] for each in kept.values() if isinstance(each.get("done"), dict)]
+    pairs = [(done.get("coursekit"), done.get("fastai")) for done in raced]
+    times = sorted(
+        statistics.median(b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True))
+        for ours, theirs in pairs
+        if ours and theirs and isinstance(ours, list)
+    )
+    if not times:
+        return ""
+    won, middle = sum(each > 1 for each in times), statistics.median(times)
+    return (
+        f" Raced against fastai in pairs, the package is ahead in **{won} of {len(times)} races**, from"
+        f" {times[0]:.2g} to {times[-1]:.2g} times as fast, {middle:.2g} times in the middle:"
+        " [every race, and where we lose](docs/speed.md)."
+    )

@@ -252,6 +252,21 @@ def test_the_page_with_and_without_results(tmp_path):
     assert (target / "docs" / "results.png").exists()
 
 
+def test_the_home_page_counts_races_against_fastai(tmp_path):
+    (tmp_path / "bench").mkdir()
+    assert speed_page.sentence(tmp_path) == ""
+
+    def done(*ratios):
+        ours = [{"seconds": 2.0}] * len(ratios)
+        return {"done": {"coursekit": ours, "fastai": [{"seconds": 2 * r} for r in ratios]}}
+
+    kept = {"one": done(3, 1, 4), "two": done(0.5), "three": done(2, 2), "alone": {"failed": "x"}}
+    kept |= {"curve": {"done": {"coursekit": {"10": []}, "fastai": {"10": []}}}, "none": done()}
+    (tmp_path / "bench" / "results.json").write_text(json.dumps({"results": kept}))
+    said = speed_page.sentence(tmp_path)
+    assert "**2 of 3 races**, from 0.5 to 3 times as fast, 2 times in the middle" in said
+
+
 # ---------------------------------------------------------------- the card as it is
 def test_every_race_has_its_parts():
     for name, race in (RACES | CURVES).items():

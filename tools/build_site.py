@@ -427,7 +427,7 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
     known = {
         "lessons": {p.stem[:2]: p.stem for p in pages if lessons.is_lesson(p)},
         "cards": home_page.cards(pages[0]),
-        "numbers": home_page.numbers(pages, table),
+        "numbers": home_page.numbers(pages, table) + speed_page.sentence(),
     }
     (target / "course.json").write_text(json.dumps(known), encoding="utf-8")
     made = {
