@@ -110,6 +110,18 @@ def _check_dataset(dataset) -> None:
 _AHEAD = 2**22  # bytes that are fetched at once, at most, where a batch has fewer
 
 
+def _places(subset: Subset) -> Tensor:
+    "The places of a subset; `IndexError` for one beyond its dataset."
+    places, size = torch.as_tensor(subset.indices), len(subset.dataset)
+    if len(places) and not -size <= places.min() <= places.max() < size:
+        beyond = places[(places < -size) | (places >= size)]
+        raise IndexError(
+            f"a Subset asks for place {beyond[0]} of a dataset with {size:,} items: its "
+            f"indices lie between {-size} and {size - 1}"
+        )
+    return places
+
+
 def _many_at_once(
     tensors: Sequence[Tensor],
     chosen: Iterable[Tensor],  # rows of each batch
@@ -211,7 +223,7 @@ class DataLoader(TorchDataLoader):
         chosen = order.tensors() if own else map(torch.as_tensor, order)
         whole, part = self.source, None
         if isinstance(whole, Subset):
-            whole, part = whole.dataset, torch.as_tensor(whole.indices)
+            whole, part = whole.dataset, _places(whole)
         plain = type(whole).__getitem__ is TensorDataset.__getitem__
         if own and plain and not any(t.requires_grad for t in whole.tensors):
             return _many_at_once(whole.tensors, chosen, part)

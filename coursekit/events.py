@@ -11,6 +11,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from fastcore.basics import camel2snake
 
@@ -78,17 +79,27 @@ class Callback:
     may read and change everything in `self.learn`. Those of one moment run by `order`,
     small ones first, then as they were added. The moments are listed in `EVENTS`. To
     read, `self.epoch` does for `self.learn.epoch`, and so on; what is assigned to `self`
-    stays with the callback."""
+    stays with the callback. It keeps no learner alive: with the last name of a learner its
+    model and data go at once."""
     order = 0
     # leave it out of `lr_find`: does it keep, show or decide something about a training?
     only_fit = False
     learn: "Learner"
+    _learner: Callable | None = None  # a weak reference
+
+    def join(self, learn: "Learner") -> None:
+        "Become one of the callbacks of a learner."
+        self._learner = ref(learn)
 
     def __getattr__(self, name: str):  # only for what the callback itself has not got
-        learn = self.__dict__.get("learn")
+        learn = self.__dict__.get("learn") or (self._learner and self._learner())
+        if name == "learn" and learn is not None: return learn
         found = ... if learn is None or name.startswith("_") else getattr(learn, name, ...)
         if found is not ...: return found
-        where = "it is in no learner yet" if learn is None else "its learner has none"
+        where = "its learner has none" if learn is not None else (
+            "its learner is gone: keep a name for it" if self._learner else
+            "it is in no learner yet"
+        )
         raise AttributeError(
             f"the callback {type(self).__name__} has no {name!r}, and {where}",
             name=name,
@@ -99,6 +110,8 @@ class Callback:
     def name(self) -> str:
         "What the learner calls it: `learn.recorder` is its `Recorder`."
         return camel2snake(type(self).__name__.removesuffix("Callback") or "Callback")
+
+    def __getstate__(self): return {**vars(self), "_learner": None}
 
     def __repr__(self): return type(self).__name__
 

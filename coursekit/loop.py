@@ -124,7 +124,7 @@ class Learner:
         """Add callbacks, given as objects or as classes; raises `ValueError` for a method
         that belongs to no event."""
         for cb in map(checked_callback, L(cbs)):
-            cb.learn = self
+            cb.join(self)
             if not hasattr(type(self), cb.name): setattr(self, cb.name, cb)
             self.cbs.append(cb)
         return self._arrange()
@@ -186,6 +186,10 @@ class Learner:
             f"{'training' if self.training else 'validation'} batch {self.iter} of "
             f"epoch {self.epoch}"
         )
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        for cb in self.cbs: cb.join(self)
 
     def __repr__(self):
         return (

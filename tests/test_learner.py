@@ -1,7 +1,9 @@
 """The learner where things go wrong, and what it promises about order, memory, files and the screen."""
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -87,6 +89,48 @@ def learner(path=".", dls=None, model=None, loss_func=F.cross_entropy, **kwargs)
     )
     made.remove_cbs(made.progress)
     return made
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda learn: learn.fit(1),
+        lambda learn: learn.fit_one_cycle(1),
+        lambda learn: learn.lr_find(show_plot=False),
+        lambda learn: learn.get_preds(),
+        lambda learn: learn.validate(),
+        lambda learn: learn.summary(),
+    ],
+)
+def test_with_the_name_of_a_learner_its_memory_goes(use):
+    "Not when Python next looks for circles: a model and its data may be all that fits."
+    learn = learner()
+    gc.collect()
+    gc.disable()
+    try:
+        use(learn)
+        left = [weakref.ref(part) for part in (learn, learn.model, learn.dls.train.source)]
+        del learn
+        assert [part() for part in left] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_a_copied_learner_has_callbacks_of_its_own(tmp_path):
+    first = learner(tmp_path)
+    first.fit(1)
+    for again in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert again.recorder is not first.recorder and again.recorder.learn is again
+        again.fit(1)
+        assert len(again.recorder.values) == 1 == len(first.recorder.values)
+        assert first.recorder.learn is first
+        assert not torch.equal(weights(again), weights(first))
+
+
+def test_a_callback_says_that_its_learner_is_gone():
+    recorder = learner().recorder
+    with pytest.raises(AttributeError, match="its learner is gone: keep a name for it"):
+        recorder.learn  # noqa: B018
 
 
 def weights(learn):

@@ -184,6 +184,10 @@ def test_many_small_batches_come_from_one_index(monkeypatch):
     assert [len(xs) for (xs,) in DataLoader(large, bs=8)] == [8] * 5 == fetched
     some = DataLoader(Subset(TensorDataset(x, y), [-1, 0, 999]), bs=2)
     assert [ys.tolist() for _, ys in some] == [[999, 0], [999]]
+    for place in (1000, -1001):
+        beyond = DataLoader(Subset(TensorDataset(x, y), [0, place]), bs=1)
+        with pytest.raises(IndexError, match=rf"place {place} of a dataset with 1,000 items"):
+            list(beyond)
 
 
 def test_tensors_with_gradients_and_own_ways_to_fetch_are_asked_batch_by_batch():

@@ -212,12 +212,13 @@ def test_full_house_says_when_to_come_again(exported, monkeypatch):
 def test_slow_answers_are_told(exported, monkeypatch):
     config = ServiceConfig(str(exported[1]), "torch", threads=1, predict=0.1)
     with testclient.TestClient(service_app(config)) as client:
-        model = client.app.state.service.watched.model
-        monkeypatch.setattr(model, "scores", lambda picture: time.sleep(0.6) or [0.5, 0.5])
+        model, gate = client.app.state.service.watched.model, threading.Event()
+        monkeypatch.setattr(model, "scores", lambda picture: gate.wait(60) and [0.5, 0.5])
         said = client.post("/predict", content=exported[2].read_bytes(), headers=PNG)
         assert said.status_code == 503 and said.headers["Retry-After"]
         # the work goes on, and its place is not given away before it has ended
         assert client.get("/health").json()["inside"] == 1
+        gate.set()
 
 
 def test_a_model_is_replaced_or_refused(client, exported):
@@ -324,12 +325,14 @@ def test_a_batcher_waits_no_longer_than_its_deadline():
 
 def test_a_room_forgets_nobody():
     async def leave_early():
-        room = WaitingRoom(1, 5, seconds=0.05)
+        room, gate = WaitingRoom(1, 5, seconds=0.05), threading.Event()
         with pytest.raises(TimeoutError):
-            await room.do(lambda: time.sleep(0.3))
+            await room.do(lambda: gate.wait(60))
         assert room.inside == 1
-        await asyncio.sleep(0.5)
-        assert room.inside == 0
+        gate.set()
+        async with asyncio.timeout(60):
+            while room.inside:
+                await asyncio.sleep(0.01)
         room.close()
 
     asyncio.run(leave_early())
