@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, default_collate, get_worker_info
 
 from .items import generator_for
 from .messages import DataError, brief
+from .one_pass import ONE_THREAD
 from .pipeline import Datasets
 from .transforms import Transform
 
@@ -100,7 +101,8 @@ def collate(
 def _stack(values: Sequence):
     sizes = {tuple(value.shape) for value in values if isinstance(value, Tensor)}
     if len(sizes) > 1: raise DataError(_differ(sizes))
-    try: return default_collate(list(values))
+    try:
+        with ONE_THREAD: return default_collate(list(values))
     except (TypeError, RuntimeError) as error:
         raise DataError(
             f"a batch cannot be made of {type(values[0]).__name__} {brief(values[0])}: "

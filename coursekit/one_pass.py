@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/library/one_pass.ipynb #c5d7d8d5
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,23 @@ class _OneThread:
         with self.lock: self.inside -= 1
 
 
-_ONE_THREAD = _OneThread()
+ONE_THREAD = _OneThread()
+
+# %% ../nbs/library/one_pass.ipynb #c41e8a5d
+_NUMBERS = 2**18  # a MB of floats
+
+
+def by_parts(
+    batch: Tensor,  # pictures, on the CPU
+    write: Callable,  # is given some pictures, and the floats to write to
+) -> Tensor:  # floats of the same shape
+    "A batch of floats, made of a few pictures at a time."
+    made = torch.empty(batch.shape)
+    some = max(1, _NUMBERS * len(batch) // max(1, batch.numel()))
+    with ONE_THREAD:
+        for part, out in zip(batch.split(some), made.split(some), strict=True):
+            write(part, out)
+    return made
 
 # %% ../nbs/library/one_pass.ipynb #06c267f1
 _BYTES, _IDENTITY = torch.arange(256) / 255, torch.eye(3)
@@ -84,7 +100,7 @@ def each_alone(
 ) -> Tensor:
     "Picture by picture, for the CPU."
     old = tuple(batch.shape[-2:])
-    with _ONE_THREAD:
+    with ONE_THREAD:
         if matrix is None: matrix = _IDENTITY.expand(len(batch), 3, 3)
         everywhere, made = all_places(*size), torch.empty(*batch.shape[:2], *size)
         places, shrinks = torch.empty_like(everywhere), _shrinks(matrix, old, size)

@@ -21,6 +21,7 @@ from torch import Tensor
 from .messages import DataError, brief, is_missing, listed, name_of
 from .messages import plain_label
 from .notebook_tools import show_image
+from .one_pass import by_parts
 from .pictures import eight_bits, picture_from
 
 # %% ../nbs/library/transforms.ipynb #b8af9a16
@@ -422,4 +423,6 @@ class IntToFloat(Transform):
     order = -10
 
     def image(self, batch: Tensor, drawn=None) -> Tensor:
-        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+        if batch.dtype != torch.uint8: return batch
+        if batch.device.type != "cpu": return batch.float().div_(255)
+        return by_parts(batch, lambda some, out: out.copy_(some).div_(255))
