@@ -48,7 +48,7 @@ class BatchIndices(BatchSampler):
     ):
         checked_batch_size(bs)
         self.n, self.batch_size, self.shuffle, self.drop_last = n, bs, shuffle, drop_last
-        self.generator = generator_for(seed)
+        self.generator, self.latest = generator_for(seed), None
         self.wgts = None if wgts is None else _checked_weights(wgts, n)
 
     def _order(self) -> Tensor:
@@ -59,9 +59,13 @@ class BatchIndices(BatchSampler):
 
     def tensors(self) -> Iterator[Tensor]:
         "The indices of one batch after the other, each `(bs,)`."
-        order = self._order()
+        self.latest = order = self._order()
         if not len(self): return iter(())
         return iter(order[: len(self) * self.batch_size].split(self.batch_size))
+
+    def rows(self, batch: int) -> Tensor:
+        "The indices of one batch of the latest order."
+        return self.latest[batch * self.batch_size:][:self.batch_size]
 
     def __iter__(self) -> Iterator[list[int]]:
         # not before it is asked: with workers, torch makes two of these and uses one

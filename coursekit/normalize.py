@@ -21,7 +21,7 @@ imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 class Normalize(Transform):
     """Subtract a mean from each channel of a batch and divide by a standard deviation, in
     training and in validation."""
-    order = 99
+    order, steady = 99, True
 
     def __init__(
         self,

@@ -179,6 +179,7 @@ class ThenTensor(Transform):
         # a window of one's own may need all pixels
         known = type(first).__module__.startswith("coursekit.")
         self.enough = first.enough if known else None
+        self.steady = first.steady
 
     def image(self, picture, window):
         if isinstance(picture, Tensor): return self.first.image(picture, window)
@@ -208,11 +209,12 @@ class Resize(ChangesSize):
     ):
         super().__init__(size, pad_mode)
         self.method = one_of("method", method, ResizeMethod)
-        self.enough = 2 * max(self.size)
+        self.enough, self.steady = 2 * max(self.size), self.method == "squish"
 
     def window(self, width, height, training):
-        (high, wide), chance = self.size, torch.rand(2).tolist() if training else (0.5, 0.5)
+        high, wide = self.size
         if self.method == "squish": return Window((0, 0, width, height), (wide, high))
+        chance = torch.rand(2).tolist() if training else (0.5, 0.5)
         if self.method == "crop":
             scale = min(width / wide, height / high)
             across, down = max(1, int(scale * wide)), max(1, int(scale * high))

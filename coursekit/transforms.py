@@ -227,6 +227,7 @@ class Transform(metaclass=_Collects):
     there."""
     order = 0  # steps run in this order; equal ones as they were given
     whole = False  # does `encodes` get all parts at once?
+    steady = False  # is it sure to give the same for the same, in training too?
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -406,7 +407,7 @@ def arrange(
 # %% ../nbs/library/transforms.ipynb #3c571dbc
 class ToTensor(Transform):
     "A Pillow picture as a tensor of bytes `(channels, height, width)`."
-    order = 100
+    order, steady = 100, True
 
     def image(self, picture: Image.Image | Tensor, drawn=None) -> Tensor:
         if isinstance(picture, Tensor): return picture
@@ -420,7 +421,7 @@ class ToTensor(Transform):
 class IntToFloat(Transform):
     """Bytes 0 to 255 as floats 0 to 1, on the device, so that only a quarter of the memory
     has to travel there."""
-    order = -10
+    order, steady = -10, True
 
     def image(self, batch: Tensor, drawn=None) -> Tensor:
         if batch.dtype != torch.uint8: return batch

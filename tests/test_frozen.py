@@ -73,10 +73,31 @@ def test_the_same_numbers_and_validation_items_fetched_once(head):
     assert torch.allclose(fitted(quick), fitted(plain), atol=1e-5)
     assert quick.dls.valid_ds.fetched == 20
     assert plain.dls.valid_ds.fetched == 60
-    assert quick.dls.train_ds.fetched == plain.dls.train_ds.fetched == 3 * 56
+    # in the order of the first epoch, four were left over, and came in when their turn was
+    assert quick.dls.train_ds.fetched == 60
+    assert plain.dls.train_ds.fetched == 3 * 56
     for a, b in zip(
         quick.model.state_dict().values(), plain.model.state_dict().values(), strict=True
     ):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"shuffle": True}, {"wgts": torch.arange(1.0, 61)}, {"drop_last": False}]
+)
+@pytest.mark.parametrize("head", [(), (nn.Dropout(0.3),)])
+def test_training_items_in_any_order_are_fetched_once(head, how):
+    "The same batches and the same chances, whoever draws them."
+    made = []
+    for cbs in ([FrozenBody], []):
+        learn = learner(cbs, deepcopy(head))
+        learn.dls.loaders[0] = learn.dls.train.new(seed=None, **how)
+        made.append((fitted(learn, 4), learn))
+    (quick, ours), (plain, theirs) = made
+    assert torch.allclose(quick, plain, atol=1e-5)
+    again = 60 if "wgts" in how else 0  # of the first epoch, in which some come twice
+    assert ours.dls.train_ds.fetched <= 60 + again < theirs.dls.train_ds.fetched
+    for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -188,7 +209,7 @@ def test_a_validation_that_was_broken_off_is_not_taken_for_a_whole_one():
 def test_features_that_are_too_many_are_not_kept():
     quick, plain = learner([FrozenBody(most=1000)]), learner([])
     assert torch.allclose(fitted(quick), fitted(plain), atol=1e-5)
-    assert quick.dls.valid_ds.fetched == 60
+    assert quick.dls.valid_ds.fetched == 60 and quick.dls.train_ds.fetched == 3 * 56
 
 
 def test_an_error_leaves_the_body_as_it_was():
@@ -202,7 +223,7 @@ def test_an_error_leaves_the_body_as_it_was():
     assert "forward" not in vars(learn.model[0])
 
 
-def of_files(folder, **how):
+def of_files(folder, seed=None, **how):
     from PIL import Image
 
     for i in range(12):
@@ -215,7 +236,7 @@ def of_files(folder, **how):
     block = DataBlock(
         (ImageBlock, CategoryBlock), splitter=RandomSplitter(0.5, seed=0), get_y=parent_label, **how
     )
-    return block.dataloaders(get_image_files(folder), bs=2, num_workers=0)
+    return block.dataloaders(get_image_files(folder), bs=2, num_workers=0, seed=seed)
 
 
 def test_which_loaders_repeat_what_they_give(tmp_path):
@@ -224,7 +245,39 @@ def test_which_loaders_repeat_what_they_give(tmp_path):
     assert not repeats(dls.train)  # shuffled, and cut out at random
     assert not repeats(dls.valid.new(skip_broken=True))
     assert not repeats(list(dls.valid))
+    for dl in (dls.train, dls.train.new(shuffle=False)):
+        assert not repeats(dl, in_order=False)
     assert repeats(dls.valid.new(num_workers=1))
+
+
+def test_photographs_that_nothing_changes_at_random_are_opened_once(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from coursekit.resizing import Resize
+
+    def rows(*cbs, **how):
+        opened, usual = [], Image.open
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Image, "open", lambda file, *a, **k: opened.append(1) or usual(file, *a, **k)
+            )
+            dls = of_files(tmp_path, seed=0, **how)
+            model = body_and_head()
+            model[0] = nn.Sequential(nn.Conv2d(3, 1, 1), model[0])
+            model[0].requires_grad_(False)
+            cbs = [EvalFrozen, *cbs]
+            parts = {"splitter": lambda model: [list(part.parameters()) for part in model]}
+            learn = Learner(dls, model, cbs=cbs, metrics=accuracy, train_bn=False, **parts)
+            learn.freeze()
+            opened.clear()
+            return fitted(learn, 4), len(opened)
+
+    steady = {"item_tfms": [Resize(16, "squish")]}
+    quick, few = rows(FrozenBody, **steady)
+    plain, many = rows(**steady)
+    assert torch.allclose(quick, plain, atol=1e-5)
+    assert few == 12 and many == 4 * 12
+    assert rows(FrozenBody)[1] == 4 * 6 + 6  # cut out at random: only validation is kept
 
 
 def test_a_function_of_ones_own_may_draw_at_random(tmp_path):
