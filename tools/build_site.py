@@ -435,8 +435,8 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
         "glossary.md": glossary_page(pages),
         "data.md": data_page(),
         "404.md": NOT_FOUND,
-        "docs/teaching.md": teaching_page(pages),
-        "docs/speed.md": speed_page.page(target),
+        "docs/teaching.md": with_links(TEACHING.read_text(encoding="utf-8"), pages),
+        "docs/speed.md": with_links(speed_page.page(target), pages),
         "index.txt": toc(pages, modules, shown),
     }
     for folder in ("groups", "docs"):
@@ -446,9 +446,8 @@ def assemble(folder: Path, target: Path, claims: Path) -> str:
     return f"{len(pages)} notebooks, {len(modules)} modules of lessons, {len(table)} claims"
 
 
-def teaching_page(pages: list[Path]) -> str:
-    "The page for teachers, with links to the pages of the site; a course for tests has not all lessons."
-    text = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+def with_links(text: str, pages: list[Path]) -> str:
+    "A text of docs/ with links to the pages of the site; a course for tests has not all lessons."
     known = {page_of(p) for p in pages}
 
     def link(match: re.Match) -> str:
@@ -457,6 +456,7 @@ def teaching_page(pages: list[Path]) -> str:
     return re.sub(r"\[([^\]]+)\]\(\.\./nbs/([\w/]+)\.ipynb\)", link, text)
 
 
+TEACHING = ROOT / "docs" / "teaching.md"
 NOT_FOUND = """---
 orphan: true
 ---
