@@ -58,8 +58,8 @@ def family_memory(pid: int) -> float:
 
 def busy_so_far() -> float:
     "Seconds of the processors, with those of workers that have ended."
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
 
 
 def clocked(action: Callable[[], dict | None]) -> dict:
@@ -74,6 +74,21 @@ def answer_orders(maker: Callable[..., Callable[[], dict | None]]) -> None:
     "For each order, a line of JSON: make the action, clock it alone, and say what it took."
     for line in sys.stdin:
         print(f"\nANSWER {json.dumps(clocked(maker(**json.loads(line))))}", flush=True)
+
+
+# ---------------------------------------------------------------- a process that runs once
+def last_line(done: subprocess.CompletedProcess) -> str:
+    "What a program said last."
+    return next(reversed((done.stderr.strip() or done.stdout.strip()).splitlines()), "no word")
+
+
+def printed(*command, what: str = "", timeout: float | None = 300, **options) -> str:
+    "What a program has written; `Failed` with its last line, after `what`, if it ends badly."
+    command = [str(part) for part in command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
+    if done.returncode:
+        raise Failed(": ".join(filter(None, (what, last_line(done)))))
+    return done.stdout
 
 
 # ---------------------------------------------------------------- a process that waits
