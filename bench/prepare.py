@@ -25,16 +25,20 @@ def digits(folder: Path, n: int = 0) -> str:
     return "MNIST"
 
 
-def ratings(folder: Path, n: int = 0) -> str:
-    "MovieLens 100k."
+def ratings_table():
+    "MovieLens 100k: user, movie, rating."
     import pandas as pd
 
     from coursekit.datasets import URLs, untar_data
 
-    names = ["user", "movie", "rating"]
-    file = untar_data(URLs.ML_100k) / "u.data"
-    table = pd.read_csv(file, delimiter="\t", header=None, names=names, usecols=range(3))
-    np.savez(folder / "ratings.npz", **{k: table[k].to_numpy()[: n or None] for k in names})
+    names, file = ["user", "movie", "rating"], untar_data(URLs.ML_100k) / "u.data"
+    return pd.read_csv(file, delimiter="\t", header=None, names=names, usecols=range(3))
+
+
+def ratings(folder: Path, n: int = 0) -> str:
+    "MovieLens 100k."
+    table = ratings_table().head(n or None)
+    np.savez(folder / "ratings.npz", **{name: table[name].to_numpy() for name in table})
     return "MovieLens 100k"
 
 

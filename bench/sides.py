@@ -16,7 +16,6 @@ from helper import answer_orders
 
 BATCH, SIDE = 64, 224
 Y_RANGE = (0, 5.5)
-RECOMMENDER = {"epochs": 5, "rate": 5e-3, "wd": 0.1, "factors": 50, "bs": 64}
 CLASS_ROWS, FEATURES = 10_240, 512
 LITE0_STATISTICS = [0.498] * 3, [0.502] * 3
 
@@ -333,6 +332,15 @@ def recommender(side: str, folder: Path, turn: int, n=None, *, bs, epochs, rate,
     return run
 
 
+def distinct(side: str, folder: Path, turn: int):
+    "The share of the training ratings that comes in an epoch of fastai's loader."
+    from fastai.collab import CollabDataLoaders
+
+    dls = CollabDataLoaders.from_df(table_in(folder, None), seed=turn + 1, device="cpu")
+    drawn = dls.train.get_idxs()
+    return lambda: {"distinct": len(set(drawn)) / len(drawn)}
+
+
 def lib_seed(side: str, seed: int) -> None:
     import torch
 
@@ -468,6 +476,7 @@ ACTIONS = {
     "tta": tta,
     "export": export,
     "recommender": recommender,
+    "distinct": distinct,
     "ratings": many_ratings,
     "classes": classes,
 }
