@@ -107,7 +107,9 @@ def one_turn(racer: Helper, seed: int) -> dict:
     few = {"n": 5000, "epochs": 1} if seed < 0 else {}
     order = {"turn": seed - 1} | RACE | few
     found = racer.ask(action="recommender", **order)
-    return found | (racer.ask(action="distinct", turn=seed - 1) if racer.name == "fastai" else {})
+    if racer.name == "fastai":
+        found["distinct"] = racer.ask(action="distinct", turn=seed - 1)["distinct"]
+    return found
 
 
 # ---------------------------------------------------------------- quality
