@@ -221,14 +221,6 @@ def spread(values: list[float], form: str = "{:,.0f}") -> str:
     return f"{form} ({form} to {form})".format(statistics.median(values), min(values), max(values))
 
 
-def verdict(ratios: list[float], goal: float | None) -> tuple[str, bool]:
-    "Whether the median is within the goal, in words."
-    if goal is None:
-        return "", False
-    missed = statistics.median(ratios) > goal
-    return f"   goal at most {goal:.3g}: {'MISSED' if missed else 'met'}", missed
-
-
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     "A table of Markdown; the first column stands at the left, numbers at the right."
     marks = ["---", *["---:"] * (len(head) - 1)]
