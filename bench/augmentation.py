@@ -12,15 +12,14 @@ in the table; a head is fitted to the end, so it has no rate. A row of bench/aug
 is written as soon as its training is over; the same command again goes on where it stopped.
 """
 
-import argparse
-import sys
 from functools import cache, partial
 from itertools import product
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from drawn_bears import frozen_body
-from kept import Kept, versions
+from kept import Kept, main, others, show_ways, some_of_each
+from pictures import features, linear_head
 
 from coursekit.augment import BatchTransform, aug_transforms
 from coursekit.convolutions import simple_cnn
@@ -33,7 +32,7 @@ from coursekit.transforms import IntToFloat, PILImage, ToTensor, arrange
 COLUMNS = ["task", "way", "epochs", "rate", "seed", "use", "steps"]
 COLUMNS += ["accuracy", "six_nine", "three_five"]
 KEPT = Kept(__file__, COLUMNS)
-RATES, TUNED_ON = (3e-3, 1e-2, 3e-2), (100, 101)
+RATES, TUNED_ON, SEEDS = (3e-3, 1e-2, 3e-2), (100, 101), 5
 GENTLE = {"max_rotate": 12, "max_zoom": 1.15, "min_zoom": 0.9, "max_warp": 0.15}
 GENTLE |= {"max_lighting": 0, "pad_mode": "zeros"}
 COPIES = 4  # changed versions of each photograph, for a head on frozen features
@@ -82,17 +81,10 @@ def train(model, x, y, change, epochs: int, rate: float, bs: int):
     return model.eval()
 
 
-def result(said, y) -> list[str]:
+def result(said, y) -> list[float]:
     "Share of right answers, and of 6 for 9 and 3 for 5 or the other way round."
     pairs = [((y == a) & (said == b)) | ((y == b) & (said == a)) for a, b in ((6, 9), (3, 5))]
-    return [f"{share.float().mean():.4f}" for share in (said == y, *pairs)]
-
-
-def chosen(y: torch.Tensor, each: int, seed: int) -> torch.Tensor:
-    "Which are trained on: `each` of every class."
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    kinds = range(int(y.max()) + 1)
-    return torch.cat([order[y[order] == kind][:each] for kind in kinds])
+    return [share.float().mean().item() for share in (said == y, *pairs)]
 
 
 @cache
@@ -113,12 +105,15 @@ def photographs(size: int, method: str = "crop") -> tuple[torch.Tensor, torch.Te
     return x, torch.tensor([kinds.index(parent_label(file)) for file in files])
 
 
-def digits(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[str]:
+def network(*args, **options) -> torch.nn.Module:
+    return simple_cnn(*args, bn=True, **options).to(memory_format=torch.channels_last)
+
+
+def digits(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[float]:
     (x, y), valid, test = mnist()
-    index = chosen(y, 20, seed)
+    index = some_of_each(y, 20, seed)
     torch.manual_seed(seed)
-    model = simple_cnn((1, 12, 24, 24), bn=True, n_out=10, places=4)
-    model = model.to(memory_format=torch.channels_last)
+    model = network((1, 12, 24, 24), n_out=10, places=4)
     change = partial(changed, WAYS["digits"][way], training=True)
     train(model, x[index], y[index], change, epochs, rate, 40)
     unseen, right = valid if tune else test
@@ -126,14 +121,12 @@ def digits(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[st
         return result(model(unseen).argmax(1), right)
 
 
-def photos(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[str]:
+def photos(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[float]:
     x, y = photographs(80)
-    index = chosen(y, 15, seed)
-    rest = torch.ones(len(y), dtype=torch.bool)
-    rest[index] = False
+    index = some_of_each(y, 15, seed)
+    rest = others(y, index)
     torch.manual_seed(seed)
-    model = simple_cnn((3, 16, 32, 64, 64), bn=True, n_out=4)
-    model = model.to(memory_format=torch.channels_last)
+    model = network((3, 16, 32, 64, 64), n_out=4)
     tfms = WAYS["photos"][way]
     train(model, x[index], y[index], partial(changed, tfms, training=True), epochs, rate, 20)
     with torch.no_grad():
@@ -145,103 +138,72 @@ def photos(way: str, epochs: int, rate: float, seed: int, tune: bool) -> list[st
 TRAININGS = {"digits": (digits, (15, 60), 15, 5), "photos": (photos, (15, 45), 15, 3)}
 
 
-@cache
-def body():
-    return frozen_body()
-
-
-@torch.no_grad()
-def features(x: torch.Tensor) -> torch.Tensor:
-    "What the trained body makes of floats from 0 to 1, `(n, 1280)`."
-    return torch.cat([body()((part - 0.498) / 0.502) for part in x.split(40)])
-
-
-def head_accuracy(train_x, train_y, x, y, decay: float = 0.01) -> list[str]:
-    "Of a linear head, fitted to the end, on standardised features."
-    mean, std = train_x.mean(0), train_x.std(0) + 1e-3
-    train_x, x = (train_x - mean) / std, (x - mean) / std
-    head = torch.zeros(train_x.shape[1] + 1, 4, requires_grad=True)
-    optimiser = torch.optim.LBFGS([head], max_iter=60)
-
-    def loss():
-        optimiser.zero_grad()
-        value = F.cross_entropy(train_x @ head[1:] + head[0], train_y)
-        value = value + decay / 2 * head[1:].square().sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    return result((x @ head[1:] + head[0]).argmax(1), y)[:1]
-
-
-def frozen_rows(size: int = 128, each: int = 5, seeds: int = 20):
-    "Heads on features of changed photographs; of unchanged ones; of other ways to one size."
-    x, y = photographs(160)
-    bank = {}
-    for name, tfms in photo_ways(size).items():
-        torch.manual_seed(0)
-        copies = 1 if name == "as they are" else COPIES
-        bank[name] = [features(changed(tfms, x, training=copies > 1)) for _ in range(copies)]
-        print("features:", name, flush=True)
-    plain = bank["as they are"][0]
-    sizes = {way: features(photographs(size, way)[0] / 255) for way in ("crop", "squish", "pad")}
-    for seed in range(seeds):
-        index = chosen(y, each, seed)
-        rest = torch.ones(len(y), dtype=torch.bool)
-        rest[index] = False
-        for way, versions_of in bank.items():
-            train_x = torch.cat([each[index] for each in versions_of])
-            train_y = y[index].repeat(len(versions_of))
-            yield "frozen", way, seed, head_accuracy(train_x, train_y, plain[rest], y[rest])
-        for way, found in sizes.items():
-            yield "sizes", way, seed, head_accuracy(found[index], y[index], found[rest], y[rest])
-
-
 def best_rate(task: str, way: str) -> float:
     "Of the tuning runs."
-    table = KEPT.frame()
-    mine = table[(table.task == task) & (table.way == way) & (table.use == "tune")]
-    return mine.groupby("rate").accuracy.mean().idxmax()
+    tuned = KEPT.frame().query("task == @task and way == @way and use == 'tune'")
+    return tuned.groupby("rate").accuracy.mean().idxmax()
 
 
-def run(task: str, seeds: int) -> None:
+def from_nothing(task: str) -> None:
     action, all_epochs, middle, each = TRAININGS[task]
-    table = KEPT.frame()
-    done = set(table[["task", "way", "epochs", "rate", "seed"]].itertuples(index=False, name=None))
-    for seed, way, rate in product(TUNED_ON, WAYS[task], RATES):
-        if (task, way, middle, rate, seed) not in done:
-            found = action(way, middle, rate, seed, True)
-            KEPT.add(task, way, middle, rate, seed, "tune", middle * each, *found)
-    for seed, epochs, way in product(range(seeds), all_epochs, WAYS[task]):
-        rate = best_rate(task, way)
-        if (task, way, epochs, rate, seed) not in done:
-            found = action(way, epochs, rate, seed, False)
-            KEPT.add(task, way, epochs, rate, seed, "test", epochs * each, *found)
+
+    def row(task, way, epochs, rate, seed, use) -> list:
+        return [epochs * each, *action(way, epochs, rate, seed, use == "tune")]
+
+    tried = product(TUNED_ON, WAYS[task], RATES)
+    KEPT.fill(((task, way, middle, rate, seed, "tune") for seed, way, rate in tried), row)
+    asked = product(range(SEEDS), all_epochs, WAYS[task])
+    keys = ((task, way, n, best_rate(task, way), seed, "test") for seed, n, way in asked)
+    KEPT.fill(keys, row)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=[*TRAININGS, "frozen"], help="one task")
-    parser.add_argument("--seeds", type=int, default=5, help="of a training from nothing")
-    parser.add_argument("--table", action="store_true", help="show what was found")
-    asked = parser.parse_args()
-    if asked.table:
-        test = KEPT.frame().query("use == 'test'").groupby(["task", "epochs", "way"], dropna=False)
-        print(test[COLUMNS[7:]].agg(["mean", "std", "count"]).round(4).to_string())
-        return
-    torch.set_num_threads(1)
-    KEPT.begin(
-        f"python bench/augmentation.py; {versions()}",
-        f"rates tuned on seeds {TUNED_ON}, of {RATES}; digits: 20 of each; photos: 15"
-        " of each class at 64 px; frozen and sizes: 5 of each class at 128 px",
-    )
-    for task in TRAININGS:
-        if asked.only in (None, task):
-            run(task, asked.seeds)
-    if asked.only in (None, "frozen") and not KEPT.frame().task.isin(["frozen"]).any():
-        for task, way, seed, found in list(frozen_rows()):
-            KEPT.add(task, way, "", "", seed, "test", "", *found)
+# ---------------------------------------------------------------- a trained body
+@cache
+def copies(way: str, size: int = 128) -> list[torch.Tensor]:
+    "Features of the photographs, changed in one way, several times."
+    tfms, n = photo_ways(size)[way], 1 if way == "as they are" else COPIES
+    x, _ = photographs(160)
+    torch.manual_seed(0)
+    pictures = [changed(tfms, x, training=n > 1) for _ in range(n)]
+    return list(map(features, pictures))
 
 
+@cache
+def resized(way: str, size: int = 128) -> torch.Tensor:
+    return features(photographs(size, way)[0] / 255)
+
+
+def head_row(task: str, way: str, epochs: str, rate: str, seed: int, use: str) -> list:
+    "A linear head on five of each; it is tried on unchanged pictures, or on those of its own size."
+    y = photographs(160)[1]
+    index = some_of_each(y, 5, seed)
+    rest = others(y, index)
+    learned = copies(way) if task == "frozen" else [resized(way)]
+    asked = copies("as they are")[0] if task == "frozen" else resized(way)
+    train_x = torch.cat([x[index] for x in learned])
+    said = linear_head(train_x, y[index].repeat(len(learned)), asked[rest], least=1e-3, steps=60)
+    return ["", *result(said, y[rest])[:1]]
+
+
+def on_features(task: str) -> None:
+    ways = list(photo_ways(128)) if task == "frozen" else ["crop", "squish", "pad"]
+    keys = ((task, way, "", "", seed, "test") for seed, way in product(range(20), ways))
+    KEPT.fill(keys, head_row)
+
+
+# ---------------------------------------------------------------- the command
+def run(task: str) -> None:
+    (from_nothing if task in TRAININGS else on_features)(task)
+
+
+def show(table: pd.DataFrame) -> None:
+    show_ways(table.query("use == 'test'"), ["task", "epochs"], "seed", COLUMNS[7:])
+
+
+ABOUT = (
+    "",
+    f"rates tuned on seeds {TUNED_ON}, of {RATES}; digits: 20 of each; photos: 15"
+    " of each class at 64 px; frozen and sizes: 5 of each class at 128 px",
+)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run, [*TRAININGS, "frozen", "sizes"], show)

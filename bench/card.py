@@ -13,12 +13,10 @@ ONLY=night, is a script of this folder.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,8 +27,8 @@ from pathlib import Path
 
 import results
 import rivals
-from helper import Failed, Helper, in_turns, turned
-from predict import agreement, draw_photos, run
+from helper import Failed, Helper, in_turns, printed, turned
+from predict import agreement, exported, run
 from races import CURVES, NEEDED, OURS, RACES, Curve, Race
 
 BENCH = Path(__file__).resolve().parent
@@ -72,13 +70,11 @@ class Card:
         if (name, n) not in self.prepared:
             code = "import sys; from pathlib import Path; import prepare; print()\n"
             code += f"print(prepare.{name}(Path(sys.argv[1]), {n}))"
-            command = [sys.executable, "-W", "ignore", "-c", code, str(self.folder)]
+            command = [sys.executable, "-W", "ignore", "-c", code, self.folder]
             paths = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
             env = os.environ | {"PYTHONPATH": paths}
-            done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-            if done.returncode:
-                raise Failed(f"its data cannot be had: {rivals.last_line(done)}")
-            self.prepared[name, n] = done.stdout.strip().splitlines()[-1]
+            said = printed(*command, what="its data cannot be had", timeout=None, env=env)
+            self.prepared[name, n] = said.strip().splitlines()[-1]
         return self.prepared[name, n]
 
     def data_of(self, needs: dict) -> str:
@@ -117,21 +113,14 @@ def by_orders(card: Card, race: Race, sides: list[str]):
         yield {side: of(helper) for side, helper in helpers.items()}
 
 
-def exported(card: Card, sides: list[str]) -> Path:
-    "A folder with an exported learner of each side and photographs of a telephone's size."
-    folder = card.folder / "exported"
-    if not (folder / "photos").exists():
-        draw_photos(folder / "photos")
-    for side in sides:
-        if not (folder / f"{side}.pkl").exists():
-            run(card.python(side), side, folder, "prepare")
-    return folder
-
-
 @contextmanager
 def first_answers(card: Card, race: Race, sides: list[str]):
-    folder = exported(card, sides)
-    yield {side: lambda turn, side=side: run(card.python(side), side, folder) for side in sides}
+    pythons = {side: card.python(side) for side in sides}
+    exported(pythons, card.folder)
+    yield {
+        side: lambda turn, side=side, python=python: run(python, side, card.folder)
+        for side, python in pythons.items()
+    }
 
 
 @contextmanager
@@ -145,11 +134,8 @@ def imports(card: Card, race: Race, sides: list[str]):
 
     def once(side: str) -> dict:
         text = code.format(str(BENCH), lines[side])
-        command = [card.python(side), "-W", "ignore", "-c", text]
-        done = subprocess.run(command, capture_output=True, text=True, env=compiled, timeout=300)
-        if done.returncode:
-            raise Failed(rivals.last_line(done))
-        return dict(zip(("seconds", "peak"), json.loads(done.stdout), strict=True))
+        said = printed(card.python(side), "-W", "ignore", "-c", text, env=compiled)
+        return dict(zip(("seconds", "peak"), json.loads(said), strict=True))
 
     yield {side: lambda turn, side=side: once(side) for side in sides}
 
@@ -159,26 +145,9 @@ def services(card: Card, race: Race, sides: list[str], clients: int = 10):
     "Both services run, one is asked at a time; a turn's seconds are those of an answer."
     import service
 
-    folder, long = exported(card, sides), 1 if card.options.quick else 5
-    request = service.as_form((folder / "photos" / "sand" / "0.jpg").read_bytes())
-    kinds = {OURS: (service.OURS, 8741, "onnx"), "fastai": (service.OBVIOUS, 8742)}
-
-    def ask(process, port: int) -> dict:
-        asyncio.run(service.crowd(port, request, clients, 1))
-        found = asyncio.run(service.crowd(port, request, clients, long))
-        if not found["rate"]:
-            raise Failed(f"no answer: {found['codes']}")
-        found["peak"] = service.memory(process)
-        return found | {"seconds": 1 / found["rate"]}
-
-    with ExitStack() as stack:
-        turns = {}
-        for side in sides:
-            script, port, *more = kinds[side]
-            start = service.service(card.python(side), script, folder, f"{side}.pkl", port, *more)
-            process = stack.enter_context(start)
-            turns[side] = lambda turn, process=process, port=port: ask(process, port)
-        yield turns
+    pythons, long = {side: card.python(side) for side in sides}, 1 if card.options.quick else 5
+    with service.running(pythons, card.folder) as asked:
+        yield {side: lambda turn, ask=ask: ask(clients, long) for side, ask in asked.items()}
 
 
 WAYS = {"predict": first_answers, "import": imports, "service": services}
@@ -243,23 +212,12 @@ def guess(took: dict[int, float], point: int, grows: bool) -> float:
 # ---------------------------------------------------------------- the lessons
 def run_budgets(card: Card) -> dict:
     "Lessons against their time budgets, as many as there is time for."
+    import budgets
+
     seconds = card.left(60 * 30)
-    command = [sys.executable, "-u", str(BENCH / "budgets.py")]
-    note = ""
-    with tempfile.TemporaryFile("w+") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            note = f"cut: {seconds:.0f} s were over"
-        file.seek(0)
-        said = file.read()
-    rows = re.findall(r"^(\S.*?) +([\d.]+) s of (\d+) s$", said, re.M)
-    if not rows and not note:
-        raise Failed(said.strip().splitlines()[-1] if said.strip() else "no word")
-    return {"rows": [[name, float(took), int(most)] for name, took, most in rows], "note": note}
+    rows = list(budgets.rows(seconds))
+    whole = bool(rows) and rows[-1][0] == "the whole course"
+    return {"rows": rows, "note": "" if whole else f"cut: {seconds:.0f} s would have been over"}
 
 
 # ---------------------------------------------------------------- the machine

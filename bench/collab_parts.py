@@ -12,22 +12,20 @@ and judged on the fifth that is held out there. A row of bench/collab_parts.csv 
 as soon as its training is over; the same command again goes on where it was stopped.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 import torch
-from kept import Kept, versions
+from kept import Kept, main, show_ways
+from prepare import ratings_table
 from torch import nn
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
 from coursekit.bodies import sigmoid_range
 from coursekit.collab import Embedding, Module, collab_learner
 from coursekit.data import RandomSplitter
-from coursekit.datasets import URLs, untar_data
 from coursekit.learner import Learner
 from coursekit.measures import rmse
 from coursekit.ratings import CollabDataLoaders
@@ -131,11 +129,6 @@ def sizes_of(dls) -> list[int]:
 
 
 # ---------------------------------------------------------------- training
-def ratings_table() -> pd.DataFrame:
-    names = ["user", "movie", "rating", "timestamp"]
-    return pd.read_csv(untar_data(URLs.ML_100k) / "u.data", sep="\t", names=names)
-
-
 def loaders(table: pd.DataFrame, seed: int, share: float = 0.2) -> CollabDataLoaders:
     return CollabDataLoaders.from_df(table, share, seed=seed, bs=BATCH, device="cpu")
 
@@ -162,75 +155,46 @@ def search(score, settings: Settings, names: tuple) -> Settings:
     return settings
 
 
-def key_of(stage: str, group: str, way: str, split: int, s: Settings) -> tuple:
-    return (
-        stage,
-        group,
-        way,
-        str(split),
-        f"{s.lr:g}",
-        f"{s.wd:.4g}",
-        str(s.epochs),
-        str(s.factors),
-    )
+def key_of(stage: str, group: str, way: str, split: int, s: Settings) -> tuple[str, ...]:
+    settings = f"{s.lr:g}", f"{s.wd:.4g}", str(s.epochs), str(s.factors)
+    return (stage, group, way, str(split), *settings)
 
 
-def run(groups: list[str]) -> None:
+@cache
+def parts() -> tuple[CollabDataLoaders, list[CollabDataLoaders]]:
+    "A tenth of the training ratings of split 0 held out; and the splits."
     table = ratings_table()
     inner = loaders(table.iloc[RandomSplitter(0.2, seed=0)(table)[0]], 0, 0.1)
-    outer = {split: loaders(table, split) for split in SPLITS}
+    return inner, [loaders(table, split) for split in SPLITS]
+
+
+def run(group: str) -> None:
+    inner, outer = parts()
     done = {tuple(row[:8]): float(row[9]) for row in KEPT.rows()}
 
-    def kept(stage, group, way, make, dls, split, settings) -> float:
+    def kept(stage, way, make, dls, split, settings) -> float:
         key = key_of(stage, group, way, split, settings)
         if key not in done:
             steps, done[key] = trained(dls, make, settings, split)
             KEPT.add(*key, steps, f"{done[key]:.5f}")
         return done[key]
 
-    for group in groups:
-        for way, (make, start, names) in WAYS[group].items():
-            chosen = search(partial(kept, "choice", group, way, make, inner, 0), start, names)
-            for split in SPLITS:
-                kept("result", group, way, make, outer[split], split, chosen)
+    for way, (make, start, names) in WAYS[group].items():
+        chosen = search(partial(kept, "choice", way, make, inner, 0), start, names)
+        for split in SPLITS:
+            kept("result", way, make, outer[split], split, chosen)
 
 
-# ---------------------------------------------------------------- what was found
-def show() -> None:
-    from scipy.stats import t
-
-    found = KEPT.frame().query("stage == 'result'")
-    wide = found.pivot_table(index="split", columns="way", values="rmse", sort=False)
-    settings = found.groupby("way")[["lr", "wd", "epochs", "factors", "steps"]].first()
-    for reference in ("0 to 5.5", "bias, 0 to 5.5"):
-        if reference not in wide:
-            continue
-        more = wide.sub(wide[reference], axis=0)
-        half = t.ppf(0.975, len(more) - 1) * more.std() / len(more) ** 0.5
-        parts = {"rmse": wide.mean(), "sd": wide.std(), "more": more.mean(), "half": half}
-        print(f"more than {reference}:")
-        print(pd.DataFrame(parts).join(settings).round(4).to_string())
+def show(table: pd.DataFrame) -> None:
+    found = table.query("stage == 'result'")
+    print(found.groupby("way", sort=False)[["lr", "wd", "epochs", "factors", "steps"]].first())
+    show_ways(found, ["stage"], "split", ["rmse"])
 
 
-def header() -> list[str]:
-    return [
-        f"python bench/collab_parts.py; {versions()}; splits {SPLITS[0]} to {SPLITS[-1]}",
-        f"MovieLens 100k, batches of {BATCH}; choice: a tenth of the training ratings of split 0,"
-        " looked at to choose the settings; result: the fifth that is held out of each split",
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=WAYS, help="one group")
-    parser.add_argument("--table", action="store_true", help="show what was found")
-    asked = parser.parse_args()
-    if asked.table:
-        return show()
-    torch.set_num_threads(1)
-    KEPT.begin(*header())
-    run([asked.only] if asked.only else list(WAYS))
-
-
+ABOUT = (
+    f"splits {SPLITS[0]} to {SPLITS[-1]}",
+    f"MovieLens 100k, batches of {BATCH}; choice: a tenth of the training ratings of split 0,"
+    " looked at to choose the settings; result: the fifth that is held out of each split",
+)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run, WAYS, show)

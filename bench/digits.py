@@ -1,22 +1,18 @@
 """Ten digits from scratch with a small convolutional net, on the processor; kept in digits.csv.
 
-    nice python bench/digits.py             # or --ways augmented plain
+    nice python bench/digits.py
 
 50,000 digits to train on, over seeds, and 10,000 of the training set held out. Only when all nets are trained they see
-the test set, once each; of several ways, those of the one that was best on the held-out digits. A row is written as
-soon as its training is over; the same command again goes on where it was stopped (the nets wait in the folder for
-temporary files).
+the test set, once each. A row is written as soon as its training is over; the same command again goes on where it was
+stopped (the nets wait in the folder for temporary files).
 """
 
-import argparse
-import sys
 import tempfile
-import time
-from itertools import product
+from functools import cache
 from pathlib import Path
 
 import torch
-from kept import Kept, versions
+from kept import Kept, loaders, main, seconds_of
 from recipes import Short
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -27,17 +23,16 @@ from coursekit.convolutions import simple_cnn
 from coursekit.datasets import URLs, untar_data
 from coursekit.digits import load_mnist
 from coursekit.learner import Learner
-from coursekit.loaders import DataLoader, DataLoaders
 from coursekit.losses import CrossEntropyLossFlat
 from coursekit.measures import accuracy
 from coursekit.normalize import Normalize
 
 SEEDS, EPOCHS, RATE, BATCH, HELD_OUT = (0, 1, 2), 4, 1e-2, 128, 10_000
-WAYS = ("augmented", "plain")
 COLUMNS = ["part", "way", "seed", "accuracy", "held_out_loss", "cpu_seconds", "wrong"]
 KEPT = Kept(__file__, COLUMNS)
 
 
+@cache
 def sets() -> dict[str, TensorDataset]:
     "Three sets: to train on, to choose by, and for the end."
     folder = untar_data(URLs.MNIST)
@@ -53,17 +48,12 @@ def network() -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def learner(data: dict, way: str, seed: int) -> Learner:
-    stats = Normalize.from_stats([0.1307], [0.3081])
+def learner(seed: int) -> Learner:
+    stats = [Normalize.from_stats([0.1307], [0.3081])]
     change = aug_transforms(do_flip=False, max_lighting=0, max_warp=0.1, pad_mode="zeros")
-    tfms = [*(change if way == "augmented" else []), stats]
     torch.manual_seed(seed)
-    dls = DataLoaders(
-        DataLoader(
-            data["train"], bs=BATCH, shuffle=True, drop_last=True, after_batch=tfms, device="cpu"
-        ),
-        DataLoader(data["valid"], bs=500, after_batch=[stats], device="cpu"),
-    )
+    tfms = {"after_batch": [*change, *stats], "valid_tfms": stats}
+    dls = loaders(sets()["train"], sets()["valid"], BATCH, 500, **tfms)
     loss = CrossEntropyLossFlat()
     return Learner(dls, network(), loss, metrics=accuracy, cbs=Short())
 
@@ -75,40 +65,23 @@ def answers(learn: Learner, data: TensorDataset) -> tuple[float, str]:
     return 1 - len(wrong) / len(targets), " ".join(map(str, wrong))
 
 
-def net_of(way: str, seed: int) -> Path:
-    return Path(tempfile.gettempdir()) / f"coursekit_digits_{way}_{seed}.pt"
+def row(part: str, way: str, seed: int) -> list:
+    "Train and look at the held-out digits; or take the net that was trained, and look at the test set."
+    learn, file = learner(seed), Path(tempfile.gettempdir()) / f"coursekit_digits_{seed}.pt"
+    if part == "test":
+        learn.model.load_state_dict(torch.load(file, weights_only=True))
+        share, wrong = answers(learn, sets()["test"])
+        return [share, "", "", wrong]
+    seconds = seconds_of(learn, lambda learn: learn.fit_one_cycle(EPOCHS, RATE))
+    torch.save(learn.model.state_dict(), file)
+    share, _ = answers(learn, sets()["valid"])
+    return [share, float(learn.recorder.final_record[0]), seconds]
 
 
-def choose_and_test(data: dict) -> None:
-    held_out = KEPT.frame().query("part == 'valid'").groupby("way").accuracy.mean()
-    way, done = held_out.idxmax(), set(KEPT.frame().query("part == 'test'").seed)
-    for seed in set(SEEDS) - done:
-        learn = learner(data, way, seed)
-        learn.model.load_state_dict(torch.load(net_of(way, seed), weights_only=True))
-        share, wrong = answers(learn, data["test"])
-        KEPT.add("test", way, seed, f"{share:.4f}", "", "", wrong)
+def run() -> None:
+    KEPT.fill(((part, "augmented", seed) for part in ("valid", "test") for seed in SEEDS), row)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:1])
-    ways = parser.parse_args().ways
-    torch.set_num_threads(1)
-    data = sets()
-    about = f"{len(data['train']):,} digits, {EPOCHS} epochs, rate {RATE}, batches of {BATCH}"
-    KEPT.begin(f"python bench/digits.py; {versions()}; {about}")
-    for way, seed in product(ways, SEEDS):
-        if ("valid", way, str(seed)) in KEPT.done(3):
-            continue
-        learn, begin = learner(data, way, seed), time.process_time()
-        with learn.no_logging():
-            learn.fit_one_cycle(EPOCHS, RATE)
-        seconds, (share, _) = time.process_time() - begin, answers(learn, data["valid"])
-        torch.save(learn.model.state_dict(), net_of(way, seed))
-        loss = f"{learn.recorder.final_record[0]:.4f}"
-        KEPT.add("valid", way, seed, f"{share:.4f}", loss, f"{seconds:.0f}", "")
-    choose_and_test(data)
-
-
+ABOUT = (f"50,000 digits, {EPOCHS} epochs, rate {RATE}, batches of {BATCH}",)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run)

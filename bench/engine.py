@@ -25,7 +25,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from predict import draw_photos, run
+from predict import exported
 from service import as_form, crowd, one_answer
 
 try:
@@ -215,8 +215,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, model, files = Path(temporary), given.model, given.picture
         if not model:
-            draw_photos(folder / "photos")
-            run(sys.executable, "coursekit", folder, "prepare")
+            exported({"coursekit": sys.executable}, folder)
             model = str(folder / "coursekit.pkl")
             files = sorted((folder / "photos").rglob("*.jpg"))
         with engine(folder):

@@ -11,24 +11,20 @@ training is over; the same command again goes on where it was stopped. The scene
 COURSEKIT_MIRROR. No picture leaves this script.
 """
 
-import argparse
-import sys
 import warnings
 from dataclasses import replace
 from itertools import product
 
 import pandas as pd
 import torch
-from fine_tune import DRAWN_SIZE, FOLDS, TASKS, Task, loaders, opened
-from kept import Kept, versions
+from fine_tune import DRAWN_SIZE, FOLDS, TASKS, Task, drawn, loaders_of
+from kept import Kept, main, show_ways
 
 from coursekit.blocks import RegressionBlock
 from coursekit.bodies import create_head
 from coursekit.data import ColReader
-from coursekit.drawn_bears import draw_bears
 from coursekit.losses import BCEWithLogitsLossFlat, MSELossFlat
 from coursekit.measures import accuracy_multi, rmse
-from coursekit.messages import DataError
 
 COLUMNS = ["task", "way", "fold", "loss", "metric", "warned"]
 KEPT = Kept(__file__, COLUMNS)
@@ -37,11 +33,7 @@ BATCH, CHANNELS = 64, 1280
 
 def width(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     "How wide the box around each of 400 drawn bears is, in pixels."
-    source = draw_bears(n=400, size=DRAWN_SIZE, seed=5)
-    table = pd.read_csv(source / "attributes.csv")
-    table["width"] = table["right"] - table["left"]
-    readers = {"get_x": ColReader("file", pref=source), "get_y": ColReader("width")}
-    x, y = opened(table, RegressionBlock, size, **readers)
+    x, y = drawn(size, RegressionBlock, ColReader("width"))
     return x, y[:, None]
 
 
@@ -53,7 +45,7 @@ HEADS = {
 
 
 def same_for_all(task: Task, y: torch.Tensor, fold: int) -> tuple:
-    dls = loaders(torch.zeros(len(y)), y, fold, BATCH)
+    dls = loaders_of(torch.zeros(len(y)), y, fold, BATCH)
     train, valid = (loader.source.tensors[1] for loader in dls.loaders)
     answer = train.flatten(1).mean(0)
     if task.loss is BCEWithLogitsLossFlat:
@@ -73,37 +65,23 @@ def trained(task: Task, x, y, fold: int, way: str) -> tuple:
     return *learn.validate(), sum("same for all" in str(each.message) for each in told)
 
 
-def run(name: str, folds: int) -> None:
-    task = HEADS[name]
-    try:
-        x, y = task.read(task.size)
-    except DataError as error:
-        return print(f"{name} is left out: {error}")
-    done = KEPT.done(3)
-    for fold, way in product(range(folds), ("same", "zero", "mean")):
-        if (name, way, str(fold)) in done:
-            continue
-        given = (task, y, fold) if way == "same" else (task, x, y, fold, way)
-        loss, metric, warned = (same_for_all if way == "same" else trained)(*given)
-        KEPT.add(name, way, fold, f"{loss:.4f}", f"{metric:.4f}", warned)
+def row(name: str, data: tuple, way: str, fold: int) -> tuple:
+    if way == "same":
+        return same_for_all(HEADS[name], data[1], fold)
+    return trained(HEADS[name], *data, fold, way)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=HEADS, help="one task")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the folds")
-    parser.add_argument("--table", action="store_true", help="show what was found")
-    asked = parser.parse_args()
-    if asked.table:
-        table = KEPT.frame().groupby(["task", "way"])
-        print(table[["loss", "metric"]].agg(["mean", "std", "count"]).round(3))
-        return
-    torch.set_num_threads(1)
-    about = f"metric: rmse in pixels of {DRAWN_SIZE}, mean distance in the same, accuracy_multi"
-    KEPT.begin(f"python bench/head_start.py; {versions()}; {about}")
-    for name in [asked.only] if asked.only else HEADS:
-        run(name, asked.folds)
+def run(name: str) -> None:
+    data = HEADS[name].data(name)
+    ways = product(range(FOLDS), ("same", "zero", "mean"))
+    keys = ((name, way, fold) for fold, way in ways if data)
+    KEPT.fill(keys, lambda name, way, fold: row(name, data, way, fold))
 
 
+def show(table: pd.DataFrame) -> None:
+    show_ways(table, ["task"], "fold", ["loss", "metric"])
+
+
+ABOUT = (f"metric: rmse in pixels of {DRAWN_SIZE}, mean distance in the same, accuracy_multi",)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run, HEADS, show)

@@ -58,8 +58,8 @@ def family_memory(pid: int) -> float:
 
 def busy_so_far() -> float:
     "Seconds of the processors, with those of workers that have ended."
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
 
 
 def clocked(action: Callable[[], dict | None]) -> dict:
@@ -74,6 +74,21 @@ def answer_orders(maker: Callable[..., Callable[[], dict | None]]) -> None:
     "For each order, a line of JSON: make the action, clock it alone, and say what it took."
     for line in sys.stdin:
         print(f"\nANSWER {json.dumps(clocked(maker(**json.loads(line))))}", flush=True)
+
+
+# ---------------------------------------------------------------- a process that runs once
+def last_line(done: subprocess.CompletedProcess) -> str:
+    "What a program said last."
+    return next(reversed((done.stderr.strip() or done.stdout.strip()).splitlines()), "no word")
+
+
+def printed(*command, what: str = "", timeout: float | None = 300, **options) -> str:
+    "What a program has written; `Failed` with its last line, after `what`, if it ends badly."
+    command = [str(part) for part in command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
+    if done.returncode:
+        raise Failed(": ".join(filter(None, (what, last_line(done)))))
+    return done.stdout
 
 
 # ---------------------------------------------------------------- a process that waits
@@ -204,14 +219,6 @@ def ratios(ours: list[dict], theirs: list[dict], key: str = "seconds") -> list[f
 def spread(values: list[float], form: str = "{:,.0f}") -> str:
     "Median, least and most."
     return f"{form} ({form} to {form})".format(statistics.median(values), min(values), max(values))
-
-
-def verdict(ratios: list[float], goal: float | None) -> tuple[str, bool]:
-    "Whether the median is within the goal, in words."
-    if goal is None:
-        return "", False
-    missed = statistics.median(ratios) > goal
-    return f"   goal at most {goal:.3g}: {'MISSED' if missed else 'met'}", missed
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

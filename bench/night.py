@@ -13,39 +13,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import features
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from coursekit.bodies import create_body, efficientnet_lite0
 from coursekit.drawn_bears import KINDS, draw_bear
 
 KEPT = Path(__file__).with_suffix(".csv")
 TRAINED, ASKED, SIZE = 240, 150, 128
 
 
-def features(body: torch.nn.Module, folder: int, n: int, camera: str) -> np.ndarray:
+def seen(folder: int, n: int, camera: str) -> np.ndarray:
     "What the body makes of bears of one camera, pooled: `(n, 1280)`."
-    rows = []
-    for i in range(n):
-        picture = draw_bear(KINDS[i % 3], (folder, i), SIZE, camera=camera)[0]
-        x = torch.from_numpy(np.asarray(picture, np.float32) / 255).permute(2, 0, 1)[None]
-        with torch.no_grad():
-            rows.append(body((x - 0.498) / 0.502).mean((2, 3))[0].numpy())
-    return np.stack(rows)
+    drawn = (draw_bear(KINDS[i % 3], (folder, i), SIZE, camera=camera)[0] for i in range(n))
+    pictures = np.stack([np.asarray(picture, np.float32) / 255 for picture in drawn])
+    return features(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    body = create_body(efficientnet_lite0).eval()
     kinds = np.array([KINDS[i % 3] for i in range(TRAINED)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    model.fit(features(body, 1, TRAINED, "day"), kinds)
+    model.fit(seen(1, TRAINED, "day"), kinds)
     with KEPT.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["bear", "kind", "camera", "said"])
         for camera in ("day", "night"):
-            said = model.predict(features(body, 2, ASKED, camera))
+            said = model.predict(seen(2, ASKED, camera))
             out.writerows((i, kinds[i], camera, one) for i, one in enumerate(said))
             print(camera, np.mean(said == kinds[:ASKED]), file=sys.stderr)
 

@@ -11,13 +11,14 @@ bench/photographs.csv is written as soon as its training is over; the same comma
 goes on where it was stopped.
 """
 
-import argparse
-import sys
-import time
+from functools import cache
+from itertools import product
 
+import pandas as pd
 import torch
-from fine_tune import FOLDS, loaders, photos
-from kept import Kept, in_words, versions
+from fine_tune import FOLDS, loaders_of
+from kept import Kept, main, others, seconds_of, show_ways, some_of_each
+from pictures import features, photos
 from torch import nn
 
 from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
@@ -40,6 +41,7 @@ from coursekit.vision import vision_learner
 COLUMNS = ["task", "way", "epochs", "lr", "fold", "loss", "metric", "cpu_seconds"]
 KEPT = Kept(__file__, COLUMNS)
 SIZE, PER_KIND, SEEDS = 64, 5, 3  # of frozen
+RATES = (1e-3, 2e-3, 5e-3)  # of head
 
 
 class AtTheEnd(Callback):
@@ -49,40 +51,38 @@ class AtTheEnd(Callback):
         raise CancelValidException
 
 
-def measured(learn: Learner, train) -> list[float]:
-    begin = time.process_time()
-    with learn.no_logging(), learn.added_cbs(AtTheEnd()):
-        train(learn)
-    seconds = time.process_time() - begin
+def measured(learn: Learner, epochs: int, lr: float) -> list[float]:
+    with learn.added_cbs(AtTheEnd()):
+        seconds = seconds_of(learn, lambda learn: learn.fit_one_cycle(epochs, lr))
     return [*learn.validate(), seconds]
 
 
 # ---------------------------------------------------------------- head alone
-@torch.no_grad()
-def features() -> tuple[torch.Tensor, torch.Tensor]:
+@cache
+def seen() -> tuple[torch.Tensor, torch.Tensor]:
     "What the body makes of the photographs, once."
     x, y = photos(128)
     body = nn.Sequential(create_body(efficientnet_lite0), AdaptiveConcatPool2d(), nn.Flatten())
-    return torch.cat([body.eval()((part - 0.498) / 0.502) for part in x.split(32)]), y
+    return features(x, body.eval()), y
 
 
-def head_alone(x, y, epochs: int, lr: float, fold: int) -> list[float]:
+def head_alone(way: str, epochs: int, lr: float, fold: int) -> list[float]:
+    x, y = seen()
     torch.manual_seed(fold)
     head = create_head(x.shape[1], int(y.max()) + 1, pool=False)
-    learn = Learner(loaders(x, y, fold, 8), head, CrossEntropyLossFlat(), metrics=accuracy)
+    learn = Learner(loaders_of(x, y, fold, 8), head, CrossEntropyLossFlat(), metrics=accuracy)
     torch.manual_seed(fold)
-    return measured(learn, lambda learn: learn.fit_one_cycle(epochs, lr))
+    return measured(learn, epochs, lr)
 
 
 # ---------------------------------------------------------------- frozen
 def few_and_others(seed: int):
     files = sorted(get_image_files(untar_data(URLs.PHOTOS)))
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    few = []
-    for kind in sorted(set(map(parent_label, files))):
-        few += [i for i in order if parent_label(files[i]) == kind][:PER_KIND]
-    parts, others = (ImageBlock, CategoryBlock), IndexSplitter(sorted(set(order) - set(few)))
-    block = DataBlock(parts, splitter=others, get_y=parent_label, item_tfms=Resize(SIZE))
+    kinds = sorted(set(map(parent_label, files)))
+    y = torch.tensor([kinds.index(parent_label(file)) for file in files])
+    rest = others(y, some_of_each(y, PER_KIND, seed)).nonzero()[:, 0].tolist()
+    parts, splitter = (ImageBlock, CategoryBlock), IndexSplitter(rest)
+    block = DataBlock(parts, splitter=splitter, get_y=parent_label, item_tfms=Resize(SIZE))
     return block.dataloaders(files, bs=4, num_workers=0, seed=seed, device="cpu")
 
 
@@ -92,66 +92,36 @@ def frozen(way: str, epochs: int, lr: float, seed: int) -> list[float]:
     learn = vision_learner(few_and_others(seed), efficientnet_lite0, **options)
     learn.remove_cbs(Baseline)
     torch.manual_seed(seed)
-    return measured(learn, lambda learn: learn.fit_one_cycle(epochs, lr))
+    return measured(learn, epochs, lr)
 
 
 # ---------------------------------------------------------------- both
-def asked(only: str | None):
-    if only in (None, "head"):
-        for fold in range(FOLDS):
-            for lr in (1e-3, 2e-3, 5e-3):
-                yield "head", "head", 5, lr, fold
-    if only in (None, "frozen"):
-        for seed in range(SEEDS):
-            for epochs in (2, 5, 10):
-                for way in ("still", "moving"):
-                    yield "frozen", way, epochs, 5e-3, seed
+TASKS = {
+    "head": (head_alone, [("head", 5, lr, f) for f, lr in product(range(FOLDS), RATES)]),
+    "frozen": (
+        frozen,
+        [
+            (way, epochs, 5e-3, seed)
+            for seed, epochs, way in product(range(SEEDS), (2, 5, 10), ("still", "moving"))
+        ],
+    ),
+}
 
 
-def run(only: str | None) -> None:
-    done, seen = KEPT.done(5), None
-    for task, way, epochs, lr, fold in asked(only):
-        key = (task, way, str(epochs), str(lr), str(fold))
-        if key in done:
-            continue
-        if task == "head":
-            seen = seen or features()
-            found = head_alone(*seen, epochs, lr, fold)
-        else:
-            found = frozen(way, epochs, lr, fold)
-        KEPT.add(*key, f"{found[0]:.4f}", f"{found[1]:.4f}", f"{found[2]:.1f}")
+def run(name: str) -> None:
+    train, keys = TASKS[name]
+    KEPT.fill(((name, *key) for key in keys), lambda name, *key: train(*key))
 
 
-def table() -> None:
-    for (task, epochs, lr), part in KEPT.frame().groupby(["task", "epochs", "lr"]):
-        for what in ("metric", "loss"):
-            wide = part.pivot_table(index="fold", columns="way", values=what).dropna()
-            told = [f"{way} {x.mean():.3f} sd {x.std(ddof=1):.3f}" for way, x in wide.items()]
-            if "moving" in wide:
-                told.append(f"still - moving {in_words(wide.still - wide.moving)}")
-            print(f"{task} {epochs:.0f} epochs at {lr:g}, {what}", *told, sep="; ")
+def show(table: pd.DataFrame) -> None:
+    show_ways(table, ["task", "epochs", "lr"], "fold", ["metric", "loss"])
 
 
-def header() -> list[str]:
-    return [
-        f"python bench/photographs.py; {versions()}; photographs in the public domain",
-        f"head: 128 px, folds and steps of fine_tune(4) in bench/fine_tune.csv, batches of"
-        f" 8; frozen: {PER_KIND} of each kind, {SIZE} px, batches of 4, fold is a draw;"
-        " loss and metric (accuracy) on the others",
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=("head", "frozen"), help="one task")
-    parser.add_argument("--table", action="store_true", help="show what was found")
-    given = parser.parse_args()
-    if given.table:
-        return table()
-    torch.set_num_threads(1)
-    KEPT.begin(*header())
-    run(given.only)
-
-
+ABOUT = (
+    "photographs in the public domain",
+    f"head: 128 px, folds and steps of fine_tune(4) in bench/fine_tune.csv, batches of"
+    f" 8; frozen: {PER_KIND} of each kind, {SIZE} px, batches of 4, fold is a draw;"
+    " loss and metric (accuracy) on the others",
+)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run, TASKS, show)

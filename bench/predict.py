@@ -6,35 +6,16 @@ Both sides export a learner with a ResNet-18, two classes and the same random we
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from helper import Failed, peak_memory
+from helper import Failed, clocked, peak_memory, printed
 
 SIZE, PARTS = 224, ("import", "load", "predict")
 
 
-def draw_photos(folder: Path) -> None:
-    "Pictures of the size that a telephone sends: sky above, and a hill of one of two colours."
-    import numpy as np
-    from PIL import Image
-
-    chance = np.random.default_rng(0)
-    y, x = np.mgrid[0:960, 0:1280]
-    for name, colour in (("grass", (70, 140, 60)), ("sand", (200, 170, 110))):
-        (folder / name).mkdir(parents=True)
-        for i in range(6):
-            hill = y > 500 + 150 * np.sin(x / chance.uniform(100, 300) + i)
-            picture = np.where(hill[..., None], colour, (120, 160, 220))
-            noise = chance.normal(0, 12, (960, 1280, 1))
-            pixels = (picture + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.jpg", quality=90)
-
-
-def prepare(side: str, folder: Path) -> None:
+def export(side: str, folder: Path) -> None:
     "Export a learner; fastai's gets the weights of ours, so that the two must agree."
     import torch
 
@@ -81,17 +62,24 @@ def answer(side: str, folder: Path) -> None:
 def run(python: str, side: str, folder: Path, step: str = "answer") -> dict:
     "One process, and what it took: wall and processor's seconds of all of it, and of its parts."
     command = [python, "-W", "ignore", __file__, "--step", step, "--side", side]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command += ["--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no word"]
-        raise Failed(f"{side} failed at {step}: {last[0]}")
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    more = json.loads(lines[0].removeprefix("ANSWER ")) if lines else {}
-    return {"seconds": wall, "busy": busy} | more
+
+    def answered() -> dict:
+        said = printed(*command, "--folder", folder, what=f"{side} failed at {step}")
+        lines = [line for line in said.splitlines() if line.startswith("ANSWER ")]
+        return json.loads(lines[0].removeprefix("ANSWER ")) if lines else {}
+
+    return clocked(answered)
+
+
+def exported(pythons: dict[str, str], folder: Path) -> None:
+    "Have photographs in `folder`, and a learner of each side that names them."
+    from prepare import phone_photos
+
+    if not (folder / "photos").exists():
+        phone_photos(folder)
+    for side, python in pythons.items():
+        if not (folder / f"{side}.pkl").exists():
+            run(python, side, folder, "export")
 
 
 def agreement(ours: list[dict], theirs: list[dict]) -> str:
@@ -109,11 +97,11 @@ def agreement(ours: list[dict], theirs: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--step", choices=["prepare", "answer"], default="answer")
+    parser.add_argument("--step", choices=["export", "answer"], default="answer")
     parser.add_argument("--side", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    {"prepare": prepare, "answer": answer}[options.step](options.side, options.folder)
+    {"export": export, "answer": answer}[options.step](options.side, options.folder)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,20 @@ def digits(folder: Path, n: int = 0) -> str:
     return "MNIST"
 
 
-def ratings(folder: Path, n: int = 0) -> str:
-    "MovieLens 100k."
+def ratings_table():
+    "MovieLens 100k: user, movie, rating."
     import pandas as pd
 
     from coursekit.datasets import URLs, untar_data
 
-    names = ["user", "movie", "rating"]
-    file = untar_data(URLs.ML_100k) / "u.data"
-    table = pd.read_csv(file, delimiter="\t", header=None, names=names, usecols=range(3))
-    np.savez(folder / "ratings.npz", **{k: table[k].to_numpy()[: n or None] for k in names})
+    names, file = ["user", "movie", "rating"], untar_data(URLs.ML_100k) / "u.data"
+    return pd.read_csv(file, delimiter="\t", header=None, names=names, usecols=range(3))
+
+
+def ratings(folder: Path, n: int = 0) -> str:
+    "MovieLens 100k."
+    table = ratings_table().head(n or None)
+    np.savez(folder / "ratings.npz", **{name: table[name].to_numpy() for name in table})
     return "MovieLens 100k"
 
 
@@ -60,10 +64,16 @@ def octave(rng, size: tuple[int, int], cells: int):
     return np.asarray(image, dtype="float32") / 51 - 2.5
 
 
-def small_photos(folder: Path, n: int = 512) -> str:
-    "Pictures of 320 pixels, as hard to decode as photographs: soft shapes, texture, grain."
+def save(pixels: np.ndarray, file: Path, quality: int) -> None:
+    "A picture of numbers up to 255 as a JPEG."
     from PIL import Image
 
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(file, quality=quality)
+
+
+def small_photos(folder: Path, n: int = 512) -> str:
+    "Pictures of 320 pixels, as hard to decode as photographs: soft shapes, texture, grain."
     rng, square = np.random.default_rng(0), (LONG_SIDE, LONG_SIDE)
     grain = [[octave(rng, square, cells) for _ in range(4)] for cells in (40, 80, 160, 320)]
     for index in range(n):
@@ -73,24 +83,32 @@ def small_photos(folder: Path, n: int = 512) -> str:
             image += strength * np.roll(grain[level][index % 4], shift, axis=(0, 1))
         width, height = (LONG_SIDE, 240) if index % 2 else (240, LONG_SIDE)
         file = folder / "small" / "ab"[index // 2 % 2] / f"{index:04}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.clip(0, 255).astype("uint8")[:height, :width]).save(file, quality=90)
+        save(image[:height, :width], file, 90)
     return f"drawn pictures of {LONG_SIDE} pixels, {mean_size(folder / 'small'):.0f} kB each"
 
 
 def large_photos(folder: Path, n: int = 8) -> str:
     "Pictures of 12 megapixels with the grain of a sensor, about 3 MB each, as a telephone stores them."
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     smooth = 128 + 50 * octave(rng, LARGE, 6) + 14 * octave(rng, LARGE, 60)
     for index in range(n):
         grain = 4.4 * rng.standard_normal((LARGE[1], LARGE[0], 1), dtype=np.float32)
         image = np.roll(smooth, 397 * index, axis=1) + grain
-        file = folder / "large" / "ab"[index % 2] / f"{index:04}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.clip(0, 255).astype("uint8")).save(file, quality=91)
+        save(image, folder / "large" / "ab"[index % 2] / f"{index:04}.jpg", 91)
     return f"drawn pictures of 12 megapixels, {mean_size(folder / 'large') / 1000:.1f} MB each"
+
+
+def phone_photos(folder: Path, n: int = 12) -> str:
+    "Pictures of the size that a telephone sends: sky above, and a hill of one of two colours."
+    chance, hills = np.random.default_rng(0), {"grass": (70, 140, 60), "sand": (200, 170, 110)}
+    y, x = np.mgrid[0:960, 0:1280]
+    for name, colour in hills.items():
+        for i in range(n // 2):
+            hill = y > 500 + 150 * np.sin(x / chance.uniform(100, 300) + i)
+            picture = np.where(hill[..., None], colour, (120, 160, 220))
+            noise = chance.normal(0, 12, (960, 1280, 1))
+            save(picture + noise, folder / "photos" / name / f"{i}.jpg", 90)
+    return f"drawn pictures of 1280 x 960, {mean_size(folder / 'photos'):.0f} kB each"
 
 
 def mean_size(folder: Path) -> float:

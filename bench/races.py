@@ -27,11 +27,6 @@ class Race:
     quality: str = ""  # which number of an answer says how good it is
     threads: int | None = None  # of each side; what each takes by itself, if None
 
-    @property
-    def counted(self) -> int:
-        "Items that a turn works on, for a rate; 0 if there is none to tell."
-        return self.sizes.get("n", 0) if self.action == "loader" else 0
-
 
 PHOTOS = {"bears": (416, 96)}
 RESNET = "ResNet-18, pictures of {} pixels, batches of 64, random first weights: speed alone"

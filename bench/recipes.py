@@ -7,25 +7,23 @@ training is over; the same command again goes on where it was stopped. Seed by s
 is a whole table of fewer seeds.
 """
 
-import sys
-import time
-from functools import partial
+from functools import cache
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from kept import Kept, versions
+from kept import Kept, loaders, main, seconds_of
+from pictures import halves
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import coursekit.training  # noqa: F401, learners get fit_one_cycle from it
 from coursekit.augment import BatchTransform, aug_transforms
-from coursekit.blocks import CategoryBlock, DataBlock, ImageBlock
 from coursekit.data import EndSplitter, get_image_files, parent_label
 from coursekit.drawn_bears import draw_bears
 from coursekit.events import Callback, CancelValidException
 from coursekit.learner import Learner
-from coursekit.loaders import DataLoader, DataLoaders
+from coursekit.loaders import DataLoaders
 from coursekit.losses import CrossEntropyLossFlat
 from coursekit.measures import accuracy
 from coursekit.normalize import Normalize, imagenet_stats
@@ -35,7 +33,7 @@ PICTURES, TRAINED_ON, DRAWN_SIZE, DRAWN_SEED = 1200, 400, 64, 8
 SIZE, SMALL, COST_OF_SMALL = 40, 20, 0.85  # an epoch of small pictures, in epochs of full size
 FEW, MANY, RATE, BATCH = 4, 20, 6e-3, 32
 SEEDS = (0, 1, 2)
-OPTIONS = [{"mixup": a, "smoothing": b, "progressive": c} for a, b, c in product((0, 1), repeat=3)]
+OPTIONS = list(product((0, 1), repeat=3))  # mixup, smoothing, progressive
 PLAIN, OTHERS = OPTIONS[0], ("no Normalize", "no zero-init", "one 7x7 stem", "no augmentation")
 COLUMNS = [
     *("variant", "mixup", "smoothing", "progressive", "budget", "seed"),
@@ -45,30 +43,21 @@ COLUMNS = [
 KEPT = Kept(__file__, COLUMNS)
 
 
+@cache
 def in_memory() -> list[TensorDataset]:
     "Pictures as bytes and their classes, for training and for validation; every picture is opened once."
-    block = DataBlock(
-        (ImageBlock, CategoryBlock),
-        get_y=parent_label,
-        splitter=EndSplitter(1 - TRAINED_ON / PICTURES),
-    )
     files = get_image_files(draw_bears(n=PICTURES, size=DRAWN_SIZE, seed=DRAWN_SEED))
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    dls = block.dataloaders([files[i] for i in order], bs=PICTURES, num_workers=0, device="cpu")
-    return [TensorDataset(*dl.new(shuffle=False, after_batch=[]).one_batch()) for dl in dls.loaders]
+    how = {"splitter": EndSplitter(1 - TRAINED_ON / PICTURES), "get_y": parent_label}
+    return [TensorDataset(*half) for half in halves([files[i] for i in order], tfms=[], **how)]
 
 
-def loaders(sets: list[TensorDataset], size: int, variant: str = "xresnet18") -> DataLoaders:
+def loaders_of(size: int, variant: str = "xresnet18") -> DataLoaders:
     change = aug_transforms(size=size, min_scale=0.75)
     tfms = [BatchTransform(size=size)] if variant == "no augmentation" else change
     if variant != "no Normalize":
         tfms = [*tfms, Normalize.from_stats(*imagenet_stats)]
-    train, valid = sets
-    options = {"after_batch": tfms, "device": "cpu"}
-    return DataLoaders(
-        DataLoader(train, bs=BATCH, shuffle=True, drop_last=True, **options),
-        DataLoader(valid, bs=200, **options),
-    )
+    return loaders(*in_memory(), BATCH, 200, after_batch=tfms)
 
 
 def network(variant: str) -> nn.Module:
@@ -104,18 +93,19 @@ def phases(epochs: int, progressive: int) -> list[tuple[int, int, float]]:
     return [(SMALL, round(epochs / 2 / COST_OF_SMALL), RATE), (SIZE, epochs // 2, RATE / 2)]
 
 
-def trained(dls_of, variant, mixup, smoothing, progressive, epochs, seed) -> list:
+def trained(variant, mixup, smoothing, progressive, budget, seed) -> list:
     torch.manual_seed(seed)
     loss = LabelSmoothingCrossEntropyFlat() if smoothing else CrossEntropyLossFlat()
+    epochs = {"few": FEW, "many": MANY}[budget]
     cbs, steps = [Short(), *([MixUp()] if mixup else [])], phases(epochs, progressive)
-    learn = Learner(dls_of(steps[0][0], variant), network(variant), loss, cbs=cbs, metrics=accuracy)
-    begin, losses = time.process_time(), []
+    learn = Learner(
+        loaders_of(steps[0][0], variant), network(variant), loss, cbs=cbs, metrics=accuracy
+    )
+    seconds, losses = 0.0, []
     for size, n, rate in steps:
-        learn.dls = dls_of(size, variant)
-        with learn.no_logging():
-            learn.fit_one_cycle(n, rate)
+        learn.dls = loaders_of(size, variant)
+        seconds += seconds_of(learn, lambda learn, n=n, rate=rate: learn.fit_one_cycle(n, rate))
         losses += [float(row[0]) for row in learn.recorder.values]
-    seconds = time.process_time() - begin
     scores, targets = learn.get_preds(act=lambda scores: scores)
     found = [F.cross_entropy(scores, targets), accuracy(scores, targets)]
     found.append(accuracy(*learn.tta()) if variant != "no augmentation" else found[-1])
@@ -123,41 +113,23 @@ def trained(dls_of, variant, mixup, smoothing, progressive, epochs, seed) -> lis
     return [losses[0], losses[-1], *map(float, found), *map(float, sure), seconds]
 
 
-def runs():
-    "Each training as (variant, options, budget, seed)."
+def keys():
+    "Of each training: variant, options, budget, seed."
     for seed in SEEDS:
         for budget, options in product(("few", "many"), OPTIONS):
-            yield "xresnet18", options, budget, seed
+            yield "xresnet18", *options, budget, seed
     for seed, variant in product(SEEDS, OTHERS):
-        yield variant, PLAIN, "many", seed
-    for seed, one in product(SEEDS, ("mixup", "smoothing")):
-        yield "no augmentation", PLAIN | {one: 1}, "many", seed
+        yield variant, *PLAIN, "many", seed
+    for seed, options in product(SEEDS, ((1, 0, 0), (0, 1, 0))):
+        yield "no augmentation", *options, "many", seed
 
 
-def header() -> list[str]:
-    return [
-        f"python bench/recipes.py; {versions()}; seeds {', '.join(map(str, SEEDS))}",
-        f"draw_bears(n={PICTURES}, size={DRAWN_SIZE}, seed={DRAWN_SEED}); the first {TRAINED_ON} in a random order"
-        f" (seed 0) are trained on; {SIZE} px, progressive {SMALL} then {SIZE} px, an epoch at {SMALL} counted as"
-        f" {COST_OF_SMALL}; few = {FEW} epochs, many = {MANY};"
-        f" rate {RATE}; batches of {BATCH}; xresnet18(widen=0.25, stem_szs=(8, 8, 16))",
-    ]
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    dls_of = partial(loaders, in_memory())
-    KEPT.begin(*header())
-    done = KEPT.done(6)
-    for variant, options, budget, seed in runs():
-        key = tuple(map(str, (variant, *options.values(), budget, seed)))
-        if key in done:
-            continue
-        found = trained(
-            dls_of, variant, **options, epochs={"few": FEW, "many": MANY}[budget], seed=seed
-        )
-        KEPT.add(*key, *(f"{value:.4f}" for value in found[:-1]), f"{found[-1]:.1f}")
-
-
+ABOUT = (
+    f"seeds {', '.join(map(str, SEEDS))}",
+    f"draw_bears(n={PICTURES}, size={DRAWN_SIZE}, seed={DRAWN_SEED}); the first {TRAINED_ON} in a random order"
+    f" (seed 0) are trained on; {SIZE} px, progressive {SMALL} then {SIZE} px, an epoch at {SMALL} counted as"
+    f" {COST_OF_SMALL}; few = {FEW} epochs, many = {MANY};"
+    f" rate {RATE}; batches of {BATCH}; xresnet18(widen=0.25, stem_szs=(8, 8, 16))",
+)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, lambda: KEPT.fill(keys(), trained))

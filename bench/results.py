@@ -59,13 +59,18 @@ def peak(answers: list[dict]) -> float | None:
     return max((answer["peak"] for answer in answers if "peak" in answer), default=None)
 
 
+def times_as_fast(done: dict, other: str) -> list[float]:
+    "Our side against another, round by round; nothing where one is missing, or for a curve."
+    ours, theirs = done.get(OURS), done.get(other)
+    return ratios(ours, theirs) if theirs and isinstance(ours, list) else []
+
+
 def compared(race: Race, found: dict) -> Iterator[dict]:
     "Our side against each other one."
     done = found.get("done", {})
     ours = done.get(OURS, [])
     for other in (side for side in done if side != OURS):
-        times = ratios(ours, done[other])
-        if times:
+        if times := times_as_fast(done, other):
             yield {
                 "other": other,
                 "ours": middle(ours),

@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from helper import last_line  # noqa: E402
+
 from environment import find_uv, lend_torch, without_torch  # noqa: E402
 
 LISTED, LOCK = (ROOT / "bench" / f"rivals.{end}" for end in ("txt", "lock"))
@@ -33,11 +35,6 @@ MODULES = {
 
 def quiet(*command: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
-def last_line(done: subprocess.CompletedProcess) -> str:
-    "What a program said last."
-    return next(reversed((done.stderr.strip() or done.stdout.strip()).splitlines()), "no word")
 
 
 def lock() -> None:

@@ -1,30 +1,33 @@
 """Race the service against the obvious one, and see how it bears a crowd: 1, 10 and 50 clients on the same machine.
 
     COURSEKIT_FASTAI=/path/to/python python bench/service.py     # a Python that has fastai 2, fastapi, uvicorn
-    python bench/service.py --seconds 60 --clients 50 --strict
+    python bench/service.py --seconds 60 --clients 50
 
 Both sides serve the same ResNet-18 with the same weights, made for pictures of 224 x 224, and are sent the same
 photograph of a telephone's size. The obvious service is what most people write first: FastAPI, `load_learner`, and
 `learn.predict` in the function that answers. Only one side is asked at a time, and they take turns. A client that is
 told 429 waits as long as `Retry-After` says, and asks again; that is counted. What counts is answers with status 200 a
-second, and the time from the request to the answer of those. Without `COURSEKIT_FASTAI` only our own side runs.
+second, and the time from the request to the answer of those. Without `COURSEKIT_FASTAI` only our own side runs. The
+race card has the same race with ten clients.
 """
 
 import argparse
 import asyncio
+import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from predict import draw_photos, run
+from helper import Failed, in_turns, proc_value, ratios, spread
+from predict import exported
 
-GOAL = 2.0  # times the answers of the obvious service
 OURS = """
 import sys
 from coursekit.service_run import serve
@@ -50,6 +53,8 @@ def health(): return {}
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
+MEASURES = ("rate", "p50", "p95", "p99", "peak")
+SERVICES = {"coursekit": (OURS, 8741), "fastai": (OBVIOUS, 8742)}
 
 
 # ---------------------------------------------------------------- the services
@@ -78,15 +83,6 @@ async def until_ready(process, port: int, log: Path) -> None:
         except OSError:
             await asyncio.sleep(0.1)
     raise SystemExit(f"the service on port {port} did not start")
-
-
-def memory(process) -> float:
-    "Peak memory of a process in MB, where the system tells it."
-    try:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 # ---------------------------------------------------------------- the crowd
@@ -135,6 +131,7 @@ async def client(port: int, request: bytes, until: float, codes: Counter, took: 
 
 
 async def crowd(port: int, request: bytes, clients: int, seconds: float) -> dict:
+    "Answers a second, codes that came, and milliseconds until shares of the answers were there."
     codes, took = Counter(), []
     until = time.monotonic() + seconds
     await asyncio.gather(*(client(port, request, until, codes, took) for _ in range(clients)))
@@ -146,77 +143,63 @@ async def crowd(port: int, request: bytes, clients: int, seconds: float) -> dict
     return {"rate": len(took) / seconds, "codes": {str(k): v for k, v in codes.items()}} | at
 
 
+def ask(process, port: int, request: bytes, clients: int, seconds: float) -> dict:
+    "What a crowd got of one service, after a second that is not counted."
+    asyncio.run(crowd(port, request, clients, 1))
+    found = asyncio.run(crowd(port, request, clients, seconds))
+    if not found["rate"]:
+        raise Failed(f"no answer: {found['codes']}")
+    peak = proc_value(process.pid, "status", "VmHWM:") if Path("/proc").exists() else 0.0
+    return found | {"seconds": 1 / found["rate"], "peak": peak}
+
+
 # ---------------------------------------------------------------- the race
-def told(name: str, clients: int, found: list[dict]) -> None:
-    middle = {
-        key: statistics.median(each[key] for each in found) for key in ("rate", "p50", "p95", "p99")
-    }
-    codes = sum((Counter(each["codes"]) for each in found), Counter())
-    print(
-        f"  {name:10}{clients:3} clients {middle['rate']:8.1f} a second, ms "
-        f"p50 {middle['p50']:7.0f} p95 {middle['p95']:7.0f} p99 {middle['p99']:7.0f}  {dict(codes)}"
-    )
+@contextmanager
+def running(
+    pythons: dict[str, str], folder: Path, runtime: str = "onnx"
+) -> Iterator[dict[str, Callable]]:
+    "The service of each side; what is yielded asks it, with clients and seconds."
+    exported(pythons, folder)
+    request = as_form((folder / "photos" / "sand" / "0.jpg").read_bytes())
+    with ExitStack() as stack:
+        asked = {}
+        for side, python in pythons.items():
+            script, port = SERVICES[side]
+            start = service(python, script, folder, f"{side}.pkl", port, runtime)
+            asked[side] = partial(ask, stack.enter_context(start), port, request)
+        yield asked
 
 
-def main() -> int:
+def race(asked: dict[str, Callable], clients: int, rounds: int, seconds: float) -> None:
+    "Print what so many clients got of each side, and how many times as much of ours."
+    turns = {side: lambda turn, ask=ask: ask(clients, seconds) for side, ask in asked.items()}
+    done, failed, _ = in_turns(turns, rounds, math.inf, warm=0)
+    for side, found in done.items():
+        codes = sum((Counter(each["codes"]) for each in found), Counter())
+        parts = [f"{key} {spread([each[key] for each in found])}" for key in MEASURES]
+        print(f"  {side:10}{clients:3} clients", *parts, dict(codes), sep="; ", flush=True)
+    for side, why in failed.items():
+        print(f"  {side}: {why}")
+    if len(done) == 2:
+        for key, name in (("seconds", "times the answers"), ("p95", "times as early, p95")):
+            print(f"    {spread(ratios(*done.values(), key), '{:.2f}')} {name}")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, nargs="*", default=(1, 10, 50))
     parser.add_argument("--seconds", type=float, default=8.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runtime", choices=("onnx", "torch"), default="onnx")
-    parser.add_argument("--strict", action="store_true", help="a missed goal is an error")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     pythons = {"coursekit": sys.executable}
     if other := os.environ.get("COURSEKIT_FASTAI"):
         pythons["fastai"] = other
-    missed = 0
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        draw_photos(folder / "photos")
-        for side, python in pythons.items():
-            run(python, side, folder, "prepare")
-        request = as_form((folder / "photos" / "sand" / "0.jpg").read_bytes())
-        ports = {"coursekit": 8741, "fastai": 8742}
-        ours = service(
-            sys.executable, OURS, folder, "coursekit.pkl", ports["coursekit"], asked.runtime
-        )
-        theirs = (
-            service(pythons["fastai"], OBVIOUS, folder, "fastai.pkl", ports["fastai"])
-            if "fastai" in pythons
-            else None
-        )
-        with ours as process:
-            if theirs is None:
-                missed = race(pythons, ports, request, asked)
-            else:
-                with theirs as other_process:
-                    missed = race(pythons, ports, request, asked)
-                    print(f"peak memory of the obvious one {memory(other_process):,.0f} MB")
-            print(f"peak memory of ours {memory(process):,.0f} MB")
-    return missed if asked.strict else 0
-
-
-def race(pythons: dict, ports: dict, request: bytes, asked) -> int:
-    missed = 0
-    print(f"answers about a photograph of {len(request) / 1000:,.0f} kB, ResNet-18, 224 x 224")
-    for clients in asked.clients:
-        found = {side: [] for side in pythons}
-        for turn in range(asked.rounds):
-            for side in list(pythons)[:: -1 if turn % 2 else 1]:
-                asyncio.run(crowd(ports[side], request, clients, 1))  # warm
-                found[side].append(asyncio.run(crowd(ports[side], request, clients, asked.seconds)))
-        for side in pythons:
-            told(side, clients, found[side])
-        if len(found) == 2:
-            pairs = list(zip(found["coursekit"], found["fastai"], strict=True))
-            times = [a["rate"] / b["rate"] for a, b in pairs if b["rate"]]
-            late = [a["p95"] / b["p95"] for a, b in pairs]
-            ratio, p95 = statistics.median(times), statistics.median(late)
-            print(
-                f"    {ratio:.2f} times the answers ({min(times):.2f} to {max(times):.2f}), p95 {p95:.2f} of theirs"
-            )
-            missed += ratio < GOAL or p95 > 1
-    return missed
+    print("answers a second, ms until half, 95 % and 99 % were there, and MB at most")
+    with tempfile.TemporaryDirectory() as folder:
+        with running(pythons, Path(folder), options.runtime) as asked:
+            for clients in options.clients:
+                race(asked, clients, options.rounds, options.seconds)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from helper import answer_orders
 
 BATCH, SIDE = 64, 224
 Y_RANGE = (0, 5.5)
-RECOMMENDER = {"epochs": 5, "rate": 5e-3, "wd": 0.1, "factors": 50, "bs": 64}
 CLASS_ROWS, FEATURES = 10_240, 512
 LITE0_STATISTICS = [0.498] * 3, [0.502] * 3
 
@@ -47,11 +46,11 @@ def names_of(side: str) -> Names:
     return Names(coursekit.all, coursekit.vision)
 
 
-def quietly(learn, train) -> dict:
-    "Train without a bar and a table, and say how good it was."
+def quietly(learn, train, measure: str = "accuracy") -> dict:
+    "Train without a bar and a table, and say how good it was: `mse` is the loss on what is held out."
     with learn.no_bar(), learn.no_logging():
         train()
-    return {"accuracy": float(learn.recorder.values[-1][2])}
+    return {measure: float(learn.recorder.values[-1][1 if measure == "mse" else 2])}
 
 
 # ---------------------------------------------------------------- digits
@@ -69,7 +68,6 @@ def digits(side: str, folder: Path, turn: int, n: int | None = None):
     "An epoch of 784-50-10 by SGD with validation, one thread."
     import torch
     from torch import nn
-    from torch.utils.data import TensorDataset
 
     torch.set_num_threads(1)
     halves = list(halves_of(folder, n))
@@ -77,16 +75,17 @@ def digits(side: str, folder: Path, turn: int, n: int | None = None):
     model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
     if side == "bare loop":
         return bare_epoch(model, *halves)
-    lib = names_of(side)
+    return fitted(names_of(side), halves, model)
+
+
+def fitted(lib: Names, halves: list, model, rate: float = 0.1, bs: int = BATCH):
+    "An epoch of a learner of either library, by SGD."
+    from torch.utils.data import TensorDataset
+
     loaders = [
-        lib.DataLoader(TensorDataset(*half), bs=BATCH, shuffle=not i, num_workers=0)
+        lib.DataLoader(TensorDataset(*half), bs=bs, shuffle=not i, num_workers=0)
         for i, half in enumerate(halves)
     ]
-    return fitted(lib, loaders, model, 0.1)
-
-
-def fitted(lib: Names, loaders: list, model, rate: float):
-    "An epoch of a learner of either library, by SGD."
     dls, loss = lib.DataLoaders(*loaders), lib.CrossEntropyLossFlat()
     learn = lib.Learner(dls, model, loss, opt_func=lib.SGD, metrics=lib.accuracy)
     return lambda: quietly(learn, lambda: learn.fit(1, rate))
@@ -116,7 +115,6 @@ def classes(side: str, folder: Path, turn: int, n: int, rows: int = CLASS_ROWS):
     "An epoch of one layer from 512 numbers to `n` classes, batches of 256."
     import torch
     from torch import nn
-    from torch.utils.data import TensorDataset
 
     chance = torch.Generator().manual_seed(0)
     x = torch.randn(rows, FEATURES, generator=chance)
@@ -125,12 +123,7 @@ def classes(side: str, folder: Path, turn: int, n: int, rows: int = CLASS_ROWS):
     model = nn.Linear(FEATURES, n)
     if side == "bare loop":
         return bare_epoch(model, half, small, bs=256)
-    lib = names_of(side)
-    loaders = [
-        lib.DataLoader(TensorDataset(*part), bs=256, shuffle=part is half, num_workers=0)
-        for part in (half, small)
-    ]
-    return fitted(lib, loaders, model, 0.1)
+    return fitted(names_of(side), [half, small], model, bs=256)
 
 
 # ---------------------------------------------------------------- pictures
@@ -324,13 +317,16 @@ def recommender(side: str, folder: Path, turn: int, n=None, *, bs, epochs, rate,
     dls = lib.CollabDataLoaders.from_df(table, seed=turn + 1, bs=bs, device="cpu")
     lib_seed(side, turn + 1)
     learn = lib.collab_learner(dls, n_factors=factors, y_range=Y_RANGE)
+    return lambda: quietly(learn, lambda: learn.fit_one_cycle(epochs, rate, wd=wd), "mse")
 
-    def run() -> dict:
-        with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(epochs, rate, wd=wd)
-        return {"mse": float(learn.recorder.values[-1][1])}  # noqa: PD011
 
-    return run
+def distinct(side: str, folder: Path, turn: int):
+    "The share of the training ratings that comes in an epoch of fastai's loader."
+    from fastai.collab import CollabDataLoaders
+
+    dls = CollabDataLoaders.from_df(table_in(folder, None), seed=turn + 1, device="cpu")
+    drawn = dls.train.get_idxs()
+    return lambda: {"distinct": len(set(drawn)) / len(drawn)}
 
 
 def lib_seed(side: str, seed: int) -> None:
@@ -350,9 +346,7 @@ def many_ratings(side: str, folder: Path, turn: int, n: int):
     def run() -> dict:
         dls = lib.CollabDataLoaders.from_df(table, 0.05, seed=0, bs=8192, device="cpu")
         learn = lib.collab_learner(dls, n_factors=50, y_range=Y_RANGE)
-        with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(1, 5e-3, wd=0.1)
-        return {"mse": float(learn.recorder.values[-1][1])}  # noqa: PD011
+        return quietly(learn, lambda: learn.fit_one_cycle(1, 5e-3, wd=0.1), "mse")
 
     return run
 
@@ -468,6 +462,7 @@ ACTIONS = {
     "tta": tta,
     "export": export,
     "recommender": recommender,
+    "distinct": distinct,
     "ratings": many_ratings,
     "classes": classes,
 }

@@ -11,16 +11,15 @@ which there are few, on the other folds. A row of bench/steps.csv is written as 
 training is over; the same command again goes on where it was stopped.
 """
 
-import argparse
-import sys
 from copy import deepcopy
 from functools import cache
 from itertools import product
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from fine_tune import photos
-from kept import Kept, in_words, versions
+from kept import Kept, main, show_ways, some_of_each
+from pictures import features, photos
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -100,7 +99,7 @@ BEST = ("last epoch", "lowest loss", "highest accuracy")
 BEST += tuple(f"again, {way}" for way in BEST[1:])
 
 
-class Kept(Callback):
+class Looks(Callback):
     "What `look` says after each epoch."
 
     def __init__(self, look):
@@ -130,7 +129,7 @@ def cycle_with_lies(epochs: int, rate: float, seed: int) -> tuple[int, list]:
 
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
-    learn, kept = learner(model, (x, y), 64, seed), Kept(look)
+    learn, kept = learner(model, (x, y), 64, seed), Looks(look)
     with learn.no_logging():
         learn.fit_one_cycle(epochs, rate, cbs=kept)
     return len(learn.recorder.losses), kept.seen
@@ -147,7 +146,7 @@ def best(way: str, epochs: int, rate: float, seed: int) -> list[float]:
         more, seen = cycle_with_lies(which + 1, rate, seed)
         steps += more
     _, hit, judged_at = seen[which]
-    return [steps, hit, judged_at, which]
+    return [steps, hit, judged_at, float(which)]
 
 
 # ---------------------------------------------------------------- how the inputs come in
@@ -183,7 +182,7 @@ def inputs(way: str, epochs: int, rate: float, seed: int) -> list[float]:
     if len(model) > 1:
         with torch.no_grad():
             active = (model[:2](data["valid"][0]) > 0).float().mean(0)
-        on = (active > 0.8).sum().item()
+        on = float((active > 0.8).sum())
     return [*judged(learn, data["valid"], data["test"]), on]
 
 
@@ -215,8 +214,7 @@ def pretrained(seed: int) -> nn.Sequential:
 
 def few_digits(seed: int, body: bool) -> Learner:
     x, y = tasks()["new train"]
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    chosen = torch.cat([order[y[order] == digit][:10] for digit in range(5)])
+    chosen = some_of_each(y, 10, seed)
     torch.manual_seed(seed)
     model = conv_net()
     if body:
@@ -260,8 +258,7 @@ def photographs() -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
     net = efficientnet_lite0().eval()
     early = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:6])
     late = nn.Sequential(*net.blocks[6:], net.conv_head, net.bn2, net.global_pool)
-    with torch.no_grad():
-        seen = torch.cat([early((part - 0.498) / 0.502) for part in x.split(32)])
+    seen = features(x, early)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
     return seen[order], y[order], late
 
@@ -309,56 +306,31 @@ PARTS = {  # what trains, its ways with their rates, epochs, seeds
 
 def run(part: str) -> None:
     train, ways, budgets, seeds = PARTS[part]
-    done = KEPT.done(5)
     # seed by seed and way by way, so that a busy hour or a stop falls on all of them
-    for seed, epochs, (way, rates) in product(range(seeds), budgets, ways.items()):
-        for rate in rates:
-            key = (part.partition(",")[0], way, str(epochs), str(rate), str(seed))
-            if key in done:
-                continue
-            steps, *values = train(way, epochs, rate, seed)
-            told = ["" if value == "" else f"{value:.4f}" for value in values]
-            KEPT.add(*key, steps, *told)
+    keys = (
+        (part.partition(",")[0], way, epochs, rate, seed)
+        for seed, epochs, (way, rates) in product(range(seeds), budgets, ways.items())
+        for rate in rates
+    )
+    KEPT.fill(keys, lambda part, *key: train(*key))
 
 
-# ---------------------------------------------------------------- what was found
-def table() -> None:
-    "Each way at the rate with the best mean of `valid`, beside the first way of its part."
-    for (part, epochs), found in KEPT.frame().groupby(["part", "epochs"], sort=False):
-        print(f"\n{part}, {epochs} epochs")
-        first = None
-        for way, runs in found.groupby("way", sort=False):
-            of_rate = runs.groupby("rate").valid.mean()
-            rate = of_rate.idxmin() if part == "averages" else of_rate.idxmax()
-            best = runs[runs.rate == rate].set_index("seed")
-            first = best if first is None else first
-            told = f"{way:36} rate {rate:<7} test {best.test.mean():.4f}"
-            told += f" sd {best.test.std():.4f} valid {best.valid.mean():.4f}"
-            gap = (best.test - first.test).dropna()
-            told += f" other {best.other.mean():.4f}; {in_words(gap, 4) if len(gap) > 1 else ''}"
-            print(told)
+def show(table: pd.DataFrame) -> None:
+    "Each way at the rate with the best mean of `valid`."
+    sign = table.part.map(lambda part: -1 if part == "averages" else 1)
+    groups = ["part", "epochs", "way"]
+    by_rate = (sign * table.valid).groupby([table[key] for key in [*groups, "rate"]], sort=False)
+    best = list(by_rate.mean().groupby(groups, sort=False).idxmax())
+    for part, way, rate in ((key[0], *key[2:]) for key in best):
+        print(f"{part}: {way} at {rate:g}")
+    rows = table.set_index([*groups, "rate"]).loc[best].reset_index()
+    show_ways(rows, ["part", "epochs"], "seed", ["test", "valid", "other"])
 
 
-def header() -> list[str]:
-    return [
-        f"python bench/steps.py; {versions()}",
-        "valid and test: share of right answers, the rate is chosen by the first; for the"
-        " averages the loss and the right answers of the held out fold",
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=PARTS, nargs="*", help="some of the parts")
-    parser.add_argument("--table", action="store_true", help="show what was found")
-    asked = parser.parse_args()
-    if asked.table:
-        return table()
-    torch.set_num_threads(1)
-    KEPT.begin(*header())
-    for part in asked.only or PARTS:
-        run(part)
-
-
+ABOUT = (
+    "",
+    "valid and test: share of right answers, the rate is chosen by the first; for the averages"
+    " the loss and the right answers of the held out fold",
+)
 if __name__ == "__main__":
-    sys.exit(main())
+    main(__doc__, KEPT, ABOUT, run, PARTS, show)

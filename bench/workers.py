@@ -11,18 +11,19 @@ bench/workers.csv is one pass.
 """
 
 import argparse
-import csv
+import math
 import os
-import resource
-import shutil
 import tempfile
-import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from kept import versions
+from helper import clocked, in_turns
+from kept import Kept
 from PIL import Image
+from prepare import LARGE, save
 
 from coursekit.batches import collate
 from coursekit.data import get_image_files, parent_label
@@ -33,9 +34,9 @@ from coursekit.pipeline import Datasets
 from coursekit.resizing import Resize, ResizeMethod
 from coursekit.transforms import Categorize, PILImage, ToTensor
 
-KEPT = Path(__file__).with_suffix(".csv")
 COLUMNS = ["pictures", "files", "megapixels", "megabytes", "workers", "turn", "seconds", "cpu"]
-BATCH, SIZE, LARGE, JPEG_QUALITY = 8, 128, (4000, 3000), 91
+KEPT = Kept(__file__, COLUMNS)
+BATCH, SIZE, JPEG_QUALITY = 8, 128, 91
 SQUISH = Resize(SIZE, ResizeMethod.Squish)
 
 
@@ -44,9 +45,7 @@ def enlarged(file: Path, to: Path) -> None:
     picture = Image.open(file).convert("RGB").resize(LARGE, Image.Resampling.BICUBIC)
     chance = np.random.default_rng(0)
     noise = 5 * chance.standard_normal((LARGE[1], LARGE[0], 1), dtype=np.float32)
-    pixels = (np.asarray(picture, dtype=np.float32) + noise).clip(0, 255).astype(np.uint8)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(to, quality=JPEG_QUALITY)
+    save(np.asarray(picture, dtype=np.float32) + noise, to, JPEG_QUALITY)
 
 
 def sets(folder: Path) -> dict[str, list[Path]]:
@@ -77,47 +76,38 @@ def through_loader(data: Datasets, workers: int) -> None:
         pass
 
 
-def used() -> float:
-    "Seconds of the processors, of workers that have ended too."
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in both)
+def one_pass(data: Datasets, workers) -> dict:
+    return clocked(
+        partial(bare_loop, data)
+        if workers == "bare loop"
+        else partial(through_loader, data, workers)
+    )
 
 
-def one_pass(data: Datasets, workers) -> tuple[float, float]:
-    start, before = time.perf_counter(), used()
-    bare_loop(data) if workers == "bare loop" else through_loader(data, workers)
-    return time.perf_counter() - start, used() - before
+def rows_of(name: str, files: list[Path], passes: int) -> None:
+    "Passes in turns; a row of each."
+    data = datasets(files)
+    size = f"{megapixels(data) / len(data):.3f}"
+    heavy = f"{sum(file.stat().st_size for file in files) / len(files) / 1e6:.3f}"
+    print(f"{name}: by default {default_workers(data, 9)} workers")
+    turns = {way: lambda turn, way=way: one_pass(data, way) for way in ("bare loop", 0, 2)}
+    done, _, _ = in_turns(turns, passes, math.inf)
+    for turn, (way, found) in product(range(passes), done.items()):
+        seconds, cpu = (f"{found[turn][key]:.3f}" for key in ("seconds", "busy"))
+        KEPT.add(name, len(files), size, heavy, way, turn + 1, seconds, cpu)
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    asked.add_argument("--passes", type=int, default=5)
-    asked.add_argument("--only", help="a set")
-    asked = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--only", help="a set")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp())
-    ways = ["bare loop", 0, 2]
-    with KEPT.open("w", newline="") as kept:
-        cores = len(os.sched_getaffinity(0))
-        kept.write(f"# python bench/workers.py; {versions()}; {cores} cores, shared with others\n")
-        writer = csv.writer(kept, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for name, files in sets(folder).items():
-            if asked.only and name != asked.only:
-                continue
-            data = datasets(files)
-            size = round(megapixels(data) / len(data), 3)
-            heavy = round(sum(file.stat().st_size for file in files) / len(files) / 1e6, 3)
-            print(f"{name}: by default {default_workers(data, 9)} workers")
-            for turn in range(asked.passes + 1):
-                for way in ways[:: 1 if turn % 2 else -1]:
-                    seconds, cpu = one_pass(data, way)
-                    row = [name, len(files), size, heavy, way, turn, f"{seconds:.3f}", f"{cpu:.3f}"]
-                    if turn:
-                        writer.writerow(row)
-                        kept.flush()
-                        print(*row)
-    shutil.rmtree(folder)
+    KEPT.begin(f"{len(os.sched_getaffinity(0))} cores, shared with others", anew=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, files in sets(Path(folder)).items():
+            if options.only in (None, name):
+                rows_of(name, files, options.passes)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,14 @@ import json
 import re
 import shutil
 import statistics
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "bench"))
+
+from results import times_as_fast  # noqa: E402
+
 NOT_YET = (
     "## Results\n\nThe race card was not run yet on a quiet machine: `make bench` writes them.\n"
 )
@@ -33,13 +38,9 @@ def sentence(root: Path = ROOT) -> str:
     "The races against fastai for the home page; empty if there were none."
     file = root / "bench" / "results.json"
     kept = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
-    raced = [each["done"] for each in kept.values() if isinstance(each.get("done"), dict)]
-    pairs = [(done.get("coursekit"), done.get("fastai")) for done in raced]
-    times = sorted(
-        statistics.median(b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True))
-        for ours, theirs in pairs
-        if ours and theirs and isinstance(ours, list)
-    )
+    done = [each.get("done") or {} for each in kept.values()]
+    raced = filter(None, (times_as_fast(each, "fastai") for each in done))
+    times = sorted(map(statistics.median, raced))
     if not times:
         return ""
     won, middle = sum(each > 1 for each in times), statistics.median(times)

@@ -287,7 +287,7 @@ def test_the_service_offers_what_its_race_calls():
         for n in ast.parse((ROOT / "bench/service.py").read_text()).body
         if hasattr(n, "name")
     }
-    assert {"service", "crowd", "as_form", "memory"} <= names
+    assert {"running", "crowd", "as_form", "one_answer"} <= names
 
 
 def test_rivals_are_pinned_apart_from_torch():

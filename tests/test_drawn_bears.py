@@ -369,12 +369,12 @@ def test_pixels_fail_and_features_do_well(tmp_path):
 
 def measured():
     "What the bench found for each seed: nearest mean in pixels, linear head on features."
-    lines = difficulty.KEPT.read_text().splitlines()
+    lines = difficulty.KEPT.path.read_text().splitlines()
     return {int(row[0]): (float(row[2]), float(row[3])) for row in csv.reader(lines[2:])}
 
 
 def test_the_kept_measurements_are_of_these_painters():
-    assert difficulty.versions() in difficulty.KEPT.read_text().splitlines()[0]
+    assert difficulty.versions() in difficulty.KEPT.path.read_text().splitlines()[0]
     assert all(fair(*measured()[seed]) for seed in difficulty.TESTING)
 
 
