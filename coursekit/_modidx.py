@@ -976,6 +976,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'coursekit/events.py'),
                                   'coursekit.events.Callback.__repr__': ('library/events.html#callback.__repr__', 'coursekit/events.py'),
                                   'coursekit.events.Callback.join': ('library/events.html#callback.join', 'coursekit/events.py'),
+                                  'coursekit.events.Callback.learn': ('library/events.html#callback.learn', 'coursekit/events.py'),
                                   'coursekit.events.Callback.name': ('library/events.html#callback.name', 'coursekit/events.py'),
                                   'coursekit.events.CancelBatchException': ( 'library/events.html#cancelbatchexception',
                                                                              'coursekit/events.py'),

@@ -26,6 +26,7 @@ if TYPE_CHECKING: import pandas as pd
 class CSVLogger(Callback):
     "Writes the table of the training to a file, anew after each epoch."
     order, only_fit = 66, True
+    _folder: Path | None = None  # so that the log is found when the learner is gone
 
     def __init__(
         self,
@@ -37,9 +38,10 @@ class CSVLogger(Callback):
     @property
     def file(self) -> Path:
         "Where it is."
-        return self.learn.path / self.fname
+        return (self._folder or self.learn.path) / self.fname
 
     def before_fit(self) -> None:
+        self._folder = self.learn.path
         names = _line(self.learn.recorder.metric_names)
         self._text = (
             self.file.read_text("utf-8") if self.append and self.file.exists() else names

@@ -84,16 +84,24 @@ class Callback:
     order = 0
     # leave it out of `lr_find`: does it keep, show or decide something about a training?
     only_fit = False
-    learn: "Learner"
     _learner: Callable | None = None  # a weak reference
 
     def join(self, learn: "Learner") -> None:
         "Become one of the callbacks of a learner."
         self._learner = ref(learn)
 
+    @property
+    def learn(self) -> "Learner":
+        "The learner that it is in."
+        learn = self._learner and self._learner()
+        if learn is None: raise AttributeError  # and the next method says why
+        return learn
+
+    @learn.setter
+    def learn(self, learn) -> None: self._learner = lambda: learn
+
     def __getattr__(self, name: str):  # only for what the callback itself has not got
-        learn = self.__dict__.get("learn") or (self._learner and self._learner())
-        if name == "learn" and learn is not None: return learn
+        learn = self._learner and self._learner()
         found = ... if learn is None or name.startswith("_") else getattr(learn, name, ...)
         if found is not ...: return found
         where = "its learner has none" if learn is not None else (

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/library/one_pass.ipynb #c5d7d8d5
+import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -53,6 +54,8 @@ class _OneThread:
 
 
 ONE_THREAD = _OneThread()
+# a worker that starts while another thread holds the lock would wait for ever
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=ONE_THREAD.__init__)
 
 # %% ../nbs/library/one_pass.ipynb #c41e8a5d
 _NUMBERS = 2**18  # a MB of floats

@@ -28,6 +28,7 @@ class Recorder(Callback):
     """Keeps the smoothed training loss and the learning rate of every batch, and for every
     epoch a row with the losses, the metrics and the time."""
     order = 50
+    _names: list | None = None  # so that there is a table when the learner is gone
 
     def __init__(
         self,
@@ -40,7 +41,8 @@ class Recorder(Callback):
         self.losses, self.lrs, self.iters, self.values, self.times = [], [], [], [], []
         self._smooth, self._count, self._first = 0.0, 0, 0
         self._begin()
-        if hasattr(self, "learn"): self._first = self.learn.epoch
+        if hasattr(self, "learn"):
+            self._first, self._names = self.learn.epoch, self.metric_names
 
     def before_epoch(self) -> None: self._begin(self.learn.epoch)
 
@@ -90,6 +92,7 @@ class Recorder(Callback):
     @property
     def metric_names(self) -> list[str]:
         "Headings of the table."
+        if self._names and not hasattr(self, "learn"): return self._names
         names = [metric.name for metric in self.learn.metrics]
         return ["epoch", "train_loss", "valid_loss", *names, "time"]
 

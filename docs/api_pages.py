@@ -132,7 +132,7 @@ def page(name: str, modules: dict[str, list[Symbol]], made_in: str) -> str:
 
 def section(name: str, modules: dict[str, list[Symbol]]) -> str:
     "The end of the page of a library notebook: all that its module offers."
-    return f"## What {FOLDER.name}.{name} offers\n\n{entries(name, modules)}"
+    return f"## What {name} offers\n\n{entries(name, modules)}"
 
 
 def _plain(text: str) -> str:

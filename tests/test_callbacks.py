@@ -75,9 +75,10 @@ def test_what_neither_has_is_told():
     cb = Callback()
     with pytest.raises(AttributeError, match="Callback has no 'epoch', and it is in no learner"):
         _ = cb.epoch
-    learner().add_cb(cb)
+    learn = learner().add_cb(cb)
     with pytest.raises(AttributeError, match="Callback has no 'epok', and its learner has none"):
         _ = cb.epok
+    del learn
     assert not hasattr(cb, "_calls") and not hasattr(cb, "after_batch")
     assert type(deepcopy(Sees())) is type(pickle.loads(pickle.dumps(Sees()))) is Sees
 

@@ -128,7 +128,13 @@ def test_a_copied_learner_has_callbacks_of_its_own(tmp_path):
 
 
 def test_a_callback_says_that_its_learner_is_gone():
-    recorder = learner().recorder
+    learn = learner()
+    learn.fit(1)
+    recorder = learn.recorder
+    del learn
+    assert len(recorder.table) == 1 and "accuracy" in recorder.table
+    recorder.plot_loss()
+    plt.close()
     with pytest.raises(AttributeError, match="its learner is gone: keep a name for it"):
         recorder.learn  # noqa: B018
 

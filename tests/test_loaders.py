@@ -105,6 +105,15 @@ def test_workers_by_default_where_pictures_are_many_or_large(folder, large, monk
     assert DataLoader(opened(large), 4).num_workers == 0  # workers would start anew there
 
 
+def test_a_worker_does_not_wait_for_a_thread_that_it_has_not(folder):
+    from coursekit.one_pass import ONE_THREAD
+
+    how = {"after_item": [Resize(8), ToTensor], "num_workers": 1, "timeout": 60}
+    loader = DataLoader(opened(get_image_files(folder)), 4, multiprocessing_context="fork", **how)
+    with ONE_THREAD.lock:  # as if another thread were just there
+        assert sum(len(y) for _, y in loader) == 24
+
+
 def test_other_data_have_no_workers_by_default():
     class Slow:
         def __len__(self):

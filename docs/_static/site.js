@@ -22,6 +22,14 @@ function nameGroups() {
     arrow.setAttribute("aria-label", `what is in: ${arrow.closest("li").querySelector("a").textContent.trim()}`);
 }
 
+// A name too long for the contents at the side breaks before a capital letter or after a line.
+function breakNames() {
+  for (const name of document.querySelectorAll(".bd-sidebar-secondary code .pre")) {
+    const parts = name.textContent.split(/(?<=[a-z])(?=[A-Z])|(?<=_)/);
+    name.replaceChildren(...parts.flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part])));
+  }
+}
+
 // A box that scrolls must be reachable by the keyboard.
 function focusScrolling() {
   for (const box of document.querySelectorAll("div.cell_output, div.math, pre, .pst-scrollable-table-container")) {
@@ -152,6 +160,7 @@ document.addEventListener("DOMContentLoaded", () => {
   playWidgets();
   if (!location.pathname.endsWith("/search.html")) searchWhenAsked();
   nameGroups();
+  breakNames();
   new MutationObserver(() => { nameSliders(); nameBoxes(); }).observe(document.body, { childList: true, subtree: true });
   new ResizeObserver(focusScrolling).observe(document.body);
   document.addEventListener("toggle", focusScrolling, true);
