@@ -22,7 +22,7 @@ from torch.utils.data import BatchSampler, default_collate, get_worker_info
 
 from .items import generator_for
 from .messages import DataError, brief
-from .one_pass import ONE_THREAD
+from .one_thread import ONE_THREAD
 from .pipeline import Datasets
 from .transforms import Transform
 

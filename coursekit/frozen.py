@@ -93,7 +93,8 @@ class _Table:
 
     def put(self, rows: Tensor, *parts: Tensor) -> None:
         if not self.parts:
-            self.parts = [part.new_empty(len(self.there), *part.shape[1:]) for part in parts]
+            shapes = [(len(self.there), *part.shape[1:]) for part in parts]
+            self.parts = [part.new_empty(s) for part, s in zip(parts, shapes, strict=True)]
         for whole, part in zip(self.parts, parts, strict=True):
             whole[rows.to(whole.device)] = part
         self.there[rows] = True
@@ -156,9 +157,8 @@ class FrozenBody(Callback):
     def _write_down(self, features: Tensor) -> None:
         table, parts = self._table, (features.detach(), *self.learn.yb)
         rows = table.dl.batch_sampler.rows(self.learn.iter)
-        fits = table.bytes_for(features) <= self._room
-        if fits and all(isinstance(part, Tensor) and len(part) == len(rows) for part in parts):
-            table.put(rows, *parts)
+        whole = all(isinstance(part, Tensor) and len(part) == len(rows) for part in parts)
+        if whole and table.bytes_for(features) <= self._room: table.put(rows, *parts)
         else: self._table = None
 
     def before_validate(self) -> None:

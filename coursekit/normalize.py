@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .one_pass import by_parts
+from .one_thread import by_parts
 from .transforms import Transform
 
 # %% ../nbs/library/normalize.ipynb #6f734375

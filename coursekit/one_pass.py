@@ -6,15 +6,14 @@
 __all__ = []
 
 # %% ../nbs/library/one_pass.ipynb #c5d7d8d5
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .geometry import all_places, relight
+from .one_thread import ONE_THREAD
 
 # %% ../nbs/library/one_pass.ipynb #64b8d5de
 def _looked_up(
@@ -35,43 +34,6 @@ def _averaged(floats: Tensor, shrink: int, mode: str) -> Tensor:
     if shrink < 2 or mode == "nearest": return floats
     sides = [max(1, side // shrink) for side in floats.shape[-2:]]
     return F.interpolate(floats, sides, mode="area")
-
-# %% ../nbs/library/one_pass.ipynb #b5cc61b6
-class _OneThread:
-    """Let PyTorch work with one thread for a while; several Python threads may do so at
-    once."""
-    def __init__(self): self.lock, self.inside, self.usual = threading.Lock(), 0, 1
-
-    def __enter__(self):
-        with self.lock:
-            if self.inside == 0: self.usual = torch.get_num_threads()
-            self.inside += 1
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error):
-        torch.set_num_threads(self.usual)
-        with self.lock: self.inside -= 1
-
-
-ONE_THREAD = _OneThread()
-# a worker that starts while another thread holds the lock would wait for ever
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=ONE_THREAD.__init__)
-
-# %% ../nbs/library/one_pass.ipynb #c41e8a5d
-_NUMBERS = 2**18  # a MB of floats
-
-
-def by_parts(
-    batch: Tensor,  # pictures, on the CPU
-    write: Callable,  # is given some pictures, and the floats to write to
-) -> Tensor:  # floats of the same shape
-    "A batch of floats, made of a few pictures at a time."
-    made = torch.empty(batch.shape)
-    some = max(1, _NUMBERS * len(batch) // max(1, batch.numel()))
-    with ONE_THREAD:
-        for part, out in zip(batch.split(some), made.split(some), strict=True):
-            write(part, out)
-    return made
 
 # %% ../nbs/library/one_pass.ipynb #06c267f1
 _BYTES, _IDENTITY = torch.arange(256) / 255, torch.eye(3)

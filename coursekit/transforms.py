@@ -21,7 +21,7 @@ from torch import Tensor
 from .messages import DataError, brief, is_missing, listed, name_of
 from .messages import plain_label
 from .notebook_tools import show_image
-from .one_pass import by_parts
+from .one_thread import by_parts
 from .pictures import eight_bits, picture_from
 
 # %% ../nbs/library/transforms.ipynb #b8af9a16

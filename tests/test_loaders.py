@@ -106,7 +106,7 @@ def test_workers_by_default_where_pictures_are_many_or_large(folder, large, monk
 
 
 def test_a_worker_does_not_wait_for_a_thread_that_it_has_not(folder):
-    from coursekit.one_pass import ONE_THREAD
+    from coursekit.one_thread import ONE_THREAD
 
     how = {"after_item": [Resize(8), ToTensor], "num_workers": 1, "timeout": 60}
     loader = DataLoader(opened(get_image_files(folder)), 4, multiprocessing_context="fork", **how)
