@@ -123,7 +123,7 @@ def test_filled_saved_and_opened_without_python(page, tmp_path):
     assert download(page, tmp_path / "b.md") == sheet
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Empty it").click()
-    assert page.locator("textarea").first.input_value() == ""
+    expect(page.locator("textarea").first).to_have_value("")
     ours = Worksheet.example().save(tmp_path / "c.md")  # what Python wrote, opened in the browser
     page.get_by_label("Open a sheet").set_input_files(ours)
     expect(page.locator(".sheet-note")).to_have_text("Opened c.md.")
