@@ -40,6 +40,7 @@ RACES = {
         quick={"n": 3000},
         needs={"digits": (0, 0)},
         pairs=9,
+        budget=80,
         goals={"fastai": 3, "bare loop": 1 / 1.3},
         quality="accuracy",
         threads=1,

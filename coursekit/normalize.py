@@ -83,8 +83,9 @@ class Normalize(Transform):
                 f"Normalize has {len(self.mean)} means, the pictures have {channels} "
                 "channels: give one for each channel, or a single one for all"
             )
-        if batch.device.type == "cpu" and batch.dtype in (torch.uint8, torch.float32):
-            if not batch.requires_grad: return by_parts(batch, self._write)
+        plain = batch.dtype in (torch.uint8, torch.float32) and not batch.requires_grad
+        if batch.device.type == "cpu" and batch.ndim == 4 and plain:
+            return by_parts(batch, self._write)
         batch = batch if batch.is_floating_point() else batch.float() / 255
         return (batch - self.mean.to(batch)) / self.std.to(batch)
 
