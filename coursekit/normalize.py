@@ -77,6 +77,11 @@ class Normalize(Transform):
                 f"Normalize changes batches of tensors, not a {type(batch).__name__}: "
                 "it belongs into batch_tfms"
             )
+        if batch.ndim < 3:
+            raise ValueError(
+                "Normalize takes pictures (channels, height, width), alone or in a batch, "
+                f"not shape {tuple(batch.shape)}"
+            )
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
             raise ValueError(
