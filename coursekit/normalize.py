@@ -78,10 +78,8 @@ class Normalize(Transform):
                 "it belongs into batch_tfms"
             )
         if batch.ndim < 3:
-            raise ValueError(
-                "Normalize takes pictures (channels, height, width), alone or in a batch, "
-                f"not shape {tuple(batch.shape)}"
-            )
+            shape = tuple(batch.shape)
+            raise ValueError(f"Normalize takes (channels, height, width), not shape {shape}")
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
             raise ValueError(
