@@ -78,8 +78,8 @@ class Normalize(Transform):
                 "it belongs into batch_tfms"
             )
         if batch.ndim < 3:
-            shape = tuple(batch.shape)
-            raise ValueError(f"Normalize takes (channels, height, width), not shape {shape}")
+            said = f"(channels, height, width), not shape {tuple(batch.shape)}"
+            raise ValueError(f"Normalize takes pictures {said}")
         channels = batch.shape[-3]
         if len(self.mean) not in (1, channels):
             raise ValueError(
